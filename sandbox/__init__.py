@@ -1,0 +1,31 @@
+"""A local Truto API: seven vendors, every failure, real sockets.
+
+with Sandbox(demo_environment()) as sandbox:
+    requests.get(f"{sandbox.url}/unified/marketing-automation/segments", ...)
+"""
+
+from sandbox import faults, vendors
+from sandbox.environment import DEFAULT_TOKEN, MISSING, Account, Environment
+from sandbox.faults import Fault
+from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
+from sandbox.presets import demo_environment, large_environment
+from sandbox.request import Request
+from sandbox.server import Sandbox
+
+__all__ = [
+    "DEFAULT_TOKEN",
+    "MISSING",
+    "TRUTO_ACCOUNT_LIMIT",
+    "TRUTO_TOKEN_LIMIT",
+    "Account",
+    "Environment",
+    "Fault",
+    "Limit",
+    "Request",
+    "Sandbox",
+    "VendorLimit",
+    "demo_environment",
+    "faults",
+    "large_environment",
+    "vendors",
+]

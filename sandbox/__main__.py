@@ -1,0 +1,171 @@
+"""The sandbox from the command line: `python -m sandbox`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from sandbox.environment import DEFAULT_TOKEN, Account, Environment
+from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT
+from sandbox.presets import demo_environment, large_environment
+from sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+_ACCOUNTS_SHOWN = 10
+_HIGHEST_PORT = 65_535
+_DEFAULT_SEGMENTS = 10
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sandbox: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal ends it; returns the exit code."""
+    options = _options(arguments)
+    environment = _environment(options)
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sandbox = Sandbox(environment, options.host, options.port)
+    try:
+        sandbox.start()
+    except OSError as failure:
+        where = f"{options.host}:{options.port}"
+        sys.stderr.write(f"sandbox: cannot listen on {where}: {_reason(failure)}\n")
+        return 1
+    try:
+        lines = _as_json(sandbox) if options.json else _as_table(sandbox)
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+        stopped.wait()
+    finally:
+        sandbox.stop()
+    # With --json the standard output is for the one line that a program reads.
+    (sys.stderr if options.json else sys.stdout).write("Stopped.\n")
+    return 0
+
+
+def _reason(failure: OSError) -> str:
+    # The system's own words: asyncio wraps them in a sentence about the address. Names that are
+    # not resolved have errors below zero, which the system has no words for.
+    if failure.errno is not None and failure.errno > 0:
+        return os.strerror(failure.errno)
+    return failure.strerror or str(failure)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m sandbox",
+        description="A local Truto API with made-up segments of seven vendors.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=_port, default=0, help="port to listen on; 0 finds one")
+    parser.add_argument("--token", default=DEFAULT_TOKEN, help="API token that is accepted")
+    parser.add_argument(
+        "--accounts",
+        type=_positive,
+        help="serve so many accounts of mixed vendors; without it, one account of each vendor",
+    )
+    parser.add_argument(
+        "--segments",
+        type=_positive,
+        help=f"segments of each account, with --accounts (default: {_DEFAULT_SEGMENTS})",
+    )
+    parser.add_argument("--latency", type=_seconds, default=0.0, help="seconds before an answer")
+    parser.add_argument("--limits", action="store_true", help="enforce Truto's rate limits")
+    parser.add_argument("--json", action="store_true", help="describe it in one line of JSON")
+    options = parser.parse_args(arguments)
+    if options.segments is not None and options.accounts is None:
+        parser.error("argument --segments: needs --accounts")
+    return options
+
+
+def _environment(options: argparse.Namespace) -> Environment:
+    if options.accounts is None:
+        environment = demo_environment()
+    else:
+        environment = large_environment(options.accounts, options.segments or _DEFAULT_SEGMENTS)
+    environment.token = options.token
+    environment.latency = options.latency
+    if options.limits:
+        environment.token_limit = TRUTO_TOKEN_LIMIT
+        environment.account_limit = TRUTO_ACCOUNT_LIMIT
+    return environment
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {_HIGHEST_PORT}")
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 up")
+    return seconds
+
+
+def _as_json(sandbox: Sandbox) -> str:
+    description = {
+        "url": sandbox.url,
+        "token": sandbox.environment.token,
+        "accounts": [
+            {
+                "id": account.id,
+                "vendor": account.vendor,
+                "tenant_id": account.tenant_id,
+                "status": account.status,
+                "segments": _count(account),
+            }
+            for account in sandbox.environment.accounts
+        ],
+    }
+    return json.dumps(description) + "\n"
+
+
+def _as_table(sandbox: Sandbox) -> str:
+    accounts = sandbox.environment.accounts
+    lines = [f"url    {sandbox.url}", f"token  {sandbox.environment.token}", ""]
+    lines.append(f"{'vendor':<15} {'id':<36} {'segments':>8}  status")
+    lines += [
+        f"{account.vendor:<15} {account.id:<36} {_count(account):>8}  {account.status}"
+        for account in accounts[:_ACCOUNTS_SHOWN]
+    ]
+    if len(accounts) > _ACCOUNTS_SHOWN:
+        lines.append(f"… and {len(accounts) - _ACCOUNTS_SHOWN} more")
+    lines += ["", "Stop with Ctrl-C."]
+    return "\n".join(lines) + "\n"
+
+
+def _count(account: Account) -> int:
+    return len(account.segments) + sum(map(len, account.workspaces.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The rate limits: Truto's own sliding windows, and the budget a vendor gives one account."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Literal
+
+RetryAfter = Literal["seconds", "date", "ratelimit-reset", "nothing"]
+"""The ways a 429 says how long to wait; with `nothing` the caller is left to guess."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `requests` in any window of `seconds`."""
+
+    requests: int = 500
+    seconds: float = 10.0
+
+
+TRUTO_TOKEN_LIMIT = Limit(requests=500, seconds=10.0)
+"""Truto's documented limit for each API token."""
+
+TRUTO_ACCOUNT_LIMIT = Limit(requests=50, seconds=10.0)
+"""Truto's documented limit for each integrated account, unified and proxy calls together."""
+
+
+@dataclass(frozen=True)
+class VendorLimit:
+    """A vendor's own budget for one account.
+
+    The window is fixed, as the `ratelimit-*` headers describe it: it opens with the first request
+    after the previous window has ended, and the whole budget returns at its end.
+
+    Attributes:
+        limit: Requests in each window.
+        window: Length of the window in seconds.
+        retry_after: How the 429 says when to come back.
+        announce: Whether every answer carries the `ratelimit-*` headers.
+    """
+
+    limit: int
+    window: float
+    retry_after: RetryAfter = "seconds"
+    announce: bool = True
+
+
+@dataclass
+class SlidingWindow:
+    """The requests let through lately; requests that were refused do not count."""
+
+    _arrivals: deque[float] = field(default_factory=deque)
+
+    def is_full(self, limit: Limit, now: float) -> bool:
+        """Tell whether a request that arrives `now` would exceed the limit."""
+        while self._arrivals and self._arrivals[0] <= now - limit.seconds:
+            self._arrivals.popleft()
+        return len(self._arrivals) >= limit.requests
+
+    def add(self, now: float) -> None:
+        """Count a request that was let through."""
+        self._arrivals.append(now)
+
+
+@dataclass
+class VendorBudget:
+    """What is left of a vendor's budget for one account."""
+
+    _opened: float = -math.inf
+    _used: int = 0
+
+    def spend(self, limit: VendorLimit, now: float) -> bool:
+        """Take one request out of the budget; false if none was left."""
+        if now - self._opened >= limit.window:
+            self._opened = now
+            self._used = 0
+        if self._used >= limit.limit:
+            return False
+        self._used += 1
+        return True
+
+    def seconds_left(self, limit: VendorLimit, now: float) -> float:
+        """Seconds until the whole budget is back."""
+        return max(0.0, self._opened + limit.window - now)
+
+    def headers(self, limit: VendorLimit, now: float) -> dict[str, str]:
+        """The state of the budget as Truto normalizes it: the reset in seconds from now."""
+        return {
+            "ratelimit-limit": f"{limit.limit};w={limit.window:g}",
+            "ratelimit-remaining": str(max(0, limit.limit - self._used)),
+            "ratelimit-reset": str(math.ceil(self.seconds_left(limit, now))),
+        }
+
+
+def retry_headers(form: RetryAfter, seconds: float) -> dict[str, str]:
+    """Headers that ask to come back after `seconds`, rounded up to what the form can say."""
+    if form == "seconds":
+        return {"Retry-After": str(math.ceil(seconds))}
+    if form == "date":
+        # A date has whole seconds only: rounding down would invite a retry that is too early.
+        return {"Retry-After": formatdate(math.ceil(time.time() + seconds), usegmt=True)}
+    if form == "ratelimit-reset":
+        return {"ratelimit-remaining": "0", "ratelimit-reset": str(math.ceil(seconds))}
+    return {}

@@ -1,0 +1,118 @@
+"""Environments ready to use: one for a demo, and one as large as is needed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from sandbox.environment import BEEHIIV, DEFAULT_TOKEN, Account, Environment
+from sandbox.vendors import VENDORS, SegmentSequence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sandbox.limits import Limit
+
+_NAMESPACE = uuid.UUID("6f6a1d0e-5c0b-4b65-9a0c-7d1f4c2e8b11")
+_DEMO_COUNTS = {
+    "klaviyo": 43,
+    "activecampaign": 24,
+    BEEHIIV: 12,
+    "brevo": 67,
+    "customerio": 18,
+    "flodesk": 9,
+    "mailerlite": 31,
+}
+# A prime far above the number of accounts of any one state: spreads the states over the list.
+_STRIDE = 7_919
+
+
+def demo_environment() -> Environment:
+    """One account of each of the seven vendors, with stable ids and realistic numbers."""
+    return Environment([_demo_account(vendor, count) for vendor, count in _DEMO_COUNTS.items()])
+
+
+def _demo_account(vendor: str, count: int) -> Account:
+    account = Account(id=_uuid(f"demo/{vendor}"), vendor=vendor, tenant_id="acme")
+    records = list(SegmentSequence(vendor, count))
+    if vendor != BEEHIIV:
+        account.segments = records
+        return account
+    daily, weekly = (f"pub_{_uuid(f'demo/{name}')}" for name in ("daily", "weekly"))
+    half = count // 2
+    account.workspaces = {daily: records[:half], weekly: records[half:]}
+    account.workspace_names = {daily: "The Daily Brief", weekly: "The Weekly Digest"}
+    return account
+
+
+def large_environment(
+    accounts: int = 1_000,
+    segments: int = 10,
+    vendors: Sequence[str] = VENDORS,
+    states: Mapping[str, float] | None = None,
+    *,
+    page_size: int | None = None,
+    seed: int = 0,
+    token: str = DEFAULT_TOKEN,
+    latency: float = 0.0,
+    token_limit: Limit | None = None,
+    account_limit: Limit | None = None,
+) -> Environment:
+    """Many accounts of mixed vendors, whose segments are made when they are asked for.
+
+    Args:
+        accounts: How many accounts.
+        segments: Segments of each account.
+        vendors: The vendors, in turn.
+        states: Share of the accounts in each status besides `active`: `{"needs_reauth": 0.02}`.
+        page_size: Records a page; by default each account fits one page.
+        seed: Another seed gives other data.
+        token: The API token.
+        latency: Seconds before each answer.
+        token_limit: Truto's limit for the token; none for no limit.
+        account_limit: Truto's limit for each account; none for no limit.
+
+    Raises:
+        ValueError: If a vendor is unknown.
+    """
+    statuses = _statuses(accounts, states or {})
+    made = []
+    for place, status in enumerate(statuses):
+        records = SegmentSequence(vendors[place % len(vendors)], segments, seed, place)
+        account = _large_account(records)
+        account.status = status
+        account.default_page_size = page_size or max(segments, 1)
+        made.append(account)
+    return Environment(
+        accounts=made,
+        token=token,
+        latency=latency,
+        token_limit=token_limit,
+        account_limit=account_limit,
+    )
+
+
+def _large_account(records: SegmentSequence) -> Account:
+    name = f"large/{records.seed}/{records.account}"
+    account = Account(
+        id=_uuid(name), vendor=records.vendor, tenant_id=f"tenant-{records.account + 1}"
+    )
+    if records.vendor == BEEHIIV:
+        account.workspaces = {f"pub_{_uuid(f'{name}/workspace')}": records}
+    else:
+        account.segments = records
+    return account
+
+
+def _statuses(accounts: int, states: Mapping[str, float]) -> list[str]:
+    in_order = [status for status, share in states.items() for _ in range(round(share * accounts))][
+        :accounts
+    ]
+    in_order += ["active"] * (accounts - len(in_order))
+    if accounts % _STRIDE == 0:
+        return in_order
+    return [in_order[place * _STRIDE % accounts] for place in range(accounts)]
+
+
+def _uuid(name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, name))

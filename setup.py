@@ -1,0 +1,57 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# The one place of the version is the package; reading it needs no import of it.
+version = (HERE / "source_truto_segments" / "VERSION").read_text().strip()
+
+SANDBOX = ["aiohttp>=3.10,<4"]
+
+setup(
+    name="airbyte-source-truto-segments",
+    version=version,
+    description="Airbyte source for the marketing segments of Truto's unified API",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["source_truto_segments", "source_truto_segments.*"]),
+    package_data={
+        "source_truto_segments": ["VERSION", "py.typed", "spec.json", "schemas/*.json"],
+    },
+    entry_points={
+        "console_scripts": ["source-truto-segments=source_truto_segments.run:run"],
+    },
+    install_requires=[
+        "airbyte-cdk>=7.39.1,<7.40",
+        "jsonschema>=4.17,<5",
+        "requests>=2.32,<3",
+    ],
+    extras_require={
+        "demo": [*SANDBOX, "duckdb>=1.1,<3"],
+        "dev": [
+            *SANDBOX,
+            "airbyte-cdk[dev]>=7.39.1,<7.40",
+            "hypothesis>=6.100,<7",
+            "mypy>=1.15,<3",
+            "pytest>=7.4,<9",
+            "pytest-timeout>=2.3,<3",
+            "rfc3339-validator>=0.1.4,<1",
+            "ruff>=0.17,<0.18",
+            "types-jsonschema",
+            "types-requests",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Database",
+    ],
+)

@@ -1,0 +1,77 @@
+"""The console entry: the CDK's entrypoint, with every failure told in a sentence."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from airbyte_cdk.entrypoint import AirbyteEntrypoint
+from airbyte_cdk.logger import PRINT_BUFFER
+from airbyte_cdk.models import (
+    AirbyteMessage,
+    AirbyteMessageSerializer,
+    ConnectorSpecification,
+    FailureType,
+)
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+
+from source_truto_segments.config import Config
+from source_truto_segments.source import SourceTrutoSegments
+
+_STDOUT = 1  # the file descriptor: the CDK has put its buffer in the place of sys.stdout
+
+
+class Entrypoint(AirbyteEntrypoint):
+    """The CDK's entrypoint; a wrong configuration is told in the words of the form."""
+
+    @staticmethod
+    def validate_connection(  # noqa: D102 - the CDK's
+        source_spec: ConnectorSpecification,  # noqa: ARG004 - Config knows the spec
+        config: Mapping[str, Any],
+    ) -> None:
+        Config.parse(config)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Runs one command of the Airbyte protocol: spec, check, discover or read.
+
+    Prints the protocol's messages to stdout, a JSON object a line. A failure is a trace message
+    with a sentence for the user; the process then ends with exit code 1.
+
+    Args:
+        argv: The command and its options; by default those of the process.
+    """
+    arguments = Entrypoint.parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
+    entrypoint = Entrypoint(SourceTrutoSegments())
+    try:
+        with PRINT_BUFFER:
+            try:
+                for message in entrypoint.run(arguments):
+                    print(f"{message}\n", end="")
+            except BrokenPipeError:
+                raise
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the user is told
+                print(f"{_serialized(_told(failure).as_sanitized_airbyte_message())}\n", end="")
+                sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read the messages has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        sys.exit(1)
+
+
+def _told(failure: Exception) -> AirbyteTracedException:
+    """A failure with a sentence as its message."""
+    if isinstance(failure, AirbyteTracedException):
+        return failure
+    message = (
+        f"The connector failed in a way that it does not know ({type(failure).__name__}: "
+        f"{failure}). Please report this message to its maintainers."
+    )
+    return AirbyteTracedException.from_exception(
+        failure, message=message, failure_type=FailureType.system_error
+    )
+
+
+def _serialized(message: AirbyteMessage) -> str:
+    return orjson.dumps(AirbyteMessageSerializer.dump(message)).decode()

@@ -1,0 +1,165 @@
+"""The source: what Airbyte asks of a connector, answered for Truto's segments."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from airbyte_cdk.models import (
+    AirbyteConnectionStatus,
+    AirbyteMessage,
+    AirbyteStateMessage,
+    ConfiguredAirbyteCatalog,
+    Status,
+)
+from airbyte_cdk.sources import AbstractSource
+from airbyte_cdk.sources.streams import Stream
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+from serpyco_rs import SchemaValidationError
+
+from source_truto_segments.accounts import AccountReader
+from source_truto_segments.client import CHECKING, READING, Truto
+from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.streams import Segments
+from source_truto_segments.sync import STREAM, Sync
+from source_truto_segments.workers import Workers
+
+
+class SourceTrutoSegments(AbstractSource):
+    """Reads the marketing segments of integrated accounts from Truto's unified API.
+
+    Args:
+        clock: Gives the time in seconds; monotonic.
+        sleep: Waits a number of seconds; by default in a way that the end of a sync interrupts.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+
+    @property
+    def name(self) -> str:
+        """The connector's name in its logs."""
+        return "source-truto-segments"
+
+    @staticmethod
+    def read_config(config_path: str) -> MutableMapping[str, Any]:
+        """Reads the configuration's file.
+
+        Raises:
+            ConfigError: If it holds none.
+        """
+        with _told_as_config_error(config_path):
+            return AbstractSource.read_config(config_path)
+
+    @classmethod
+    def read_catalog(cls, catalog_path: str) -> ConfiguredAirbyteCatalog:
+        """Reads the configured catalog's file.
+
+        Raises:
+            ConfigError: If it holds none.
+        """
+        with _told_as_config_error(catalog_path):
+            return super().read_catalog(catalog_path)
+
+    @classmethod
+    def read_state(cls, state_path: str) -> list[AirbyteStateMessage]:
+        """Reads the state's file.
+
+        Raises:
+            ConfigError: If it holds none.
+        """
+        with _told_as_config_error(state_path):
+            return super().read_state(state_path)
+
+    def streams(self, config: Mapping[str, Any]) -> list[Stream]:
+        """The streams of this source: `segments`.
+
+        Raises:
+            ConfigError: If the configuration cannot be used.
+        """
+        parsed = Config.parse(config)
+        truto = Truto(parsed, self._workers(parsed), READING, logging.getLogger("airbyte"))
+        return [Segments(parsed, truto)]
+
+    def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
+        """Reads one segment of the account, and says what is wrong in the error table's words."""
+        succeeded, error = self.check_connection(logger, config)
+        if succeeded:
+            return AirbyteConnectionStatus(status=Status.SUCCEEDED)
+        return AirbyteConnectionStatus(status=Status.FAILED, message=str(error))
+
+    def check_connection(
+        self, logger: logging.Logger, config: Mapping[str, Any]
+    ) -> tuple[bool, Any | None]:
+        """Whether the account can be read, and if not, the sentence that says why."""
+        try:
+            parsed = replace(Config.parse(config), page_size=1)
+            truto = Truto(parsed, self._workers(parsed), CHECKING, logger)
+            reader = AccountReader(parsed, truto, logger)
+            next(reader.read_pages(parsed.integrated_account_id), None)
+        except AirbyteTracedException as failure:
+            return False, failure.message
+        return True, None
+
+    def read(
+        self,
+        logger: logging.Logger,
+        config: Mapping[str, Any],
+        catalog: ConfiguredAirbyteCatalog,
+        state: list[AirbyteStateMessage] | None = None,  # noqa: ARG002
+    ) -> Iterator[AirbyteMessage]:
+        """Reads the segments of all accounts.
+
+        Yields:
+            The messages of the Airbyte protocol.
+
+        Raises:
+            AirbyteTracedException: If the configuration cannot be used, or at the end if an account
+                could not be read.
+        """
+        parsed = Config.parse(config)
+        for configured in catalog.streams:
+            if configured.stream.name != STREAM:
+                raise ConfigError(
+                    f'The source has no stream "{configured.stream.name}". Refresh the schema of '
+                    "the connection, and take the stream out of it."
+                )
+        if not catalog.streams:
+            logger.warning("The catalog selects no stream, so nothing is read.")
+            return
+        workers = self._workers(parsed)
+        truto = Truto(parsed, workers, READING, logger)
+        sync = Sync(
+            account_ids=[parsed.integrated_account_id],
+            reader=AccountReader(parsed, truto, logger),
+            workers=workers,
+            num_workers=parsed.num_workers,
+            schema=dict(catalog.streams[0].stream.json_schema),
+            logger=logger,
+        )
+        yield from sync.messages()
+
+    def _workers(self, config: Config) -> Workers:
+        return Workers(config.num_workers, self._clock, self._sleep)
+
+
+@contextmanager
+def _told_as_config_error(path: str) -> Iterator[None]:
+    """Tells in a sentence that a file cannot be read, or that it is not what it should be."""
+    try:
+        yield
+    except OSError as failure:
+        raise ConfigError(f"The file {path} cannot be read: {failure.strerror}.") from None
+    except SchemaValidationError as invalid:
+        error = invalid.errors[0]
+        where = error.instance_path or "its root"
+        raise ConfigError(f"{path} is not what it should be: {error.message} at {where}.") from None
+    except (ValueError, TypeError, AttributeError) as invalid:
+        raise ConfigError(f"{path} is not what it should be: {invalid}") from None

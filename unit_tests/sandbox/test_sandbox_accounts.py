@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox import DEFAULT_TOKEN, Account, vendors
+
+if TYPE_CHECKING:
+    from conftest import Serve
+
+
+def many(count: int) -> list[Account]:
+    names = ("klaviyo", "brevo")
+    statuses = ("active", "active", "needs_reauth")
+    return [
+        Account(
+            f"id-{place}",
+            names[place % 2],
+            status=statuses[place % 3],
+            tenant_id=f"tenant-{place % 5}",
+        )
+        for place in range(count)
+    ]
+
+
+# --- the account listing --------------------------------------------------------------------------
+
+
+def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) -> None:
+    first = Account("a", "klaviyo", tenant_id="acme", is_sandbox=True)
+    second = Account("b", "brevo", status="needs_reauth", last_error="Token revoked")
+    answer = serve(first, second).accounts().json()
+    assert answer == {
+        "result": [
+            {
+                "id": "a",
+                "tenant_id": "acme",
+                "status": "active",
+                "is_sandbox": True,
+                "integration": {"name": "klaviyo"},
+                "created_at": first.created_at,
+                "updated_at": first.updated_at,
+            },
+            {
+                "id": "b",
+                "tenant_id": "tenant-1",
+                "status": "needs_reauth",
+                "is_sandbox": False,
+                "integration": {"name": "brevo"},
+                "created_at": second.created_at,
+                "updated_at": second.updated_at,
+                "last_error": "Token revoked",
+            },
+        ],
+        "next_cursor": None,
+        "limit": 100,
+    }
+
+
+def test_given_another_key_then_the_list_stands_under_it(serve: Serve) -> None:
+    answer = serve(Account("a", "klaviyo"), list_key="results").accounts().json()
+    assert [account["id"] for account in answer["results"]] == ["a"]
+    assert "result" not in answer
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, lambda _: True),
+        ({"status": "active"}, lambda a: a.status == "active"),
+        ({"status": ["active", "needs_reauth"]}, lambda _: True),
+        ({"status": "connecting"}, lambda _: False),
+        ({"integration.name": "brevo"}, lambda a: a.vendor == "brevo"),
+        ({"integration.name": ["brevo", "klaviyo"]}, lambda _: True),
+        ({"tenant_id": ["tenant-1", "tenant-2"]}, lambda a: a.tenant_id[-1] in "12"),
+        (
+            {"status": "active", "integration.name": "klaviyo", "tenant_id": "tenant-0"},
+            lambda a: (a.status, a.vendor, a.tenant_id) == ("active", "klaviyo", "tenant-0"),
+        ),
+    ],
+)
+def test_given_filters_then_only_matching_accounts_are_listed_over_all_pages(
+    serve: Serve, filters: dict[str, Any], expected: Any
+) -> None:
+    accounts = many(30)
+    client = serve(*accounts, list_page_size=4)
+    pages = client.pages(client.ACCOUNTS, filters)
+    listed = [account["id"] for page in pages for account in page["result"]]
+    assert listed == [account.id for account in accounts if expected(account)]
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 10), (3, 3), (500, 10)])
+def test_given_a_limit_then_the_list_has_pages_of_at_most_the_list_page_size(
+    serve: Serve, limit: int | None, size: int
+) -> None:
+    client = serve(*many(25), list_page_size=10)
+    answer = client.accounts({} if limit is None else {"limit": limit}).json()
+    assert (len(answer["result"]), answer["limit"]) == (size, size)
+
+
+def test_given_a_made_up_cursor_or_limit_then_the_list_refuses(serve: Serve) -> None:
+    client = serve(*many(2))
+    assert client.accounts({"next_cursor": "2"}).status_code == 400
+    assert client.accounts({"limit": "x"}).status_code == 400
+
+
+# --- one account ----------------------------------------------------------------------------------
+
+
+def test_given_an_id_then_that_account_is_given_bare(serve: Serve) -> None:
+    answer = serve(*many(3)).get("/integrated-account/id-1")
+    assert answer.status_code == 200
+    assert answer.json()["id"] == "id-1"
+    assert answer.json()["integration"] == {"name": "brevo"}
+
+
+def test_given_an_unknown_id_then_truto_answers_404(serve: Serve) -> None:
+    client = serve(*many(3))
+    for answer in (client.get("/integrated-account/x"), client.segments("x"), client.meta("x")):
+        assert answer.status_code == 404
+        assert answer.json() == {
+            "statusCode": 404,
+            "error": "Not Found",
+            "message": "Integrated account not found",
+        }
+
+
+def test_given_the_list_of_accounts_changes_then_so_do_the_answers(serve: Serve) -> None:
+    client = serve(*many(3))
+    accounts = client.sandbox.environment.accounts
+    assert client.segments("id-0").status_code == 200
+    accounts.insert(0, Account("new", "klaviyo"))
+    assert client.segments("new").status_code == 200
+    assert client.segments("id-0").status_code == 200
+    del accounts[1]
+    assert client.segments("id-0").status_code == 404
+    assert client.segments("id-1").status_code == 200
+    accounts.clear()
+    assert client.segments("id-1").status_code == 404
+
+
+def test_given_5000_accounts_then_looking_one_up_takes_no_time(serve: Serve) -> None:
+    client = serve(*many(5_000))
+    find = client.sandbox.environment.find
+    find("id-0")
+    started = time.process_time()
+    for place in range(5_000):
+        assert find(f"id-{place}") is not None
+    assert time.process_time() - started < 1
+
+
+# --- who may read what ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", DEFAULT_TOKEN + "x"])
+def test_given_no_or_a_wrong_token_then_truto_answers_401_everywhere(
+    serve: Serve, token: str | None
+) -> None:
+    client = serve(*many(1))
+    for path in (client.SEGMENTS, client.ACCOUNTS, "/integrated-account/id-0", "/other"):
+        answer = client.get(path, token=token)
+        assert answer.status_code == 401
+        assert answer.json()["error"] == "Unauthorized"
+        assert "truto_is_remote_error" not in answer.json()
+
+
+def test_given_another_scheme_then_truto_answers_401(serve: Serve) -> None:
+    client = serve(*many(1))
+    headers = {"Authorization": f"Basic {DEFAULT_TOKEN}"}
+    url = client.sandbox.url + client.ACCOUNTS
+    assert client.session.get(url, headers=headers, timeout=5).status_code == 401
+
+
+def test_given_a_token_of_its_own_then_the_environment_takes_that_one(serve: Serve) -> None:
+    client = serve(*many(1), token="other")
+    assert client.get(client.ACCOUNTS, token="other").status_code == 200
+    assert client.get(client.ACCOUNTS).status_code == 401
+
+
+def test_given_no_account_then_truto_names_the_missing_parameter(serve: Serve) -> None:
+    client = serve(*many(1))
+    for path in (client.SEGMENTS, client.WORKSPACES, client.META):
+        answer = client.get(path)
+        assert answer.status_code == 400
+        insight = answer.json()["truto_error_insight"]["missing_required_query_parameters"]
+        assert insight["value"] == ["integrated_account_id"]
+
+
+def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
+    serve: Serve,
+) -> None:
+    client = serve(Account("a", "brevo", status="needs_reauth"))
+    for answer in (client.segments(), client.workspaces()):
+        assert answer.status_code == 401
+        assert answer.json()["truto_is_remote_error"] is True
+    assert client.meta().status_code == 200
+    assert client.get("/integrated-account/a").json()["status"] == "needs_reauth"
+
+
+@pytest.mark.parametrize("status", ["connecting", "validation_error", "post_install_error"])
+def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_state(
+    serve: Serve, status: str
+) -> None:
+    answer = serve(Account("a", "klaviyo", status=status)).segments()
+    assert answer.status_code == 400
+    assert status in answer.json()["message"]
+    assert "truto_is_remote_error" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/unified/marketing-automation/lists"),
+        ("GET", "/integrated-account/a/b"),
+        ("POST", "/unified/marketing-automation/segments"),
+        ("DELETE", "/integrated-account/id-0"),
+    ],
+)
+def test_given_no_such_route_then_truto_answers_404(serve: Serve, method: str, path: str) -> None:
+    client = serve(*many(1))
+    headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
+    answer = client.session.request(method, client.sandbox.url + path, headers=headers, timeout=5)
+    assert answer.status_code == 404
+    assert answer.json()["message"] == f"Cannot {method} {path}"
+
+
+# --- workspaces -----------------------------------------------------------------------------------
+
+
+def beehiiv() -> Account:
+    made = vendors.segments("beehiiv", 5)
+    return Account(
+        "a",
+        "beehiiv",
+        workspaces={"pub_1": made[:2], "pub_2": made[2:]},
+        workspace_names={"pub_1": "The Daily"},
+    )
+
+
+def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_parameter(
+    serve: Serve,
+) -> None:
+    answer = serve(beehiiv()).segments()
+    assert answer.status_code == 400
+    assert "truto_is_remote_error" not in answer.json()
+    insight = answer.json()["truto_error_insight"]["missing_required_query_parameters"]
+    assert insight["description"]
+    assert insight["value"] == ["workspace[id]"]
+
+
+def test_given_a_vendor_that_is_made_to_require_a_workspace_then_it_does(serve: Serve) -> None:
+    account = Account("a", "klaviyo", workspaces={"w": [{"id": "1"}]}, requires_workspace=True)
+    client = serve(account)
+    assert client.segments().status_code == 400
+    assert client.segments(params={"workspace[id]": "w"}).json()["result_count"] == 1
+    assert client.workspaces().json()["result_count"] == 1
+
+
+def test_given_a_workspace_then_only_its_segments_are_given(serve: Serve) -> None:
+    account = beehiiv()
+    client = serve(account)
+    for workspace, records in account.workspaces.items():
+        answer = client.segments(params={"workspace[id]": workspace})
+        assert answer.json()["result"] == records
+
+
+def test_given_an_unknown_workspace_then_the_vendor_answers_404(serve: Serve) -> None:
+    answer = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
+    assert answer.status_code == 404
+    assert answer.json()["truto_is_remote_error"] is True
+    assert answer.json()["message"] == ""
+    assert "pub_9" in str(answer.json()["raw_response"])
+
+
+def test_given_the_cursor_of_another_workspace_then_the_vendor_refuses(serve: Serve) -> None:
+    records = vendors.segments("beehiiv", 30)
+    client = serve(Account("a", "beehiiv", workspaces={"1": records, "2": records}))
+    cursor = client.segments(params={"workspace[id]": "1"}).json()["next_cursor"]
+    params = {"workspace[id]": "2", "next_cursor": cursor}
+    assert client.segments(params=params).status_code == 400
+
+
+@pytest.mark.parametrize("vendor", ["klaviyo", "brevo", "customerio"])
+def test_given_a_vendor_that_does_not_filter_by_workspace_then_it_is_ignored(
+    serve: Serve, vendor: str
+) -> None:
+    client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
+    assert client.segments(params={"workspace[id]": "x"}).json()["result_count"] == 3
+
+
+def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve) -> None:
+    account = beehiiv()
+    answer = serve(account).workspaces().json()
+    assert answer["result_count"] == 2
+    assert answer["next_cursor"] is None
+    assert [(w["id"], w["name"]) for w in answer["result"]] == [
+        ("pub_1", "The Daily"),
+        ("pub_2", "pub_2"),
+    ]
+    fields = {"id", "name", "description", "created_at", "updated_at", "remote_data"}
+    assert set(answer["result"][0]) == fields
+
+
+def test_given_many_workspaces_then_they_come_in_pages_and_never_in_a_loop(serve: Serve) -> None:
+    account = Account("a", "beehiiv", workspaces={f"w{n}": [] for n in range(25)}, loop="page")
+    client = serve(account)
+    pages = client.pages(client.WORKSPACES)
+    assert [page["result_count"] for page in pages] == [10, 10, 5]
+
+
+def test_given_beehiiv_with_plain_segments_then_they_are_in_a_workspace_of_their_own(
+    serve: Serve,
+) -> None:
+    client = serve(Account("a", "beehiiv", vendors.segments("beehiiv", 3)))
+    (workspace,) = client.workspaces().json()["result"]
+    answer = client.segments(params={"workspace[id]": workspace["id"]})
+    assert answer.json()["result_count"] == 3
+
+
+@pytest.mark.parametrize("vendor", ["activecampaign", "flodesk", "klaviyo", "mailerlite"])
+def test_given_a_vendor_without_workspaces_then_truto_does_not_support_them(
+    serve: Serve, vendor: str
+) -> None:
+    answer = serve(Account("a", vendor)).workspaces()
+    assert answer.status_code == 400
+    assert "not supported" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("vendor", ["brevo", "customerio"])
+def test_given_a_vendor_with_workspaces_but_none_there_then_the_list_is_empty(
+    serve: Serve, vendor: str
+) -> None:
+    assert serve(Account("a", vendor)).workspaces().json()["result"] == []
+
+
+# --- meta -----------------------------------------------------------------------------------------
+
+
+def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> None:
+    answer = serve(Account("a", "klaviyo")).meta().json()
+    assert answer["method"] == "list"
+    properties = answer["schema"]["properties"]
+    assert list(properties) == [
+        "id",
+        "name",
+        "description",
+        "status",
+        "is_starred",
+        "created_at",
+        "updated_at",
+        "last_calculated_at",
+        "remote_data",
+    ]
+    assert properties["id"]["required"] is True
+    assert properties["updated_at"]["format"] == "date-time"
+    assert all(entry["type"] and entry["description"] for entry in properties.values())
+    assert {"response_schema", "query_schema"} <= set(answer)
+
+
+def test_given_custom_fields_then_meta_has_them_for_that_account_only(serve: Serve) -> None:
+    field = {"type": "number", "description": "Lead score"}
+    client = serve(Account("a", "klaviyo", custom_fields={"score": field}), Account("b", "brevo"))
+    assert client.meta("a").json()["schema"]["properties"]["score"] == field
+    assert "score" not in client.meta("b").json()["schema"]["properties"]
+
+
+def test_given_beehiiv_then_meta_says_that_the_workspace_is_required(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), Account("b", "beehiiv"))
+
+    def required(account_id: str) -> bool:
+        query = client.meta(account_id).json()["query_schema"]["properties"]
+        return bool(query["workspace"]["properties"]["id"]["required"])
+
+    assert (required("a"), required("b")) == (False, True)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Account, Limit, VendorLimit
+from sandbox.limits import SlidingWindow, VendorBudget
+
+if TYPE_CHECKING:
+    from conftest import Serve
+
+LONG = 3_600.0
+
+
+def test_given_trutos_documentation_then_the_limits_have_its_numbers() -> None:
+    assert Limit(500, 10.0) == TRUTO_TOKEN_LIMIT
+    assert Limit(50, 10.0) == TRUTO_ACCOUNT_LIMIT
+
+
+def test_given_no_limits_then_nothing_is_limited(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"))
+    assert {client.segments().status_code for _ in range(60)} == {200}
+
+
+def test_given_the_tokens_limit_then_truto_refuses_one_request_more(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), token_limit=Limit(2, LONG))
+    assert client.segments("a").status_code == 200
+    assert client.accounts().status_code == 200
+    refused = client.segments("b")
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "10"
+    assert refused.json()["error"] == "Too Many Requests"
+    assert "truto_is_remote_error" not in refused.json()
+
+
+def test_given_the_accounts_limit_then_other_accounts_are_not_concerned(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), account_limit=Limit(2, LONG))
+    assert [client.segments("a").status_code for _ in range(3)] == [200, 200, 429]
+    assert client.segments("b").status_code == 200
+    assert client.get("/integrated-account/a").status_code == 200
+    assert client.accounts().status_code == 200
+
+
+def test_given_a_request_that_one_limit_refuses_then_it_does_not_count_for_the_other(
+    serve: Serve,
+) -> None:
+    client = serve(
+        Account("a", "klaviyo"),
+        Account("b", "klaviyo"),
+        token_limit=Limit(2, LONG),
+        account_limit=Limit(1, LONG),
+    )
+    assert [client.segments("a").status_code for _ in range(5)] == [200, 429, 429, 429, 429]
+    assert client.segments("b").status_code == 200
+
+
+def test_given_a_wrong_token_then_it_does_not_use_up_the_limit(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), token_limit=Limit(1, LONG))
+    assert client.get(client.ACCOUNTS, token="wrong").status_code == 401
+    assert client.accounts().status_code == 200
+
+
+def test_given_another_retry_after_then_truto_asks_for_that(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), token_limit=Limit(0, LONG), retry_after=3)
+    assert client.accounts().headers["Retry-After"] == "3"
+
+
+def test_given_the_window_has_passed_then_requests_are_let_through_again(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo"), account_limit=Limit(1, 0.5))
+    assert client.segments().status_code == 200
+    assert client.segments().status_code == 429
+    time.sleep(0.55)
+    assert client.segments().status_code == 200
+
+
+def test_given_a_sliding_window_then_no_window_of_its_length_ever_holds_more() -> None:
+    window, limit = SlidingWindow(), Limit(3, 10.0)
+    let_through = []
+    for now in (0.0, 9.0, 9.5, 9.9, 10.0, 10.5, 18.9, 19.0, 19.5):
+        if not window.is_full(limit, now):
+            window.add(now)
+            let_through.append(now)
+    assert let_through == [0.0, 9.0, 9.5, 10.0, 19.0, 19.5]
+
+
+def test_given_a_vendors_budget_then_it_returns_as_a_whole_at_the_end_of_its_window() -> None:
+    budget, limit = VendorBudget(), VendorLimit(2, 10.0)
+    spent = [budget.spend(limit, now) for now in (5.0, 6.0, 14.9, 15.0, 16.0, 17.0)]
+    assert spent == [True, True, False, True, True, False]
+    assert budget.headers(limit, 17.5) == {
+        "ratelimit-limit": "2;w=10",
+        "ratelimit-remaining": "0",
+        "ratelimit-reset": "8",
+    }
+
+
+def limited(**settings: Any) -> Account:
+    return Account("a", "brevo", vendor_limit=VendorLimit(2, LONG, **settings))
+
+
+def test_given_a_vendors_limit_then_its_429_comes_through_for_that_account_only(
+    serve: Serve,
+) -> None:
+    client = serve(limited(), Account("b", "klaviyo"))
+    answers = [client.segments() for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json()["truto_is_remote_error"] is True
+    assert "rate_limit_error" in answers[2].json()["truto_error_insight"]
+    assert client.segments("b").status_code == 200
+    assert "ratelimit-remaining" not in client.segments("b").headers
+
+
+def test_given_an_announced_budget_then_every_answer_says_what_is_left(serve: Serve) -> None:
+    client = serve(limited())
+    answers = [client.segments(), client.workspaces(), client.segments()]
+    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+    assert {answer.headers["ratelimit-limit"] for answer in answers} == {"2;w=3600"}
+    assert all(0 < int(answer.headers["ratelimit-reset"]) <= LONG for answer in answers)
+
+
+def test_given_no_announcement_then_no_answer_says_what_is_left(serve: Serve) -> None:
+    client = serve(limited(announce=False))
+    for _ in range(3):
+        answer = client.segments()
+        assert not [name for name in answer.headers if name.lower().startswith("ratelimit")]
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "ratelimit-reset", "nothing"])
+def test_given_a_form_of_waiting_time_then_the_vendors_429_has_that_one(
+    serve: Serve, form: str
+) -> None:
+    client = serve(limited(retry_after=form, announce=False))
+    refused = [client.segments() for _ in range(3)][2]
+    retry_after = refused.headers.get("Retry-After")
+    if form == "seconds":
+        assert LONG - 5 < int(retry_after or 0) <= LONG
+    elif form == "date":
+        wait = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
+        assert LONG - 5 < wait <= LONG + 1
+    else:
+        assert retry_after is None
+    assert ("ratelimit-reset" in refused.headers) == (form == "ratelimit-reset")
+
+
+def test_given_what_truto_refuses_itself_then_it_costs_nothing_at_the_vendor(
+    serve: Serve,
+) -> None:
+    client = serve(Account("a", "klaviyo", vendor_limit=VendorLimit(1, LONG)))
+    assert client.workspaces().status_code == 400
+    assert client.segments().status_code == 200
