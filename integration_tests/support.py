@@ -146,7 +146,7 @@ def _read(
     logger = logging.getLogger("airbyte.test")
     try:
         for message in source.read(logger, config(sandbox, **fields), configured, []):
-            result.messages.append(_plain(message))  # noqa: PERF401 - kept up to a failure
+            result.messages.append(_plain(message))
     except AirbyteTracedException as failure:
         result.failure = failure
     return result

@@ -7,7 +7,7 @@ import pytest
 from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import ACCOUNT_ID, account, check, read
-from sandbox import Fault, Sandbox, faults
+from sandbox import Environment, Fault, Sandbox, faults
 from source_truto_segments import client
 
 Serve = Callable[..., Sandbox]
@@ -260,8 +260,6 @@ def test_given_never_an_answer_when_read_then_a_timeout_is_told(
 
 
 def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
-    from sandbox import Environment
-
     sandbox = Sandbox(Environment())
     sandbox.start()
     sandbox.stop()

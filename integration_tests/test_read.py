@@ -1,13 +1,16 @@
 """One integrated account, from the API to the messages."""
 
+import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer
 from jsonschema import Draft7Validator
 
-from integration_tests.support import ACCOUNT_ID, account, read
+from integration_tests.support import ACCOUNT_ID, account, catalog, config, read
 from sandbox import MISSING, Sandbox, faults, vendors
 from sandbox.environment import VENDORS_WITH_WORKSPACES
 from source_truto_segments import SourceTrutoSegments
@@ -25,12 +28,12 @@ VENDORS = (
 
 
 def schema(sandbox: Sandbox) -> dict[str, Any]:
-    config = {
+    settings = {
         "token": "any",
         "integrated_account_id": ACCOUNT_ID,
         "api_url": sandbox.url,
     }
-    (stream,) = SourceTrutoSegments().streams(config)
+    (stream,) = SourceTrutoSegments().streams(settings)
     return dict(stream.get_json_schema())
 
 
@@ -278,13 +281,6 @@ def test_given_a_state_of_a_finished_sync_when_read_then_it_precedes_the_status(
 
 
 def test_given_a_reader_who_leaves_when_read_then_the_workers_end(serve: Serve) -> None:
-    import logging
-    import threading
-
-    from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer
-
-    from integration_tests.support import catalog, config
-
     sandbox = serve(
         account("activecampaign", count=30_000, default_page_size=15_000, max_page_size=15_000)
     )

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-import threading
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from sandbox.environment import DEFAULT_TOKEN, Account, Environment
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ACCOUNTS_SHOWN = 10
 _HIGHEST_PORT = 65_535
 _DEFAULT_SEGMENTS = 10
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends it; returns the exit code."""
     options = _options(arguments)
     environment = _environment(options)
-    stopped = threading.Event()
+    signals: list[int] = []
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = _as_json(sandbox) if options.json else _as_table(sandbox)
         sys.stdout.write(lines)
         sys.stdout.flush()
-        stopped.wait()
+        # Looking now and then, because a signal that arrives just before a wait without an end
+        # would not end it.
+        while not signals:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
         sandbox.stop()
     # With --json the standard output is for the one line that a program reads.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sandbox import answers, cursors, faults
 from sandbox.cursors import Position
-from sandbox.environment import MISSING
 from sandbox.faults import Delivery
 from sandbox.limits import SlidingWindow, VendorBudget, retry_headers
 from sandbox.meta import meta
+from sandbox.pages import asked_limit, cut_page, list_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sandbox.answers import Answer
     from sandbox.environment import Account, Environment, Records
@@ -111,7 +110,7 @@ class Api:
 
     def _accounts(self, request: Request) -> Answer:
         environment = self.environment
-        limit, refusal = _limit(request)
+        limit, refusal = asked_limit(request)
         scope = "accounts"
         cursor = request.param("next_cursor")
         position = cursors.read(cursor, scope) if cursor else Position()
@@ -120,7 +119,7 @@ class Api:
         if position is None:
             return answers.truto_error(400, "Invalid next_cursor")
         size = min(limit or environment.list_page_size, environment.list_page_size)
-        page, following = _page(environment.accounts, position.offset, size, _matches(request))
+        page, following = cut_page(environment.accounts, position.offset, size, _matches(request))
         return answers.ok(
             {
                 environment.list_key: [_account_entry(account) for account in page],
@@ -173,11 +172,11 @@ def _segments(request: Request, account: Account) -> Answer:
     if workspace and account.has_workspaces and (account.needs_workspace or account.workspaces):
         known = _workspaces_of(account)
         if workspace not in known:
-            reason = {"errors": [{"status": 404, "detail": f"No publication {workspace}"}]}
+            reason = {"errors": [{"status": 404, "detail": f"There is no workspace {workspace}"}]}
             return answers.vendor_error(404, "", raw_response=reason)
         records = known[workspace]
     scope = f"{account.id}/segments/{workspace or ''}"
-    return _list_page(request, account, records, scope, looping=True)
+    return list_page(request, account, records, scope, looping=True)
 
 
 def _workspaces(request: Request, account: Account) -> Answer:
@@ -186,14 +185,14 @@ def _workspaces(request: Request, account: Account) -> Answer:
             400, f"Resource workspaces is not supported by the integration {account.vendor}"
         )
     records = [_workspace(account, workspace) for workspace in _workspaces_of(account)]
-    return _list_page(request, account, records, f"{account.id}/workspaces", looping=False)
+    return list_page(request, account, records, f"{account.id}/workspaces", looping=False)
 
 
 def _workspaces_of(account: Account) -> Mapping[str, Records]:
     """The workspaces of an account; one that needs them but names none has a single one."""
-    if account.workspaces or not account.segments:
-        return account.workspaces
-    return {f"pub_{account.id}": account.segments}
+    if account.needs_workspace and account.segments and not account.workspaces:
+        return {f"pub_{account.id}": account.segments}
+    return account.workspaces
 
 
 def _workspace(account: Account, workspace: str) -> dict[str, Any]:
@@ -206,79 +205,6 @@ def _workspace(account: Account, workspace: str) -> dict[str, Any]:
         "updated_at": None,
         "remote_data": {"id": workspace, "name": name},
     }
-
-
-def _list_page(
-    request: Request, account: Account, records: Records, scope: str, *, looping: bool
-) -> Answer:
-    """One page of a list, with everything that an account can have odd about its pages."""
-    limit, refusal = _limit(request)
-    if refusal is not None:
-        return refusal
-    scope = f"{scope}/{account.cursor_generation}"
-    cursor = request.param("next_cursor")
-    position = cursors.read(cursor, scope, account.cursor_style) if cursor else Position()
-    if position is None or (cursor and account.cursors_expire):
-        return faults.stale_cursor_answer()
-
-    loop = account.loop if looping else None
-    empties = account.empty_pages
-    if loop == "empty" or (loop is None and position.step < empties):
-        page: list[Any] = []
-        following: Position | None = Position(position.offset, position.step + 1)
-    else:
-        size = account.page_size(limit)
-        page, offset = _page(records, position.offset, size, _is_tagged(request, account))
-        following = None if offset is None else Position(offset)
-        if loop == "page":
-            following = Position(0, position.step + 1)
-        elif loop == "cursor":
-            _, second = _page(records, 0, size, _is_tagged(request, account))
-            following = Position(second or 0)
-    shown = [_shown(record, _hidden_fields(request)) for record in page]
-    envelope: dict[str, Any] = {
-        "result": _in_form(shown, account),
-        "next_cursor": (
-            account.last_cursor
-            if following is None
-            else cursors.write(following, scope, account.cursor_style)
-        ),
-        "prev_cursor": None,
-        "result_count": len(page),
-        "is_partial_response": account.partial,
-    }
-    if envelope["next_cursor"] is MISSING:
-        del envelope["next_cursor"]
-    return answers.ok(envelope)
-
-
-def _page(
-    items: Any, start: int, size: int | None, wanted: Callable[[Any], bool] | None
-) -> tuple[list[Any], int | None]:
-    """The items of a page, and where the next one begins; none at the end.
-
-    Only indexes, so that the items can be made on demand and need not fit into memory.
-    """
-    page: list[Any] = []
-    for place in range(start, len(items)):
-        if size is not None and len(page) >= size and wanted is None:
-            return page, place
-        item = items[place]
-        if wanted is not None and not wanted(item):
-            continue
-        if size is not None and len(page) >= size:
-            return page, place
-        page.append(item)
-    return page, None
-
-
-def _limit(request: Request) -> tuple[int | None, Answer | None]:
-    text = request.param("limit")
-    if text is None:
-        return None, None
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        return None, answers.truto_error(400, "limit must be a positive integer")
-    return int(text), None
 
 
 def _matches(request: Request) -> Callable[[Account], bool]:
@@ -294,45 +220,6 @@ def _matches(request: Request) -> Callable[[Account], bool]:
         )
 
     return matches
-
-
-def _is_tagged(request: Request, account: Account) -> Callable[[Any], bool] | None:
-    tags = request.params("tags[id]")
-    if not tags or account.vendor != "klaviyo" or request.kind != "segments":
-        return None
-
-    def is_tagged(record: Any) -> bool:
-        try:
-            tagged = record["remote_data"]["relationships"]["tags"]["data"]
-            return any(tag["id"] in tags for tag in tagged)
-        except (KeyError, TypeError):
-            return False
-
-    return is_tagged
-
-
-def _hidden_fields(request: Request) -> frozenset[str]:
-    hidden = set(request.params("truto_exclude_fields[]"))
-    if request.param("truto_ignore_remote_data") == "true":
-        hidden.add("remote_data")
-    return frozenset(hidden)
-
-
-def _shown(record: Any, hidden: frozenset[str]) -> Any:
-    if not hidden or not isinstance(record, Mapping):
-        return record
-    return {name: value for name, value in record.items() if name not in hidden}
-
-
-def _in_form(page: list[Any], account: Account) -> Any:
-    if account.form == "keyed":
-        return {
-            str(record.get("id", place)) if isinstance(record, Mapping) else str(place): record
-            for place, record in enumerate(page)
-        }
-    if account.form == "bare" and len(page) == 1:
-        return page[0]
-    return page
 
 
 def _account_entry(account: Account) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class VendorBudget:
 
     def seconds_left(self, limit: VendorLimit, now: float) -> float:
         """Seconds until the whole budget is back."""
-        return max(0.0, self._opened + limit.window - now)
+        return max(0.0, limit.window - (now - self._opened))
 
     def headers(self, limit: VendorLimit, now: float) -> dict[str, str]:
         """The state of the budget as Truto normalizes it: the reset in seconds from now."""

@@ -23,7 +23,7 @@ _DEMO_COUNTS = {
     "flodesk": 9,
     "mailerlite": 31,
 }
-# A prime far above the number of accounts of any one state: spreads the states over the list.
+# A prime: steps of this length come by every place of a list, unless its length is a multiple.
 _STRIDE = 7_919
 
 
@@ -105,12 +105,13 @@ def _large_account(records: SegmentSequence) -> Account:
 
 
 def _statuses(accounts: int, states: Mapping[str, float]) -> list[str]:
-    in_order = [status for status, share in states.items() for _ in range(round(share * accounts))][
-        :accounts
-    ]
+    """The status of each account, with every state spread over the whole list."""
+    in_order: list[str] = []
+    for status, share in states.items():
+        in_order += [status] * round(share * accounts)
     in_order += ["active"] * (accounts - len(in_order))
     if accounts % _STRIDE == 0:
-        return in_order
+        return in_order[:accounts]
     return [in_order[place * _STRIDE % accounts] for place in range(accounts)]
 
 

@@ -101,13 +101,18 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 13):
 else:
     try:
         import ensurepip, venv
+        print("fits")
     except ImportError:
         print("lacks the module venv or pip (Debian and Ubuntu: install the package "
               "python%d.%d-venv)" % sys.version_info[:2])
 ' 2>/dev/null </dev/null); then
     answer="cannot be run"
+  elif [ -z "$answer" ]; then
+    answer="is no Python"
   fi
-  printf '%s' "$answer"
+  if [ "$answer" != fits ]; then
+    printf '%s' "$answer"
+  fi
 }
 
 # Sets CHOSEN to the Python that the environment is made with.

@@ -39,7 +39,7 @@ _SECONDS_BETWEEN_PROGRESS = 5.0
 _SUMMARY = """
     SELECT
       coalesce(vendor, integrated_account_id),
-      count(id),
+      count(segments.integrated_account_id),
       strftime(
         max(greatest(created_at, updated_at, last_calculated_at)) AT TIME ZONE 'UTC', '%Y-%m-%d'
       )
@@ -155,7 +155,8 @@ def run(syncs: Sequence[Sync], folder: Path) -> None:
             "Please report this to the connector's maintainers."
         )
     _say(f"   {loaded:,} records read, {loaded:,} rows in the table {STREAM}.\n")
-    _say(_table(("vendor", "segments", "newest"), summary))
+    whose = "account" if None in dict(accounts).values() else "vendor"
+    _say(_table((whose, "segments", "newest"), summary))
     query = [str(PYTHON), "-c", _QUERY, str(DATABASE), _EXAMPLE]
     _say(f"\nTo query them:\n{shlex.join(query)}")
 

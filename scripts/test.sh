@@ -34,8 +34,7 @@ check "ruff format" "run .venv/bin/ruff format" "$BIN/ruff" format --check
 check "ruff check" "correct what is listed under it; .venv/bin/ruff check --fix does some of it" \
   "$BIN/ruff" check
 check "mypy" "correct the types listed under it" "$BIN/mypy"
-check "mypy scripts" "correct the types listed under it" "$BIN/mypy" scripts
-# The folders, in their order, are in pyproject.toml.
+# First unit_tests, then integration_tests: pyproject.toml has the folders in their order.
 check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these again" \
   "$BIN/pytest"
 

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,9 @@ from jsonschema import Draft7Validator, ValidationError
 
 DEFAULT_API_URL = "https://api.truto.one"
 DEFAULT_NUM_WORKERS = 20
+
+# A token that was copied with the head of the header that it is sent in.
+_PASTED_SCHEME = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
 
 
 class ConfigError(AirbyteTracedException):
@@ -119,7 +123,7 @@ def _named(schema: Mapping[str, Any], name: str) -> str:
 
 
 def _token(value: str) -> str:
-    token = value.strip().removeprefix("Bearer ").strip()
+    token = _PASTED_SCHEME.sub("", value.strip())
     # The CDK masks the value as it was typed; what is sent is the trimmed one.
     if token and filter_secrets(token) == token:
         add_to_secrets(token)

@@ -79,6 +79,7 @@ def serve() -> Iterator[Serve]:
         def start(*accounts: Account, **settings: Any) -> Client:
             sandbox = running.enter_context(Sandbox(Environment(list(accounts), **settings)))
             session = running.enter_context(requests.Session())
+            session.trust_env = False  # no proxy stands between a test and its own machine
             return Client(sandbox, session)
 
         yield start

@@ -333,7 +333,8 @@ def test_given_a_vendor_without_workspaces_then_truto_does_not_support_them(
 def test_given_a_vendor_with_workspaces_but_none_there_then_the_list_is_empty(
     serve: Serve, vendor: str
 ) -> None:
-    assert serve(Account("a", vendor)).workspaces().json()["result"] == []
+    client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
+    assert client.workspaces().json()["result"] == []
 
 
 # --- meta -----------------------------------------------------------------------------------------

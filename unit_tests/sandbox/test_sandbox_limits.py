@@ -97,6 +97,14 @@ def test_given_a_vendors_budget_then_it_returns_as_a_whole_at_the_end_of_its_win
     }
 
 
+def test_given_a_budget_just_opened_then_the_reset_is_its_whole_window_and_no_more() -> None:
+    limit = VendorLimit(2, 3_600.0)
+    for now in (0.1, 1_234.567, 98_765.4321):
+        budget = VendorBudget()
+        budget.spend(limit, now)
+        assert budget.headers(limit, now)["ratelimit-reset"] == "3600"
+
+
 def limited(**settings: Any) -> Account:
     return Account("a", "brevo", vendor_limit=VendorLimit(2, LONG, **settings))
 

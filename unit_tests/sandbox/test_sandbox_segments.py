@@ -83,7 +83,7 @@ def test_given_page_sizes_of_the_account_then_they_win_over_the_vendors(
     assert answer.json()["result_count"] == size
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "ten", "", "1.5", "²"])
+@pytest.mark.parametrize("limit", ["0", "-1", "ten", "", "1.5", "²", "9" * 5_000])
 def test_given_a_limit_that_is_no_number_from_1_up_then_truto_refuses(
     serve: Serve, limit: str
 ) -> None:

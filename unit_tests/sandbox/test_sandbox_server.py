@@ -207,7 +207,7 @@ def test_given_an_answer_that_is_still_on_its_way_then_stopping_does_not_wait(
 
 
 def test_given_a_client_that_does_not_read_then_stopping_does_not_wait() -> None:
-    environment = Environment(faults=[faults.body(b"x" * 50_000_000)])
+    environment = Environment(faults=[faults.body(b"x" * 16_000_000)])
     with Sandbox(environment) as sandbox:
         address = urlsplit(sandbox.url)
         connection = socket.create_connection((address.hostname, address.port or 0), timeout=5)

@@ -1,0 +1,79 @@
+"""What comes next, and what never ends."""
+
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source_truto_segments.envelope import Page
+from source_truto_segments.pagination import (
+    MAX_EMPTY_PAGES,
+    LoopError,
+    LoopGuard,
+    next_page_token,
+)
+
+
+def read(pages: list[Page], start: str | None = None) -> int:
+    guard = LoopGuard({"next_cursor": start} if start else None)
+    for number, page in enumerate(pages):
+        try:
+            guard.check_records(page)
+            guard.check_cursor(next_page_token(page))
+        except LoopError:
+            return number
+    return len(pages)
+
+
+def page(cursor: str | None, *ids: Any) -> Page:
+    return Page([{"id": id_} for id_ in ids], cursor)
+
+
+def test_given_a_cursor_when_asked_then_it_is_the_next_page() -> None:
+    assert next_page_token(page("a b&c=%", 1)) == {"next_cursor": "a b&c=%"}
+    assert next_page_token(page(None, 1)) is None
+    assert next_page_token(page("x")) == {"next_cursor": "x"}
+
+
+def test_given_a_cursor_comes_back_then_it_is_a_loop() -> None:
+    assert read([page("a", 1), page("b", 2), page("a", 3)]) == 2
+    assert read([page("a", 1), page("a", 2)]) == 1
+
+
+def test_given_the_cursor_that_was_begun_at_comes_back_then_it_is_a_loop() -> None:
+    assert read([page("a", 1)], start="a") == 0
+
+
+@pytest.mark.parametrize("period", [1, 2, 5])
+def test_given_the_same_records_under_new_cursors_then_it_is_a_loop(period: int) -> None:
+    cursors = count()
+    pages = [page(str(next(cursors)), number % period) for number in range(20)]
+    assert read(pages) == period
+
+
+def test_given_the_same_ids_with_other_contents_then_it_is_no_loop() -> None:
+    pages = [Page([{"id": 1, "n": number}], str(number)) for number in range(20)]
+    assert read(pages) == 20
+
+
+def test_given_empty_pages_then_they_are_no_loop_for_long() -> None:
+    pages = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
+    assert read(pages) == MAX_EMPTY_PAGES - 1
+    pages[500] = page("500", 1)
+    assert read(pages) == len(pages)
+
+
+def test_given_records_nested_too_deeply_to_write_then_a_loop_is_still_found() -> None:
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"a": deep}
+    pages = [Page([{"id": number % 2, "remote_data": deep}], str(number)) for number in range(9)]
+    assert read(pages) == 2
+
+
+@given(st.lists(st.lists(st.integers(), max_size=3), max_size=30, unique_by=tuple))
+def test_given_any_pages_without_a_loop_then_none_is_found(contents: list[list[int]]) -> None:
+    pages = [page(str(number), *ids) for number, ids in enumerate(contents)]
+    assert read(pages) == len(pages)

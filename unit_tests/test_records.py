@@ -1,0 +1,229 @@
+"""Records made to fit their columns, as a pure function."""
+
+import json
+import math
+import pkgutil
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+from source_truto_segments.records import fit
+from source_truto_segments.streams import Segments
+
+DATES = ("created_at", "updated_at", "last_calculated_at")
+TEXTS = ("id", "name", "description", "status")
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def schema() -> dict[str, Any]:
+    return dict(
+        json.loads(pkgutil.get_data("source_truto_segments", "schemas/segments.json") or "")
+    )
+
+
+VALIDATOR = Draft7Validator(schema(), format_checker=Draft7Validator.FORMAT_CHECKER)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2023-01-02T03:04:05Z", "2023-01-02T03:04:05Z"),
+        ("2023-01-02T03:04:05.000Z", "2023-01-02T03:04:05Z"),
+        ("2023-01-02T03:04:05.120Z", "2023-01-02T03:04:05.12Z"),
+        ("2023-01-02T03:04:05.123456+00:00", "2023-01-02T03:04:05.123456Z"),
+        ("2022-11-08T00:00:00+00:00", "2022-11-08T00:00:00Z"),
+        ("2022-11-08T01:30:00+05:30", "2022-11-07T20:00:00Z"),
+        ("2022-11-08T01:30:00-0500", "2022-11-08T06:30:00Z"),
+        ("2022-11-08T01:30:00+02", "2022-11-07T23:30:00Z"),
+        ("2021-08-06 10:17:45", "2021-08-06T10:17:45Z"),
+        ("2021-08-06 10:17:45 UTC", "2021-08-06T10:17:45Z"),
+        ("2021-08-06T10:17:45", "2021-08-06T10:17:45Z"),
+        ("2021-08-06T10:17", "2021-08-06T10:17:00Z"),
+        ("2021-08-06", "2021-08-06T00:00:00Z"),
+        (" 2021-08-06t10:17:45z ", "2021-08-06T10:17:45Z"),
+        (1670000000, "2022-12-02T16:53:20Z"),
+        (1670000000.5, "2022-12-02T16:53:20.5Z"),
+        (1670000000123, "2022-12-02T16:53:20.123Z"),
+        ("1670000000", "2022-12-02T16:53:20Z"),
+        ("1670000000123", "2022-12-02T16:53:20.123Z"),
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59Z"),
+        ("", None),
+        ("  ", None),
+        (None, None),
+    ],
+)
+def test_given_a_date_in_any_form_when_fitted_then_it_comes_out_in_one(
+    value: Any, expected: str | None
+) -> None:
+    for name in DATES:
+        record, changes = fit({"id": "1", name: value})
+        assert record[name] == expected
+        assert changes == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "yesterday",
+        "2023-13-01T00:00:00Z",
+        "2023-02-30",
+        "2023-01-02T25:00:00Z",
+        "2023-01-02T03:04:05+25:00",
+        "0001-01-01T00:00:00+05:00",
+        "12345",
+        "٢٠٢٣-٠١-٠٢T03:04:05Z",
+        True,
+        10**30,
+        -(10**30),
+        1e300,
+        [],
+        {},
+        {"date": "2023-01-02"},
+    ],
+)
+def test_given_a_date_that_is_none_when_fitted_then_it_is_null_and_named(value: Any) -> None:
+    for name in DATES:
+        record, changes = fit({"id": "1", name: value})
+        assert record[name] is None
+        ((field, change, reason),) = [(c.field, c.change.value, c.reason.value) for c in changes]
+        assert (field, change, reason) == (name, "NULLED", "SOURCE_SERIALIZATION_ERROR")
+
+
+def test_given_more_digits_than_a_timestamp_holds_when_fitted_then_the_cut_is_named() -> None:
+    record, changes = fit({"id": "1", "updated_at": "2023-01-02T03:04:05.123456789Z"})
+
+    assert record["updated_at"] == "2023-01-02T03:04:05.123456Z"
+    ((change),) = changes
+    assert (change.field, change.change.value) == ("updated_at", "TRUNCATED")
+    assert change.reason.value == "SOURCE_FIELD_SIZE_LIMITATION"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("a", "a"), ("", ""), (53, "53"), (2**70, str(2**70)), (1.5, "1.5"), (True, "true")],
+)
+def test_given_a_number_for_a_text_when_fitted_then_it_is_its_text(
+    value: Any, expected: str
+) -> None:
+    for name in TEXTS:
+        record, changes = fit({name: value})
+        assert record[name] == expected
+        assert changes == []
+
+
+@pytest.mark.parametrize("value", [{}, [], {"en": "x"}, ["x"]])
+def test_given_an_object_for_a_text_when_fitted_then_it_is_null_and_named(value: Any) -> None:
+    for name in TEXTS:
+        record, changes = fit({name: value})
+        assert record[name] is None
+        assert [change.field for change in changes] == [name]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, True),
+        (False, False),
+        ("true", True),
+        ("False", False),
+        (1, True),
+        (0, False),
+        (0.0, False),
+        ("", None),
+    ],
+)
+def test_given_a_boolean_in_any_form_when_fitted_then_it_is_one(
+    value: Any, expected: bool | None
+) -> None:
+    record, changes = fit({"is_starred": value})
+    assert record["is_starred"] is expected
+    assert changes == []
+
+
+@pytest.mark.parametrize("value", ["yes", 2, -1, 0.5, [], {}])
+def test_given_no_boolean_when_fitted_then_it_is_null_and_named(value: Any) -> None:
+    record, changes = fit({"is_starred": value})
+    assert record["is_starred"] is None
+    assert [change.field for change in changes] == ["is_starred"]
+
+
+@pytest.mark.parametrize("value", ["{}", [], [{}], 1, True])
+def test_given_remote_data_that_is_no_object_when_fitted_then_it_is_null_and_named(
+    value: Any,
+) -> None:
+    record, changes = fit({"remote_data": value})
+    assert record["remote_data"] is None
+    assert [change.field for change in changes] == ["remote_data"]
+
+
+def test_given_fields_of_an_override_when_fitted_then_they_pass_untouched() -> None:
+    raw = {"id": "1", "score": 10**20, "tags": [None, {"a": "2021-08-06 10:17:45"}], "x": None}
+    assert fit(raw) == (raw, [])
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(schema()["properties"], json_values)))
+def test_given_any_json_in_any_field_when_fitted_then_it_validates_and_stays(
+    raw: dict[str, Any],
+) -> None:
+    for name in ("integrated_account_id", "workspace_id"):
+        raw.pop(name, None)
+    record, changes = fit(raw)
+    written = {name: value for name, value in record.items() if value is not None}
+
+    assert [error.message for error in VALIDATOR.iter_errors(written)] == []
+    again, more = fit(record)
+    assert again == record
+    assert more == []
+    named = {change.field for change in changes}
+    for name, value in raw.items():
+        if value not in (None, "") and not isinstance(value, str) and name not in named:
+            assert record[name] is not None
+
+
+@given(
+    st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)),
+    st.integers(-14 * 60, 14 * 60),
+)
+def test_given_any_moment_in_any_zone_when_fitted_then_it_is_the_same_moment(
+    local: datetime, minutes: int
+) -> None:
+    moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    record, changes = fit({"updated_at": moment.isoformat()})
+
+    assert changes == []
+    text = record["updated_at"]
+    assert text.endswith("Z")
+    whole, _, fraction = text[:-1].partition(".")
+    got = datetime.fromisoformat(whole).replace(
+        tzinfo=timezone.utc, microsecond=int(fraction.ljust(6, "0") or 0)
+    )
+    assert got == moment
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=4e12))
+def test_given_any_epoch_when_fitted_then_it_is_near(value: float) -> None:
+    record, _ = fit({"updated_at": value})
+    seconds = value / 1000 if value >= 1e11 else value
+    assert record["updated_at"] is not None
+    whole, _, fraction = record["updated_at"][:-1].partition(".")
+    got = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc).timestamp()
+    assert math.isclose(got + float(f"0.{fraction or 0}"), seconds, abs_tol=1e-3)
+
+
+def test_the_schema_names_the_fields_of_the_stream() -> None:
+    assert Segments.primary_key == [["integrated_account_id"], ["id"]]
+    assert set(schema()["properties"]) >= {*DATES, *TEXTS, "is_starred", "remote_data"}
