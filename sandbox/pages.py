@@ -45,7 +45,12 @@ def list_page(
         return faults.stale_cursor_answer()
 
     page, following = _turn_to(
-        position, records, account, account.page_size(limit), _is_tagged(request, account), looping
+        position,
+        records,
+        account,
+        account.page_size(limit),
+        _is_tagged(request, account),
+        looping=looping,
     )
     next_cursor = (
         account.last_cursor
@@ -102,6 +107,7 @@ def _turn_to(
     account: Account,
     size: int | None,
     wanted: Wanted,
+    *,
     looping: bool,
 ) -> tuple[list[Any], Position | None]:
     """The records at a position, and the position that follows."""

@@ -10,6 +10,10 @@ SCRIPT=scripts/$(basename "$0")
 # In this order: where the most users are, then the newest.
 CANDIDATES="python3.12 python3.11 python3.10 python3.13 python3"
 
+# What pip says where the package index cannot be reached.
+NO_CONNECTION='Max retries|connection broken|Could not fetch URL|ConnectionError|ConnectTimeout'
+NO_CONNECTION="$NO_CONNECTION|ReadTimeout|ProxyError|SSLError|Temporary failure in name resolution"
+
 # There while packages are being installed; what is left behind by a killed set-up is not trusted.
 UNFINISHED=$VENV/.unfinished
 
@@ -39,7 +43,7 @@ no_arguments() {
 
 _clean_up() {
   if [ -n "$CHILD" ]; then
-    kill "$CHILD" 2>/dev/null || true
+    kill -- "-$CHILD" 2>/dev/null || true
     wait "$CHILD" 2>/dev/null || true
   fi
   if [ -n "$LOG" ]; then
@@ -65,9 +69,12 @@ quietly() {
     LOG=$(mktemp "${TMPDIR:-/tmp}/set-up.XXXXXX")
   fi
   printf '%s ...' "$text"
-  # In the background, so that a signal is acted on at once.
+  # In the background, so that a signal is acted on at once; as a group, so that its own children
+  # end with it.
+  set -m
   "$@" >"$LOG" 2>&1 </dev/null &
   CHILD=$!
+  set +m
   while kill -0 "$CHILD" 2>/dev/null; do
     sleep 0.3
     if [ -t 1 ]; then
@@ -175,10 +182,10 @@ _install() {
   if ! quietly "Installing the connector and its packages (one to two minutes the first time)" \
     "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "$ROOT[$1]"; then
     rm -f "$UNFINISHED"
-    tail -n 20 "$LOG" >&2
-    if grep -qiE 'NewConnectionError|Max retries|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Temporary failure|Could not fetch URL|Connection (broken|refused|reset)|Failed to establish' "$LOG"; then
-      fail "The package index could not be reached. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
+    if grep -iE "$NO_CONNECTION" "$LOG" | tail -n 1 >&2; then
+      fail "The package index could not be reached; pip's last word on it is above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
     fi
+    tail -n 20 "$LOG" >&2
     fail "pip could not install the packages; its last lines are above. Resolve what it names, then run this again."
   fi
   rm -f "$UNFINISHED"

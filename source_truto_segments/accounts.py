@@ -1,7 +1,8 @@
-"""Reading one integrated account to its end; one account is one partition of the stream."""
+"""Which integrated accounts are read, and reading one; each is a partition of the stream."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from airbyte_cdk.sources.streams.concurrent.partitions.partition import Partition
@@ -10,11 +11,78 @@ from airbyte_protocol_dataclasses.models import AirbyteRecordMessageMetaChange
 
 from source_truto_segments import errors
 from source_truto_segments.client import Truto
-from source_truto_segments.config import Config
-from source_truto_segments.envelope import Page
+from source_truto_segments.config import AdditionalAccounts, Config
+from source_truto_segments.envelope import Page, quote
 from source_truto_segments.errors import ReadError
 from source_truto_segments.records import fit
-from source_truto_segments.streams import Segments, Workspaces
+from source_truto_segments.streams import IntegratedAccounts, Segments, Workspaces
+
+
+@dataclass(frozen=True)
+class Account:
+    """An integrated account that is to be read.
+
+    Attributes:
+        id: Its ID, a UUID in lower case.
+        failure: Why it cannot be read, where Truto's list says so already.
+    """
+
+    id: str
+    failure: ReadError | None = None
+
+
+def find_accounts(
+    config: Config, listing: IntegratedAccounts, logger: logging.Logger
+) -> Iterator[Account]:
+    """Finds the accounts to read, each once: those that are named, then those that are listed.
+
+    Truto ignores a filter that it does not know, so what is listed is filtered here as well.
+
+    Raises:
+        ReadError: If the accounts of the environment cannot be listed.
+        StoppedError: If the sync was stopped.
+    """
+    seen = set(config.named_account_ids)
+    yield from map(Account, config.named_account_ids)
+    if config.additional_accounts.mode != "all":
+        return
+    for page in listing.read_pages({}):
+        for entry in page.records:
+            account = _listed_account(config.additional_accounts, entry, logger)
+            if account is not None and account.id not in seen:
+                seen.add(account.id)
+                yield account
+
+
+def _listed_account(
+    wanted: AdditionalAccounts, entry: Mapping[str, Any], logger: logging.Logger
+) -> Account | None:
+    account_id = entry.get("id")
+    integration = entry.get("integration")
+    name = integration.get("name") if isinstance(integration, Mapping) else integration
+    if not isinstance(account_id, str) or not isinstance(name, str):
+        logger.warning(
+            "An entry in Truto's list of integrated accounts has no id or no integration and is "
+            "not read: %s",
+            quote(str({key: entry.get(key) for key in ("id", "integration", "status")})),
+        )
+        return None
+    tenant_id = entry.get("tenant_id")
+    if name.lower() not in wanted.integrations:
+        return None
+    if wanted.tenant_ids and str(tenant_id) not in wanted.tenant_ids:
+        return None
+    status = entry.get("status", "active")
+    if status == "active":
+        return Account(account_id.lower())
+    said = [f"{name} of tenant {tenant_id}", f"status {status}"]
+    if entry.get("last_error"):
+        said.append(f'Truto said: "{quote(str(entry["last_error"]))}"')
+    doing = Segments.doing.format(account_id)
+    meaning = errors.meaning_of_status(str(status))
+    return Account(
+        account_id.lower(), ReadError(meaning, doing, account_id.lower(), f" ({'; '.join(said)})")
+    )
 
 
 class AccountReader:
@@ -87,26 +155,26 @@ class AccountPartition(Partition):
     """One integrated account as the CDK's concurrent source reads it.
 
     Args:
-        account_id: The account.
+        account: The account.
         read: Reads its records; called once.
         stream_name: The stream that the partition belongs to.
     """
 
     def __init__(
-        self, account_id: str, read: Callable[[str], Iterable[Record]], stream_name: str
+        self, account: Account, read: Callable[[Account], Iterable[Record]], stream_name: str
     ) -> None:
-        self._account_id = account_id
+        self._account = account
         self._read = read
         self._stream_name = stream_name
 
     def read(self) -> Iterable[Record]:  # noqa: D102 - the CDK's
-        return self._read(self._account_id)
+        return self._read(self._account)
 
     def to_slice(self) -> Mapping[str, Any]:  # noqa: D102
-        return {"integrated_account_id": self._account_id}
+        return {"integrated_account_id": self._account.id}
 
     def stream_name(self) -> str:  # noqa: D102
         return self._stream_name
 
     def __hash__(self) -> int:
-        return hash((self._stream_name, self._account_id))
+        return hash((self._stream_name, self._account.id))

@@ -17,6 +17,10 @@ from jsonschema import Draft7Validator, ValidationError
 
 DEFAULT_API_URL = "https://api.truto.one"
 DEFAULT_NUM_WORKERS = 20
+# Truto's names of the marketing tools whose segments it has.
+INTEGRATIONS = frozenset(
+    {"activecampaign", "beehiiv", "brevo", "customerio", "flodesk", "klaviyo", "mailerlite"}
+)
 
 # A token that was copied with the head of the header that it is sent in.
 _PASTED_SCHEME = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
@@ -32,6 +36,37 @@ class ConfigError(AirbyteTracedException):
 
 
 @dataclass(frozen=True)
+class AdditionalAccounts:
+    """Which accounts are read beside the first.
+
+    Attributes:
+        mode: "none", "listed" or "all".
+        ids: The listed accounts, UUIDs in lower case.
+        integrations: Of all accounts, those of these integrations.
+        tenant_ids: Of all accounts, those of these tenants; empty for all tenants.
+    """
+
+    mode: str = "none"
+    ids: tuple[str, ...] = ()
+    integrations: frozenset[str] = INTEGRATIONS
+    tenant_ids: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> "AdditionalAccounts":
+        """Reads the option as the user filled it in; the spec has checked its form."""
+        if raw["mode"] == "listed":
+            return cls("listed", tuple(id_.strip().lower() for id_ in raw["ids"]))
+        if raw["mode"] == "all":
+            integrations = _texts(raw.get("integrations"))
+            return cls(
+                "all",
+                integrations=frozenset(name.lower() for name in integrations) or INTEGRATIONS,
+                tenant_ids=_texts(raw.get("tenant_ids")),
+            )
+        return cls()
+
+
+@dataclass(frozen=True)
 class Config:
     """What the user configured, trimmed and complete.
 
@@ -42,6 +77,8 @@ class Config:
         tag_id: Only segments with this tag; None for all.
         page_size: Records to ask for in one request; None for the vendor's default.
         remote_query: Names and values that Truto hands to the vendor untouched.
+        additional_accounts: Which accounts are read beside the first.
+        skip_failed_accounts: Whether an account that cannot be read is a warning, not a failure.
         num_workers: How many accounts are read side by side.
         api_url: The address of the Truto API, without a slash at its end.
     """
@@ -52,8 +89,16 @@ class Config:
     tag_id: str | None = None
     page_size: int | None = None
     remote_query: tuple[tuple[str, str], ...] = ()
+    additional_accounts: AdditionalAccounts = AdditionalAccounts()
+    skip_failed_accounts: bool = False
     num_workers: int = DEFAULT_NUM_WORKERS
     api_url: str = DEFAULT_API_URL
+
+    @property
+    def named_account_ids(self) -> tuple[str, ...]:
+        """The accounts that the configuration names, each once."""
+        ids = (self.integrated_account_id, *self.additional_accounts.ids)
+        return tuple(dict.fromkeys(ids))
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
@@ -76,6 +121,10 @@ class Config:
             remote_query=tuple(
                 (pair["name"].strip(), pair["value"]) for pair in given.get("remote_query", [])
             ),
+            additional_accounts=AdditionalAccounts.parse(
+                given.get("additional_accounts", {"mode": "none"})
+            ),
+            skip_failed_accounts=given.get("on_account_error") == "skip",
             num_workers=given.get("num_workers", DEFAULT_NUM_WORKERS),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
         )
@@ -83,9 +132,21 @@ class Config:
 
 def _validate(given: Mapping[str, Any]) -> None:
     errors: Iterable[ValidationError] = _validator().iter_errors(given)
-    complaints = {_complaint(error) for error in errors}
+    complaints = {_complaint(telling) for error in errors for telling in _telling(error)}
     if complaints:
         raise ConfigError(filter_secrets(" ".join(sorted(complaints))))
+
+
+def _telling(error: ValidationError) -> Iterable[ValidationError]:
+    """The errors to tell: of an option with several forms, those of the form that was chosen."""
+    if error.validator != "oneOf":
+        return [error]
+    forms: Any = error.validator_value
+    modes = [form["properties"]["mode"]["const"] for form in forms]
+    mode = error.instance.get("mode") if isinstance(error.instance, Mapping) else None
+    if mode not in modes:
+        return [error]
+    return [cause for cause in error.context or [] if cause.schema_path[0] == modes.index(mode)]
 
 
 @lru_cache(maxsize=1)
@@ -112,10 +173,21 @@ def _complaint(error: ValidationError) -> str:
         "type": f"must be of the type {limit}",
         "minimum": f"must be at least {limit}",
         "maximum": f"must be at most {limit}",
+        "enum": f"must be one of {_listing(limit)}",
+        "oneOf": f"must have a mode, one of {_modes(limit)}",
         "minLength": "is empty",
         "minItems": "is empty",
     }.get(str(error.validator), f"cannot be used: {error.message}")
     return f"{_named(schema, name)} {must}."
+
+
+def _modes(forms: Any) -> str:
+    is_form = isinstance(forms, list) and all("properties" in form for form in forms)
+    return _listing([form["properties"]["mode"]["const"] for form in forms] if is_form else [])
+
+
+def _listing(values: Any) -> str:
+    return ", ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
 def _named(schema: Mapping[str, Any], name: str) -> str:
@@ -165,6 +237,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _texts(values: Iterable[str] | None) -> frozenset[str]:
+    return frozenset(value.strip() for value in values or [] if value.strip())
 
 
 def _optional_text(value: str | None) -> str | None:

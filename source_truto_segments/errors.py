@@ -239,6 +239,40 @@ WAIT_TOO_LONG = Meaning(
     "Nothing is to be done now: a later sync reads it. If it happens often, leave more time "
     "between syncs.",
 )
+_RECONNECT_FIRST = "Ask the account's owner to reconnect it; the next sync then reads it."
+NOT_ACTIVE: Mapping[str, Meaning] = {
+    "needs_reauth": Meaning(
+        Action.FAIL,
+        _CONFIG,
+        "it needs to be reconnected by its owner",
+        _RECONNECT_FIRST,
+    ),
+    "connecting": Meaning(
+        Action.FAIL,
+        _CONFIG,
+        "its owner has not finished connecting it",
+        "Ask the account's owner to finish, or delete the account in Truto if it was given up.",
+    ),
+    "validation_error": Meaning(
+        Action.FAIL,
+        _CONFIG,
+        "Truto could not validate its connection",
+        _RECONNECT_FIRST,
+    ),
+    "post_install_error": Meaning(
+        Action.FAIL,
+        _CONFIG,
+        "a step after its connection failed in Truto",
+        "See the account in Truto for the step that failed, and ask its owner to reconnect it.",
+    ),
+}
+
+
+def meaning_of_status(status: str) -> Meaning:
+    """The row for an integrated account that is not active."""
+    return NOT_ACTIVE.get(status) or Meaning(
+        Action.FAIL, _CONFIG, "it is not active", "See the account in Truto."
+    )
 
 
 def meaning_of_answer(status: int, body: ErrorBody, *, sent_cursor: bool) -> Meaning:

@@ -19,7 +19,7 @@ from airbyte_cdk.sources.streams import Stream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from serpyco_rs import SchemaValidationError
 
-from source_truto_segments.accounts import AccountReader
+from source_truto_segments.checkup import Checkup
 from source_truto_segments.client import CHECKING, READING, Truto
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.streams import Segments
@@ -89,7 +89,7 @@ class SourceTrutoSegments(AbstractSource):
         return [Segments(parsed, truto)]
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
-        """Reads one segment of the account, and says what is wrong in the error table's words."""
+        """Reads one segment of each account, and says what is wrong in the error table's words."""
         succeeded, error = self.check_connection(logger, config)
         if succeeded:
             return AirbyteConnectionStatus(status=Status.SUCCEEDED)
@@ -98,15 +98,16 @@ class SourceTrutoSegments(AbstractSource):
     def check_connection(
         self, logger: logging.Logger, config: Mapping[str, Any]
     ) -> tuple[bool, Any | None]:
-        """Whether the account can be read, and if not, the sentence that says why."""
+        """Whether the accounts can be read, and if not, the sentences that say why."""
         try:
             parsed = replace(Config.parse(config), page_size=1)
-            truto = Truto(parsed, self._workers(parsed), CHECKING, logger)
-            reader = AccountReader(parsed, truto, logger)
-            next(reader.read_pages(parsed.integrated_account_id), None)
+            checkup = Checkup(
+                parsed, Truto(parsed, self._workers(parsed), CHECKING, logger), logger
+            )
+            complaint = checkup.complaint()
         except AirbyteTracedException as failure:
-            return False, failure.message
-        return True, None
+            complaint = failure.message
+        return complaint is None, complaint
 
     def read(
         self,
@@ -136,15 +137,8 @@ class SourceTrutoSegments(AbstractSource):
             return
         workers = self._workers(parsed)
         truto = Truto(parsed, workers, READING, logger)
-        sync = Sync(
-            account_ids=[parsed.integrated_account_id],
-            reader=AccountReader(parsed, truto, logger),
-            workers=workers,
-            num_workers=parsed.num_workers,
-            schema=dict(catalog.streams[0].stream.json_schema),
-            logger=logger,
-        )
-        yield from sync.messages()
+        schema = dict(catalog.streams[0].stream.json_schema)
+        yield from Sync(parsed, workers, truto, schema, logger).messages()
 
     def _workers(self, config: Config) -> Workers:
         return Workers(config.num_workers, self._clock, self._sleep)

@@ -1,11 +1,12 @@
 """One read of the stream `segments`: accounts side by side, each on its own."""
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,18 @@ from airbyte_protocol_dataclasses.models import (
     AirbyteRecordMessageMetaChange,
 )
 
-from source_truto_segments.accounts import AccountPartition, AccountReader
+from source_truto_segments.accounts import (
+    Account,
+    AccountPartition,
+    AccountReader,
+    find_accounts,
+)
+from source_truto_segments.client import Truto
+from source_truto_segments.config import Config
 from source_truto_segments.errors import ReadError, Scope
 from source_truto_segments.outbox import Outbox
+from source_truto_segments.progress import Progress, closing
+from source_truto_segments.streams import IntegratedAccounts
 from source_truto_segments.workers import StoppedError, Workers
 
 if TYPE_CHECKING:
@@ -43,7 +53,9 @@ STREAM = "segments"
 # waits costs little; an account that could be read and is not costs the sync its time.
 _WAITING_ROOM = 200
 # Messages that may wait to be written. Behind a slow destination the workers then wait, too.
-_QUEUE_SIZE = 10_000
+_QUEUE_SIZE = 2_000
+# A line for whoever watches the log.
+PROGRESS_SECONDS = 10.0
 # After a reader has left, workers are given this many seconds to notice.
 _FAREWELL_SECONDS = 5.0
 
@@ -52,33 +64,33 @@ class Sync:
     """One read of the stream.
 
     Args:
-        account_ids: The accounts to read.
-        reader: Reads one of them.
+        config: The user's configuration.
         workers: The places to read in.
-        num_workers: How many they are.
+        truto: What all requests of the run share.
         schema: The stream's JSON schema.
         logger: Where progress and warnings are told.
     """
 
     def __init__(
         self,
-        account_ids: Iterable[str],
-        reader: AccountReader,
+        config: Config,
         workers: Workers,
-        num_workers: int,
+        truto: Truto,
         schema: dict[str, Any],
         logger: logging.Logger,
     ) -> None:
-        self._account_ids = account_ids
-        self._reader = reader
+        self._config = config
         self._workers = workers
+        self._truto = truto
+        self._reader = AccountReader(config, truto, logger)
         self._schema = schema
         self._logger = logger
+        self._progress = Progress()
         self._failures: list[ReadError] = []
         self._queue: Queue[QueueItem] = Queue(maxsize=_QUEUE_SIZE)
         self._outbox = Outbox(self._queue)
         self._pool = ThreadPoolExecutor(
-            max_workers=num_workers + _WAITING_ROOM, thread_name_prefix="account"
+            max_workers=config.num_workers + _WAITING_ROOM, thread_name_prefix="account"
         )
 
     def messages(self) -> Iterator[AirbyteMessage]:
@@ -92,20 +104,23 @@ class Sync:
         """
         source = ConcurrentSource(
             threadpool=ThreadPoolManager(self._pool, self._logger),
-            logger=_without_stack_traces(self._logger),
+            logger=_without_repetitions(self._logger),
             queue=self._queue,
             message_repository=self._outbox,
         )
         try:
-            yield from source.read([self._stream()])
+            with self._told_progress():
+                yield from source.read([self._stream()])
         except AirbyteTracedException as failure:
             raise self._summary(failure) from None
+        else:
+            self._close()
         finally:
             self._end()
 
     def _stream(self) -> DefaultStream:
         return DefaultStream(
-            partition_generator=_Partitions(self._account_ids, self._read_account),
+            partition_generator=_Partitions(self._accounts, self._read_account),
             name=STREAM,
             json_schema=self._schema,
             primary_key=["integrated_account_id", "id"],
@@ -114,27 +129,52 @@ class Sync:
             cursor=FinalStateCursor(STREAM, None, self._outbox),
         )
 
-    def _read_account(self, account_id: str) -> Iterator[Record]:
-        """Reads an account in a place of its own; a failure is told by its name."""
+    def _accounts(self) -> Iterator[Account]:
+        """Finds the accounts while the first of them are read already."""
+        listing = IntegratedAccounts(self._config, self._truto)
         try:
-            with self._workers.place():
-                yield from self._records(account_id)
+            for account in find_accounts(self._config, listing, self._logger):
+                self._progress.found()
+                yield account
         except StoppedError:
-            # Why the sync was stopped is told where that was noticed.
             return
         except ReadError as failure:
             self._failures.append(failure)
             raise
-        except Exception as failure:
-            raise _unknown_failure(account_id, failure) from failure
+        self._progress.all_found()
 
-    def _records(self, account_id: str) -> Iterator[Record]:
+    def _read_account(self, account: Account) -> Iterator[Record]:
+        """Reads an account in a place of its own; a failure is told by its name."""
+        try:
+            with self._workers.place():
+                yield from self._records(account)
+        except StoppedError:
+            # Why the sync was stopped is told where that was noticed.
+            return
+        except ReadError as failure:
+            self._progress.failed()
+            self._failures.append(failure)
+            if failure.meaning.scope is Scope.SYNC or not self._config.skip_failed_accounts:
+                raise
+            self._logger.warning("%s", failure)
+        except Exception as failure:
+            self._progress.failed()
+            raise _unknown_failure(account.id, failure) from failure
+        else:
+            self._progress.done()
+        finally:
+            self._truto.budget.forget(account.id)
+
+    def _records(self, account: Account) -> Iterator[Record]:
+        if account.failure is not None:
+            raise account.failure
         oddities: Counter[str] = Counter()
         try:
-            for workspace_id, page in self._reader.read_pages(account_id):
+            for workspace_id, page in self._reader.read_pages(account.id):
                 oddities["partial pages"] += page.is_partial
                 oddities["strays"] += page.strays
-                for record, changes in self._reader.records(account_id, workspace_id, page):
+                self._progress.read(len(page.records))
+                for record, changes in self._reader.records(account.id, workspace_id, page):
                     oddities["without id"] += record.get("id") is None
                     if changes:
                         oddities["changed"] += 1
@@ -142,7 +182,7 @@ class Sync:
                     else:
                         yield Record(record, STREAM)
         finally:
-            self._tell(account_id, oddities)
+            self._tell(account.id, oddities)
 
     def _tell(self, account_id: str, oddities: Counter[str]) -> None:
         for oddity, count in oddities.items():
@@ -153,22 +193,50 @@ class Sync:
 
     def _summary(self, failure: AirbyteTracedException) -> AirbyteTracedException:
         """What the user reads first: the one failure, or how many accounts failed."""
-        of_sync = [known for known in self._failures if known.meaning.scope is Scope.SYNC]
+        of_sync = [
+            known
+            for known in self._failures
+            if known.meaning.scope is Scope.SYNC or known.account_id is None
+        ]
         if of_sync or len(self._failures) == 1:
             return (of_sync or self._failures)[0]
         if not self._failures:
             return failure
         types = {known.failure_type for known in self._failures}
         message = (
-            f"{len(self._failures)} integrated accounts could not be read: "
-            f"{', '.join(sorted(str(known.account_id) for known in self._failures))}. All others "
-            "were read to their end. For each of them, an error above says what is to be done."
+            f"{closing(self._progress, self._failed_ids())} For each of them, an error above says "
+            "what is to be done."
         )
         return AirbyteTracedException(
             message=message,
             internal_message=message,
             failure_type=next(known for known in _BY_URGENCY if known in types),
         )
+
+    def _close(self) -> None:
+        """Says at the end what was read, and which accounts were skipped."""
+        level = logging.WARNING if self._failures else logging.INFO
+        self._logger.log(level, "%s", closing(self._progress, self._failed_ids()))
+
+    def _failed_ids(self) -> list[str]:
+        return [str(failure.account_id) for failure in self._failures]
+
+    @contextmanager
+    def _told_progress(self) -> Iterator[None]:
+        """Tells how far the sync has come, every few seconds while it lasts."""
+        over = threading.Event()
+
+        def tell() -> None:
+            while not over.wait(PROGRESS_SECONDS):
+                self._logger.info("%s", self._progress.line(self._truto.waits))
+
+        teller = threading.Thread(target=tell, name="progress", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
 
     def _end(self) -> None:
         """Ends the workers, also where the reader of the messages left before the end."""
@@ -187,13 +255,17 @@ class Sync:
 class _Partitions(PartitionGenerator):
     """One partition for each account."""
 
-    def __init__(self, account_ids: Iterable[str], read: Callable[[str], Iterable[Record]]) -> None:
-        self._account_ids = account_ids
+    def __init__(
+        self,
+        accounts: Callable[[], Iterable[Account]],
+        read: Callable[[Account], Iterable[Record]],
+    ) -> None:
+        self._accounts = accounts
         self._read = read
 
     def generate(self) -> Iterable[Partition]:
-        for account_id in self._account_ids:
-            yield AccountPartition(account_id, self._read, STREAM)
+        for account in self._accounts():
+            yield AccountPartition(account, self._read, STREAM)
 
 
 # A configuration error needs somebody to act, the others pass by themselves or are for others.
@@ -214,20 +286,19 @@ _WARNINGS = {
 }
 
 
-class _NoStackTraces(logging.Filter):
-    """Takes the stack trace off a failure that is told in a sentence."""
+class _NoRepetitions(logging.Filter):
+    """Drops what the CDK logs of a failure, with its stack trace: a message has told it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         failure = record.exc_info[1] if record.exc_info else None
-        if isinstance(failure, AirbyteTracedException):
-            record.msg, record.args, record.exc_info = str(failure), (), None
-        return True
+        is_told = isinstance(failure, AirbyteTracedException)
+        return not is_told and not str(record.msg).startswith("During the sync, the following")
 
 
-def _without_stack_traces(logger: logging.Logger) -> logging.Logger:
+def _without_repetitions(logger: logging.Logger) -> logging.Logger:
     quiet = logging.getLogger(f"{logger.name}.{STREAM}")
     if not quiet.filters:
-        quiet.addFilter(_NoStackTraces())
+        quiet.addFilter(_NoRepetitions())
     return quiet
 
 

@@ -173,7 +173,7 @@ def test_given_a_row_of_the_error_table_then_its_fault_has_that_status_and_origi
     serve: Serve,
     fault: Any,
     status: int,
-    is_vendors: bool,  # noqa: FBT001
+    is_vendors: bool,
 ) -> None:
     answer = serve(faulty(fault())).segments()
     assert answer.status_code == answer.json()["statusCode"] == status
