@@ -276,14 +276,18 @@ def _connector(folder: Path, arguments: Sequence[str]) -> Outcome:
             encoding="utf-8",
         ) as process,
     ):
-        for message in _messages(process):
-            if message["type"] == "RECORD":
-                record = message["record"]
-                outcome.records[record["stream"]] += 1
-                sink.write(f"{json.dumps(record['data'])}\n")
-            elif message["type"] != "LOG":
-                outcome.messages.append(message)
-        process.wait()
+        try:
+            for message in _messages(process):
+                if message["type"] == "RECORD":
+                    record = message["record"]
+                    outcome.records[record["stream"]] += 1
+                    sink.write(f"{json.dumps(record['data'])}\n")
+                elif message["type"] != "LOG":
+                    outcome.messages.append(message)
+            process.wait()
+        finally:
+            # Where the demo is ended, so is what it waits for.
+            process.terminate()
         errors.seek(0)
         said = errors.read().strip()
     outcome.seconds = time.monotonic() - started

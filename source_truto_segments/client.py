@@ -290,7 +290,8 @@ def _session(config: Config) -> requests.Session:
     session = requests.Session()
     session.auth = TokenAuthenticator(config.token)
     session.headers["Accept"] = "application/json"
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.num_workers)
+    # One connection for each worker, and one for the list of accounts that is read beside them.
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.num_workers + 1)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

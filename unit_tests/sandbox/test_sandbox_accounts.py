@@ -8,7 +8,7 @@ import pytest
 from sandbox import DEFAULT_TOKEN, Account, vendors
 
 if TYPE_CHECKING:
-    from conftest import Serve
+    from unit_tests.sandbox.conftest import Serve
 
 
 def many(count: int) -> list[Account]:

@@ -13,7 +13,7 @@ import requests
 from sandbox import DEFAULT_TOKEN, Account, Fault, Request, faults
 
 if TYPE_CHECKING:
-    from conftest import Client, Serve
+    from unit_tests.sandbox.conftest import Client, Serve
 
 
 def faulty(*script: Fault, **settings: Any) -> Account:

@@ -10,7 +10,7 @@ from sandbox import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Account, Limit, Vend
 from sandbox.limits import SlidingWindow, VendorBudget
 
 if TYPE_CHECKING:
-    from conftest import Serve
+    from unit_tests.sandbox.conftest import Serve
 
 LONG = 3_600.0
 

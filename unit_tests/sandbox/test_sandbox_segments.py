@@ -9,7 +9,7 @@ import pytest
 from sandbox import MISSING, Account, vendors
 
 if TYPE_CHECKING:
-    from conftest import Serve
+    from unit_tests.sandbox.conftest import Serve
 
 
 def records(count: int) -> list[dict[str, Any]]:
