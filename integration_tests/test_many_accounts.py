@@ -23,7 +23,8 @@ def id_of(number: int) -> str:
 
 
 def some(number: int, vendor: str = "klaviyo", count: int = 3, **how: Any) -> Account:
-    how.setdefault("segments", vendors.segments(vendor, count))
+    if "segments" not in how:
+        how["segments"] = vendors.segments(vendor, count)
     return Account(id=id_of(number), vendor=vendor, **how)
 
 

@@ -14,8 +14,16 @@ from source_truto_segments.client import Truto
 from source_truto_segments.config import AdditionalAccounts, Config
 from source_truto_segments.envelope import Page, quote
 from source_truto_segments.errors import ReadError
+from source_truto_segments.pagination import CURSOR_PARAMETER
 from source_truto_segments.records import fit
+from source_truto_segments.state import Resume
 from source_truto_segments.streams import IntegratedAccounts, Segments, Workspaces
+
+FROM_THE_START = Resume()
+
+
+class RefusedCursorError(Exception):
+    """The cursor of an earlier attempt is no longer taken; its text says who refused it."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +108,37 @@ class AccountReader:
         self._workspaces = Workspaces(config, truto)
         self._logger = logger
 
-    def read_pages(self, account_id: str) -> Iterator[tuple[str | None, Page]]:
+    def read_pages(
+        self, account_id: str, resume: Resume = FROM_THE_START
+    ) -> Iterator[tuple[str | None, Page]]:
         """Reads the segments of an account, of all its workspaces where the vendor has it so.
+
+        Args:
+            account_id: The account.
+            resume: The page to begin at.
 
         Yields:
             Each page, with the ID of its workspace where one was named.
 
         Raises:
+            RefusedCursorError: If the cursor to begin at is refused.
             ReadError: If a page cannot be read.
             StoppedError: If the sync was stopped.
         """
         workspace_id = self._config.workspace_id
-        try:
-            yield from self._read_workspace(account_id, workspace_id)
-        except ReadError as failure:
-            if failure.meaning is not errors.WORKSPACE_REQUIRED or workspace_id is not None:
-                raise
-        else:
-            return
+        if workspace_id is not None or not (resume.workspace_id or resume.workspaces_done):
+            try:
+                yield from self._read_workspace(account_id, workspace_id, resume)
+            except ReadError as failure:
+                if failure.meaning is not errors.WORKSPACE_REQUIRED or workspace_id is not None:
+                    raise
+            else:
+                return
         for found_id in self.workspace_ids(account_id):
-            yield from self._read_workspace(account_id, found_id)
+            if found_id not in resume.workspaces_done:
+                is_begun = found_id == resume.workspace_id
+                start = resume if is_begun else FROM_THE_START
+                yield from self._read_workspace(account_id, found_id, start)
 
     def workspace_ids(self, account_id: str) -> list[str]:
         """The workspaces of an account, in Truto's order.
@@ -144,11 +163,19 @@ class AccountReader:
             yield record, changes
 
     def _read_workspace(
-        self, account_id: str, workspace_id: str | None
+        self, account_id: str, workspace_id: str | None, resume: Resume
     ) -> Iterator[tuple[str | None, Page]]:
         stream_slice = {"integrated_account_id": account_id, "workspace_id": workspace_id}
-        for page in self._segments.read_pages(stream_slice):
-            yield workspace_id, page
+        start = {CURSOR_PARAMETER: resume.next_cursor} if resume.next_cursor else None
+        is_begun = False
+        try:
+            for page in self._segments.read_pages(stream_slice, start):
+                is_begun = True
+                yield workspace_id, page
+        except ReadError as failure:
+            if start is None or is_begun or failure.meaning is not errors.REFUSED_CURSOR:
+                raise
+            raise RefusedCursorError(str(failure)) from None
 
 
 class AccountPartition(Partition):

@@ -1,8 +1,10 @@
 """The console entry: the CDK's entrypoint, with every failure told in a sentence."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -43,7 +45,11 @@ def run(argv: list[str] | None = None) -> None:
         argv: The command and its options; by default those of the process.
     """
     arguments = Entrypoint.parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
-    entrypoint = Entrypoint(SourceTrutoSegments())
+    source = SourceTrutoSegments()
+    entrypoint = Entrypoint(source)
+    exit_code = 0
+    if arguments.command == "read":
+        _end_on_signal(source)
     try:
         with PRINT_BUFFER:
             try:
@@ -53,11 +59,27 @@ def run(argv: list[str] | None = None) -> None:
                 raise
             except Exception as failure:  # noqa: BLE001 - whatever it is, the user is told
                 print(f"{_serialized(_told(failure).as_sanitized_airbyte_message())}\n", end="")
-                sys.exit(1)
+                exit_code = 1
     except BrokenPipeError:
         # Whoever read the messages has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-        sys.exit(1)
+        exit_code = 1
+    if source.is_ending:
+        # All is written. A worker may still wait for an answer, and nobody waits for that worker.
+        os._exit(exit_code)
+    sys.exit(exit_code)
+
+
+def _end_on_signal(source: SourceTrutoSegments) -> None:
+    """Lets a sync that is told to end write its state first; a second signal ends it at once."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        if source.is_ending:
+            os._exit(128 + number)
+        source.end()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
 
 
 def _told(failure: Exception) -> AirbyteTracedException:

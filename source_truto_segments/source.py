@@ -1,10 +1,12 @@
 """The source: what Airbyte asks of a connector, answered for Truto's segments."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 from airbyte_cdk.models import (
@@ -13,8 +15,10 @@ from airbyte_cdk.models import (
     AirbyteStateMessage,
     ConfiguredAirbyteCatalog,
     Status,
+    SyncMode,
 )
 from airbyte_cdk.sources import AbstractSource
+from airbyte_cdk.sources.connector_state_manager import ConnectorStateManager
 from airbyte_cdk.sources.streams import Stream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from serpyco_rs import SchemaValidationError
@@ -22,6 +26,7 @@ from serpyco_rs import SchemaValidationError
 from source_truto_segments.checkup import Checkup
 from source_truto_segments.client import CHECKING, READING, Truto
 from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.state import FullRefreshState, IncrementalState, State, filters_of
 from source_truto_segments.streams import Segments
 from source_truto_segments.sync import STREAM, Sync
 from source_truto_segments.workers import Workers
@@ -42,6 +47,16 @@ class SourceTrutoSegments(AbstractSource):
     ) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._ending = threading.Event()
+
+    def end(self) -> None:
+        """Ends a read early, with its state written; can be called by a signal handler."""
+        self._ending.set()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a read was told to end early."""
+        return self._ending.is_set()
 
     @property
     def name(self) -> str:
@@ -114,7 +129,7 @@ class SourceTrutoSegments(AbstractSource):
         logger: logging.Logger,
         config: Mapping[str, Any],
         catalog: ConfiguredAirbyteCatalog,
-        state: list[AirbyteStateMessage] | None = None,  # noqa: ARG002
+        state: list[AirbyteStateMessage] | None = None,
     ) -> Iterator[AirbyteMessage]:
         """Reads the segments of all accounts.
 
@@ -137,11 +152,36 @@ class SourceTrutoSegments(AbstractSource):
             return
         workers = self._workers(parsed)
         truto = Truto(parsed, workers, READING, logger)
-        schema = dict(catalog.streams[0].stream.json_schema)
-        yield from Sync(parsed, workers, truto, schema, logger).messages()
+        configured = catalog.streams[0]
+        begin = _state(configured.sync_mode, parsed, state or [], logger)
+        schema = dict(configured.stream.json_schema)
+        yield from Sync(parsed, workers, truto, begin, schema, self._ending, logger).messages()
 
     def _workers(self, config: Config) -> Workers:
         return Workers(config.num_workers, self._clock, self._sleep)
+
+
+def _state(
+    sync_mode: SyncMode, config: Config, messages: list[AirbyteStateMessage], logger: logging.Logger
+) -> State:
+    """The state that a read begins with."""
+    try:
+        blob = ConnectorStateManager(messages).get_stream_state(STREAM, None)
+    except ValueError as invalid:
+        raise ConfigError(
+            f"The state cannot be understood: {invalid}. Reset the connection's streams."
+        ) from None
+    now = datetime.now(timezone.utc)
+    if sync_mode is not SyncMode.incremental:
+        return FullRefreshState.load(blob, filters_of(config), now)
+    state = IncrementalState.load(blob, filters_of(config), now)
+    for account_id in state.marks_ahead:
+        logger.warning(
+            "The state of integrated account %s lies in the future: nothing that changed before "
+            "then is sent in this sync. Reset the stream if that is not what you want.",
+            account_id,
+        )
+    return state
 
 
 @contextmanager

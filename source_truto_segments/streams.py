@@ -15,6 +15,7 @@ from source_truto_segments.config import Config
 from source_truto_segments.envelope import Page
 from source_truto_segments.errors import ReadError
 from source_truto_segments.pagination import LoopError, LoopGuard, next_page_token
+from source_truto_segments.state import MARK_FIELD
 
 _UNIFIED = "unified/marketing-automation"
 
@@ -107,6 +108,7 @@ class Segments(TrutoStream):
     """The segments of an integrated account."""
 
     primary_key = [["integrated_account_id"], ["id"]]  # noqa: RUF012 - the CDK's
+    cursor_field = MARK_FIELD
     doing = "Reading the segments of integrated account {}"
 
     def path(self, **_: Any) -> str:  # noqa: D102

@@ -11,19 +11,26 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from airbyte_cdk.models import (
+    AirbyteLogMessage,
     AirbyteMessage,
     AirbyteRecordMessage,
+    AirbyteStreamStatus,
     FailureType,
+    Level,
+    StreamDescriptor,
     Type,
 )
 from airbyte_cdk.sources.concurrent_source.concurrent_source import ConcurrentSource
 from airbyte_cdk.sources.concurrent_source.thread_pool_manager import ThreadPoolManager
-from airbyte_cdk.sources.streams.concurrent.cursor import FinalStateCursor
+from airbyte_cdk.sources.streams.concurrent.cursor import CursorField
 from airbyte_cdk.sources.streams.concurrent.default_stream import DefaultStream
 from airbyte_cdk.sources.streams.concurrent.partitions.partition import Partition
 from airbyte_cdk.sources.streams.concurrent.partitions.partition_generator import PartitionGenerator
 from airbyte_cdk.sources.types import Record
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
+from airbyte_cdk.utils.stream_status_utils import (
+    as_airbyte_message as stream_status_as_airbyte_message,
+)
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from airbyte_protocol_dataclasses.models import (
     AirbyteRecordMessageMeta,
@@ -31,16 +38,20 @@ from airbyte_protocol_dataclasses.models import (
 )
 
 from source_truto_segments.accounts import (
+    FROM_THE_START,
     Account,
     AccountPartition,
     AccountReader,
+    RefusedCursorError,
     find_accounts,
 )
+from source_truto_segments.checkpoints import Checkpoints
 from source_truto_segments.client import Truto
 from source_truto_segments.config import Config
 from source_truto_segments.errors import ReadError, Scope
 from source_truto_segments.outbox import Outbox
 from source_truto_segments.progress import Progress, closing
+from source_truto_segments.state import MARK_FIELD, Resume, State
 from source_truto_segments.streams import IntegratedAccounts
 from source_truto_segments.workers import StoppedError, Workers
 
@@ -56,8 +67,10 @@ _WAITING_ROOM = 200
 _QUEUE_SIZE = 2_000
 # A line for whoever watches the log.
 PROGRESS_SECONDS = 10.0
+# How often the supervisor looks whether the sync is to end.
+_LOOK_SECONDS = 0.2
 # After a reader has left, workers are given this many seconds to notice.
-_FAREWELL_SECONDS = 5.0
+_FAREWELL_SECONDS = 2.0
 
 
 class Sync:
@@ -67,7 +80,9 @@ class Sync:
         config: The user's configuration.
         workers: The places to read in.
         truto: What all requests of the run share.
+        state: The state of the accounts that the sync begins with.
         schema: The stream's JSON schema.
+        ending: Set from outside when the sync is to end early, with its state written.
         logger: Where progress and warnings are told.
     """
 
@@ -76,7 +91,9 @@ class Sync:
         config: Config,
         workers: Workers,
         truto: Truto,
+        state: State,
         schema: dict[str, Any],
+        ending: threading.Event,
         logger: logging.Logger,
     ) -> None:
         self._config = config
@@ -89,6 +106,14 @@ class Sync:
         self._failures: list[ReadError] = []
         self._queue: Queue[QueueItem] = Queue(maxsize=_QUEUE_SIZE)
         self._outbox = Outbox(self._queue)
+        self._state = state
+        self._checkpoints = Checkpoints(
+            state, STREAM, self._outbox, workers.clock, self._whole, self._end_early
+        )
+        self._found_ids: set[str] = set()
+        self._has_unknown_failure = False
+        self._ending = ending
+        self._farewell = _log(_TOLD_TO_END)
         self._pool = ThreadPoolExecutor(
             max_workers=config.num_workers + _WAITING_ROOM, thread_name_prefix="account"
         )
@@ -109,8 +134,15 @@ class Sync:
             message_repository=self._outbox,
         )
         try:
-            with self._told_progress():
-                yield from source.read([self._stream()])
+            with self._supervised():
+                for message in source.read([self._stream()]):
+                    yield message
+                    if message is self._farewell:
+                        raise _EndedError  # noqa: TRY301 - it ends the CDK's loop
+        except _EndedError:
+            yield from self._outbox.consume_queue()
+            yield _incomplete()
+            raise self._summary() from None
         except AirbyteTracedException as failure:
             raise self._summary(failure) from None
         else:
@@ -124,9 +156,9 @@ class Sync:
             name=STREAM,
             json_schema=self._schema,
             primary_key=["integrated_account_id", "id"],
-            cursor_field=None,
+            cursor_field=CursorField(MARK_FIELD),
             logger=self._logger,
-            cursor=FinalStateCursor(STREAM, None, self._outbox),
+            cursor=self._checkpoints,
         )
 
     def _accounts(self) -> Iterator[Account]:
@@ -135,6 +167,7 @@ class Sync:
         try:
             for account in find_accounts(self._config, listing, self._logger):
                 self._progress.found()
+                self._found_ids.add(account.id)
                 yield account
         except StoppedError:
             return
@@ -158,6 +191,7 @@ class Sync:
                 raise
             self._logger.warning("%s", failure)
         except Exception as failure:
+            self._has_unknown_failure = True
             self._progress.failed()
             raise _unknown_failure(account.id, failure) from failure
         else:
@@ -168,21 +202,70 @@ class Sync:
     def _records(self, account: Account) -> Iterator[Record]:
         if account.failure is not None:
             raise account.failure
+        resume = self._checkpoints.resume(account.id)
+        if resume is None:
+            return
         oddities: Counter[str] = Counter()
         try:
-            for workspace_id, page in self._reader.read_pages(account.id):
-                oddities["partial pages"] += page.is_partial
-                oddities["strays"] += page.strays
-                self._progress.read(len(page.records))
-                for record, changes in self._reader.records(account.id, workspace_id, page):
-                    oddities["without id"] += record.get("id") is None
-                    if changes:
-                        oddities["changed"] += 1
-                        self._outbox.emit_message(_message(record, changes))
-                    else:
-                        yield Record(record, STREAM)
+            try:
+                yield from self._pages(account.id, resume, oddities)
+            except RefusedCursorError as refused:
+                self._logger.info("%s This account is read from its first page now.", refused)
+                self._checkpoints.restarted(account.id)
+                yield from self._pages(account.id, FROM_THE_START, oddities)
+            self._checkpoints.account_read(account.id)
         finally:
             self._tell(account.id, oddities)
+
+    def _pages(self, account_id: str, resume: Resume, oddities: Counter[str]) -> Iterator[Record]:
+        """The records of an account; each page is reported once its records are on their way."""
+        for workspace_id, page in self._reader.read_pages(account_id, resume):
+            oddities["partial pages"] += page.is_partial
+            oddities["strays"] += page.strays
+            records = []
+            emitted = 0
+            for record, changes in self._reader.records(account_id, workspace_id, page):
+                records.append(record)
+                if not self._checkpoints.wants(account_id, workspace_id, record):
+                    continue
+                emitted += 1
+                oddities["without id"] += record.get("id") is None
+                if changes:
+                    oddities["changed"] += 1
+                    self._outbox.emit_message(_message(record, changes))
+                else:
+                    yield Record(record, STREAM)
+            self._progress.read(emitted)
+            self._checkpoints.page_read(account_id, workspace_id, page.next_cursor, records)
+
+    def _whole(self) -> set[str] | None:
+        """The accounts that there are, if each was read or may be skipped; else None."""
+        if self._ending.is_set() or self._has_unknown_failure or self._fatal_failures():
+            return None
+        is_nothing_read = bool(self._failures) and not self._progress["done"]
+        return None if is_nothing_read else self._found_ids
+
+    def _end_early(self) -> None:
+        """Keeps the CDK from calling a stream complete that is not, though no account raised.
+
+        Raises:
+            _EndedError: If the sync was told to end, or if every account was skipped.
+        """
+        if self._whole() is None and not self._fatal_failures() and not self._has_unknown_failure:
+            raise _EndedError
+
+    def _fatal_failures(self) -> list[ReadError]:
+        """The failures that fail the sync."""
+        if not self._config.skip_failed_accounts:
+            return self._failures
+        return self._failures_of_sync()
+
+    def _failures_of_sync(self) -> list[ReadError]:
+        return [
+            failure
+            for failure in self._failures
+            if failure.meaning.scope is Scope.SYNC or failure.account_id is None
+        ]
 
     def _tell(self, account_id: str, oddities: Counter[str]) -> None:
         for oddity, count in oddities.items():
@@ -191,27 +274,21 @@ class Sync:
                     "Integrated account %s: %s", account_id, _WARNINGS[oddity].format(count)
                 )
 
-    def _summary(self, failure: AirbyteTracedException) -> AirbyteTracedException:
-        """What the user reads first: the one failure, or how many accounts failed."""
-        of_sync = [
-            known
-            for known in self._failures
-            if known.meaning.scope is Scope.SYNC or known.account_id is None
-        ]
+    def _summary(self, failure: AirbyteTracedException | None = None) -> AirbyteTracedException:
+        """What the user reads last: the one failure, or how many accounts failed."""
+        if self._ending.is_set():
+            return _traced(_TOLD_TO_END, FailureType.transient_error)
+        of_sync = self._failures_of_sync()
         if of_sync or len(self._failures) == 1:
             return (of_sync or self._failures)[0]
-        if not self._failures:
+        if failure is not None and not self._failures:
             return failure
         types = {known.failure_type for known in self._failures}
         message = (
             f"{closing(self._progress, self._failed_ids())} For each of them, an error above says "
             "what is to be done."
         )
-        return AirbyteTracedException(
-            message=message,
-            internal_message=message,
-            failure_type=next(known for known in _BY_URGENCY if known in types),
-        )
+        return _traced(message, next(known for known in _BY_URGENCY if known in types))
 
     def _close(self) -> None:
         """Says at the end what was read, and which accounts were skipped."""
@@ -222,21 +299,30 @@ class Sync:
         return [str(failure.account_id) for failure in self._failures]
 
     @contextmanager
-    def _told_progress(self) -> Iterator[None]:
-        """Tells how far the sync has come, every few seconds while it lasts."""
+    def _supervised(self) -> Iterator[None]:
+        """Tells how far the sync has come, and ends it when it is told to end."""
         over = threading.Event()
-
-        def tell() -> None:
-            while not over.wait(PROGRESS_SECONDS):
-                self._logger.info("%s", self._progress.line(self._truto.waits))
-
-        teller = threading.Thread(target=tell, name="progress", daemon=True)
-        teller.start()
+        supervisor = threading.Thread(
+            target=self._supervise, args=[over], name="supervisor", daemon=True
+        )
+        supervisor.start()
         try:
             yield
         finally:
             over.set()
-            teller.join()
+
+    def _supervise(self, over: threading.Event) -> None:
+        told_at = time.monotonic()
+        while not over.wait(_LOOK_SECONDS):
+            if self._ending.is_set():
+                self._workers.stop()
+                # Behind the records that are on their way: none of them is counted and not written.
+                self._checkpoints.write()
+                self._outbox.emit_message(self._farewell)
+                return
+            if time.monotonic() - told_at >= PROGRESS_SECONDS:
+                told_at = time.monotonic()
+                self._logger.info("%s", self._progress.line(self._truto.waits))
 
     def _end(self) -> None:
         """Ends the workers, also where the reader of the messages left before the end."""
@@ -250,6 +336,10 @@ class Sync:
 
     def _is_over(self) -> bool:
         return not any(thread.is_alive() for thread in self._pool._threads)  # noqa: SLF001
+
+
+class _EndedError(Exception):
+    """The stream ends here and is not complete."""
 
 
 class _Partitions(PartitionGenerator):
@@ -273,6 +363,11 @@ _BY_URGENCY = (
     FailureType.config_error,
     FailureType.system_error,
     FailureType.transient_error,
+)
+
+_TOLD_TO_END = (
+    "The sync was told to end before all accounts were read. Its state is written: the next "
+    "attempt goes on from there."
 )
 
 _WARNINGS = {
@@ -317,12 +412,27 @@ def _message(
     )
 
 
+def _log(text: str) -> AirbyteMessage:
+    return AirbyteMessage(type=Type.LOG, log=AirbyteLogMessage(level=Level.INFO, message=text))
+
+
+def _incomplete() -> AirbyteMessage:
+    return stream_status_as_airbyte_message(
+        StreamDescriptor(name=STREAM), AirbyteStreamStatus.INCOMPLETE
+    )
+
+
 def _unknown_failure(account_id: str, failure: Exception) -> AirbyteTracedException:
-    message = filter_secrets(
+    return _traced(
         f"Reading the segments of integrated account {account_id} failed in a way that the "
         f"connector does not know ({type(failure).__name__}: {failure}). Please report this "
-        "message to its maintainers."
+        "message to its maintainers.",
+        FailureType.system_error,
     )
+
+
+def _traced(message: str, failure_type: FailureType) -> AirbyteTracedException:
+    message = filter_secrets(message)
     return AirbyteTracedException(
-        message=message, internal_message=message, failure_type=FailureType.system_error
+        message=message, internal_message=message, failure_type=failure_type
     )

@@ -1,0 +1,39 @@
+# The connector's image. The base is Airbyte's for Python connectors, the one that metadata.yaml
+# names; another one must have python3 (3.10 to 3.13) with pip and venv.
+ARG BASE_IMAGE=docker.io/airbyte/python-connector-base:4.0.2@sha256:9fdb1888c4264cf6fee473649ecb593f56f58e5d0096a87ee0b231777e2e3e73
+
+FROM ${BASE_IMAGE} AS build
+
+WORKDIR /build
+COPY . .
+
+# An environment of its own leaves behind what the base has for building. Both secrets are optional:
+# a pip.conf, and certificates for it to name. They and pip's cache are there for this step only.
+RUN --mount=type=secret,id=pip_conf \
+    --mount=type=secret,id=ca_bundle \
+    --mount=type=cache,target=/var/cache/pip \
+    export PIP_CONFIG_FILE=/run/secrets/pip_conf PIP_CACHE_DIR=/var/cache/pip \
+    && python3 -m venv --without-pip /airbyte/venv \
+    && python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off . \
+    # Half of what pandas and NumPy weigh besides their code is their own tests.
+    && find /airbyte/venv/lib/*/site-packages/pandas /airbyte/venv/lib/*/site-packages/numpy \
+        -depth -type d -name tests -exec rm -r {} +
+
+FROM ${BASE_IMAGE}
+
+# Airbyte's base has the user; another base may not.
+RUN id airbyte >/dev/null 2>&1 \
+    || useradd --uid 1000 --user-group --no-create-home --shell /usr/sbin/nologin airbyte
+
+COPY --from=build /airbyte/venv /airbyte/venv
+WORKDIR /airbyte/integration_code
+COPY main.py ./
+
+# The environment's own `python` comes first: a base may have python3 alone.
+ENV PATH=/airbyte/venv/bin:$PATH
+ENV AIRBYTE_ENTRYPOINT="python /airbyte/integration_code/main.py"
+ENTRYPOINT ["python", "/airbyte/integration_code/main.py"]
+USER airbyte
+
+LABEL io.airbyte.version=0.1.0
+LABEL io.airbyte.name=airbyte/source-truto-segments
