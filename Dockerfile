@@ -17,7 +17,7 @@ RUN --mount=type=secret,id=pip_conf \
     && python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off . \
     # Half of what pandas and NumPy weigh besides their code is their own tests.
     && find /airbyte/venv/lib/*/site-packages/pandas /airbyte/venv/lib/*/site-packages/numpy \
-        -depth -type d -name tests -exec rm -r {} +
+        -type d -name tests -prune -exec rm -r {} +
 
 FROM ${BASE_IMAGE}
 

@@ -9,10 +9,11 @@ import argparse
 import os
 import platform
 import shlex
+import signal
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 # Python puts the folder of a script there, not the root that its imports begin at.
@@ -32,6 +33,7 @@ _QUICK_WAIT_SECONDS = 5.0
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, _end)
     options = _options()
     wait = _QUICK_WAIT_SECONDS if options.quick else VENDOR_WAIT_SECONDS
     chosen = [
@@ -46,6 +48,9 @@ def main() -> int:
     except NotWholeError as failure:
         sys.stderr.write(f"many_accounts: {failure} No figures are written.\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("many_accounts: interrupted. No figures are written.\n")
+        return 130
     print(f"\n{tables}\n")
     if options.quick or options.only or options.accounts != _ACCOUNTS:
         print("README.md keeps the figures of the last full run; this was not one.")
@@ -63,7 +68,7 @@ def _measured(chosen: list[Scenario], heading: list[str], load: float) -> str:
         figures = measure(scenario)
         print(
             f"{scenario.name:>3}  {scenario.what}, {scenario.accounts:,} accounts: "
-            f"{figures.seconds:.1f} s, {figures.requests:,} requests",
+            f"{figures.seconds:.1f} s, requests: {figures.requests:,}",
             flush=True,
         )
         results.append((scenario, figures))
@@ -109,6 +114,11 @@ def _machine() -> list[str]:
 
 def _command() -> str:
     return shlex.join(["python", "benchmarks/many_accounts.py", *sys.argv[1:]])
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    # By raising, so that the connector is ended on the way out.
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

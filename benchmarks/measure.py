@@ -284,13 +284,14 @@ class _Sandbox:
         self.counted: dict[str, Any] = {}
 
     def stop(self) -> None:
-        self._process.terminate()
+        if self._process.stdin:
+            self._process.stdin.close()
         self.counted = self._line()
 
     def _line(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise NotWholeError("The sandbox ended before its time; see above for what it said.")
+            raise NotWholeError("The sandbox ended before its time.")
         said: dict[str, Any] = json.loads(line)
         return said
 
@@ -309,6 +310,7 @@ def _sandbox(scenario: Scenario) -> Iterator[_Sandbox]:
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serve", *given],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
     ) as process:

@@ -1,6 +1,7 @@
 """Serves the accounts of one scenario, and says at the end which requests came.
 
-Prints a line of JSON when it listens and another when it is told to stop.
+Prints a line of JSON when it listens, and another when its standard input ends: when it is told to
+stop, and also when whoever started it is gone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ WHOLE, BROKEN, WAITING = "whole", "broken", "waiting"
 
 def main() -> int:
     options = _options()
-    # Held back from the first moment on, and taken below: a signal between is not lost.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # Ctrl-C is for whoever started it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment = _environment(options)
     fates = _spoil(environment.accounts, options.trouble, options.wait)
     with Sandbox(environment) as sandbox:
@@ -42,7 +42,7 @@ def main() -> int:
                 ],
             }
         )
-        signal.sigwait(signals)
+        sys.stdin.read()
         requests = sandbox.requests
     _tell(
         {

@@ -15,6 +15,7 @@ from typing import Any
 from airbyte_cdk.models import (
     AirbyteMessage,
     AirbyteMessageSerializer,
+    AirbyteStateMessageSerializer,
     ConfiguredAirbyteCatalog,
     ConfiguredAirbyteCatalogSerializer,
     Status,
@@ -119,33 +120,41 @@ def catalog(
     return {"streams": [configured]}
 
 
-def read(sandbox: Sandbox, *, asked: dict[str, Any] | None = None, **fields: Any) -> Result:
+def read(
+    sandbox: Sandbox,
+    *,
+    asked: dict[str, Any] | None = None,
+    state: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> Result:
     """Reads in this process, with waits that take no time; keeps what came before a failure."""
     passing = Time()
     source = SourceTrutoSegments(clock=passing.clock, sleep=passing.sleep)
-    result = _read(source, sandbox, asked, fields)
+    result = _read(source, sandbox, asked, state, fields)
     result.waits = passing.waits
     return result
 
 
 def read_in_real_time(sandbox: Sandbox, **fields: Any) -> Result:
     """Reads in this process, with waits that take their time."""
-    return _read(SourceTrutoSegments(), sandbox, None, fields)
+    return _read(SourceTrutoSegments(), sandbox, None, None, fields)
 
 
 def _read(
     source: SourceTrutoSegments,
     sandbox: Sandbox,
     asked: dict[str, Any] | None,
+    state: list[dict[str, Any]] | None,
     fields: dict[str, Any],
 ) -> Result:
     configured: ConfiguredAirbyteCatalog = ConfiguredAirbyteCatalogSerializer.load(
         asked or catalog()
     )
+    begin = [AirbyteStateMessageSerializer.load(message) for message in state or []]
     result = Result()
     logger = logging.getLogger("airbyte.test")
     try:
-        for message in source.read(logger, config(sandbox, **fields), configured, []):
+        for message in source.read(logger, config(sandbox, **fields), configured, begin):
             result.messages.append(_plain(message))
     except AirbyteTracedException as failure:
         result.failure = failure

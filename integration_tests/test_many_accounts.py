@@ -41,8 +41,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_given_no_more_accounts_when_read_then_only_the_first_is(serve: Serve) -> None:
-    for more in ({}, {"additional_accounts": {"mode": "none"}}):
-        assert read_ids(read(serve(some(0), some(1)), **more).records) == {id_of(0): 3}
+    sandbox = serve(some(0), some(1))
+    for result in (read(sandbox), read(sandbox, additional_accounts={"mode": "none"})):
+        assert read_ids(result.records) == {id_of(0): 3}
 
 
 def test_given_listed_accounts_when_read_then_each_is_read_once(serve: Serve) -> None:
@@ -117,8 +118,11 @@ def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Ser
     [
         (
             "needs_reauth",
-            "it needs to be reconnected by its owner (klaviyo of tenant acme; status needs_reauth; "
-            'Truto said: "invalid_grant"). Ask the account\'s owner to reconnect it',
+            "it needs to be reconnected by its owner (klaviyo of tenant acme; status needs_reauth;",
+        ),
+        (
+            "needs_reauth",
+            """Truto said: "invalid_grant"). Ask the account's owner to reconnect it""",
         ),
         ("connecting", "its owner has not finished connecting it"),
         ("validation_error", "Truto could not validate its connection"),

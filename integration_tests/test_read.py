@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -289,6 +289,7 @@ def test_given_a_reader_who_leaves_when_read_then_the_workers_end(serve: Serve) 
     messages = source.read(logging.getLogger("airbyte.test"), config(sandbox), asked, [])
     for _ in range(10):
         next(messages)
+    assert isinstance(messages, Generator)
     messages.close()
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("account")]

@@ -15,7 +15,7 @@ from source_truto_segments.state import Blob, Resume, State
 # A state carries every account. Written at most every so many seconds, and less often the more
 # accounts there are, it stays a small part of the output.
 CHECKPOINT_SECONDS = 10.0
-_ACCOUNTS_A_SECOND = 100
+ACCOUNTS_A_SECOND = 100.0
 
 
 class Checkpoints(Cursor):
@@ -119,7 +119,7 @@ class Checkpoints(Cursor):
         return True
 
     def _write_if_due(self) -> None:
-        interval = max(CHECKPOINT_SECONDS, self._accounts / _ACCOUNTS_A_SECOND)
+        interval = max(CHECKPOINT_SECONDS, self._accounts / ACCOUNTS_A_SECOND)
         if self._clock() - self._written_at >= interval:
             self._write(self._state.dump())
 

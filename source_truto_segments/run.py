@@ -21,6 +21,7 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from source_truto_segments.config import Config
 from source_truto_segments.source import SourceTrutoSegments
 
+_STATE = '{"type":"STATE"'
 _STDOUT = 1  # the file descriptor: the CDK has put its buffer in the place of sys.stdout
 
 
@@ -55,6 +56,9 @@ def run(argv: list[str] | None = None) -> None:
             try:
                 for message in entrypoint.run(arguments):
                     print(f"{message}\n", end="")
+                    if message.startswith(_STATE):
+                        # The CDK holds lines back for a moment; a kill would lose this one.
+                        PRINT_BUFFER.flush()
             except BrokenPipeError:
                 raise
             except Exception as failure:  # noqa: BLE001 - whatever it is, the user is told
