@@ -1,3 +1,5 @@
+"""The package, its console script and its extras."""
+
 from pathlib import Path
 
 from setuptools import find_packages, setup

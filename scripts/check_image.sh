@@ -8,8 +8,9 @@
 # on Linux and as root, with buildah, on a base of its own that debootstrap makes once. That base is
 # kept in ~/.cache/source-truto-segments, which can be removed at any time.
 # Heeded:
-#   BASE_IMAGE    build on this base image
-#   PYTHON        the Python to use for the sandbox
+#   BASE_IMAGE        build on this base image
+#   STORAGE_DRIVER    the kind of buildah's storage, where the one that it finds fails (vfs)
+#   PYTHON            the Python to use for the sandbox
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
@@ -45,7 +46,7 @@ expect() {
   if [ "$2" != "$3" ]; then
     fail "$1 should be \"$2\", but is \"$3\"."
   fi
-  printf '  %s: %s\n' "$1" "$3"
+  printf '  %s: %s\n' "$1" "${3:-none}"
 }
 
 # must TODO TEXT COMMAND...: a long command that has to succeed; if it fails, TODO says what to do.
@@ -59,8 +60,10 @@ must() {
 }
 
 # buildah with a storage of its own: what it makes is in one folder, apart from the machine's images.
+# It finds out by itself what kind of storage this machine can have, unless it is told.
 in_storage() {
-  buildah --root "$CACHE/storage" --runroot "$CACHE/run" "$@"
+  buildah --root "$CACHE/storage" --runroot "$CACHE/run" \
+    ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} "$@"
 }
 
 choose_engine() {
@@ -80,8 +83,8 @@ choose_engine() {
   fi
   ENGINE=buildah
   IMAGE=localhost/source-truto-segments:dev
-  # These two need neither network namespaces nor a kernel with overlays.
-  export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot} STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
+  # This kind needs no namespaces, and leaves the image the addresses of this machine.
+  export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
   mkdir -p "$CACHE"
 }
 
@@ -155,8 +158,7 @@ PYTHON
 
 build() {
   local variable options
-  options=(--tag "$IMAGE")
-  options+=(--secret "id=pip_conf,src=$FOLDER/secrets/pip_conf")
+  options=(--secret "id=pip_conf,src=$FOLDER/secrets/pip_conf")
   options+=(--secret "id=ca_bundle,src=$FOLDER/secrets/ca_bundle")
   if [ -n "${BASE_IMAGE:-}" ]; then
     options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
@@ -168,13 +170,18 @@ build() {
     fi
   done
   if [ "$ENGINE" = docker ]; then
-    export DOCKER_BUILDKIT=1
-    docker build "${options[@]}" "$ROOT"
-  elif [ "$BASE_IMAGE" = "$DEBIAN_IMAGE" ]; then
-    in_storage bud --pull-never "${options[@]}" "$ROOT"
-  else
-    in_storage bud "${options[@]}" "$ROOT"
+    DOCKER_BUILDKIT=1 docker build "${options[@]}" --tag "$IMAGE" "$ROOT"
+    return
   fi
+  options+=(--layers)
+  if [ "$BASE_IMAGE" = "$DEBIAN_IMAGE" ]; then
+    options+=(--pull-never)
+  fi
+  # The first stage by itself only to give it a name: its layers, which the next run uses again, are
+  # then no leftovers. All other images without a name are, for nothing else is in this storage.
+  in_storage bud "${options[@]}" --target build --tag "$IMAGE-build" "$ROOT" &&
+    in_storage bud "${options[@]}" --tag "$IMAGE" "$ROOT" &&
+    in_storage rmi --prune
 }
 
 # setting TEMPLATE: a part of the image's configuration.
@@ -205,6 +212,13 @@ connector() {
   in_image $ENTRYPOINT "$@"
 }
 
+# Apart from what is said on stderr: stdout must be nothing but messages.
+connector_into() {
+  local file=$1
+  shift
+  connector "$@" >"$file"
+}
+
 # messages FILE EXPRESSION: a Python expression over `m`, the messages in the file by their type.
 messages() {
   "$VENV_PYTHON" -c '
@@ -218,15 +232,12 @@ print(eval(sys.argv[3]))
 ' "$1" "$FOLDER/sandbox.json" "$2"
 }
 
-# say WHAT ARGUMENTS...: one command of the connector; its messages are then in $FOLDER/WHAT.
+# say COMMAND ARGUMENTS...: one command of the connector; its messages are then in $FOLDER/COMMAND.
 say() {
-  local what=$1
-  if ! quietly "Running $what" connector "$@"; then
-    tail -n 20 "$LOG" >&2
-    fail "The image's $what failed; the last lines of its output are above."
+  if ! quietly "Running $1" connector_into "$FOLDER/$1" "$@"; then
+    tail -n 20 "$FOLDER/$1" "$LOG" >&2
+    fail "The image's $1 failed; the last lines of its output are above."
   fi
-  # The protocol is JSON alone; what Python says on stderr is no part of it.
-  grep '^{' "$LOG" >"$FOLDER/$what" || fail "The image's $what gave no message."
 }
 
 start_sandbox() {
@@ -310,9 +321,8 @@ if setting '{{range .Env}}{{println .}}{{end}}' |
   grep -iE '^(PIP_(CERT|CONFIG_FILE|INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST|PROXY)|[A-Z]+_PROXY)='; then
   fail "The setting above is this machine's, and must not be in the image."
 fi
-if in_image test -e /run/secrets/pip_conf || in_image test -e /run/secrets/ca_bundle; then
-  fail "The build's secrets are still in the image."
-fi
+expect "secrets left from the build" "" \
+  "$(in_image sh -c 'ls /run/secrets/pip_conf /run/secrets/ca_bundle 2>/dev/null || true')"
 printf '  size: %s' "$(size "$IMAGE")"
 if [ -n "${BASE_IMAGE:-}" ]; then
   printf ', of which the base is %s' "$(size "$BASE_IMAGE")"

@@ -15,7 +15,7 @@ from source_truto_segments.config import AdditionalAccounts, Config
 from source_truto_segments.envelope import Page, quote
 from source_truto_segments.errors import ReadError
 from source_truto_segments.pagination import CURSOR_PARAMETER
-from source_truto_segments.records import fit
+from source_truto_segments.records import Columns, fit
 from source_truto_segments.state import Resume
 from source_truto_segments.streams import IntegratedAccounts, Segments, Workspaces
 
@@ -99,12 +99,16 @@ class AccountReader:
     Args:
         config: The user's configuration.
         truto: What all streams of the run share.
+        columns: The columns that were asked for.
         logger: Where warnings are told.
     """
 
-    def __init__(self, config: Config, truto: Truto, logger: logging.Logger) -> None:
+    def __init__(
+        self, config: Config, truto: Truto, columns: Columns, logger: logging.Logger
+    ) -> None:
         self._config = config
-        self._segments = Segments(config, truto)
+        self._columns = columns
+        self._segments = Segments(config, truto, columns)
         self._workspaces = Workspaces(config, truto)
         self._logger = logger
 
@@ -155,12 +159,18 @@ class AccountReader:
     def records(
         self, account_id: str, workspace_id: str | None, page: Page
     ) -> Iterator[tuple[dict[str, Any], list[AirbyteRecordMessageMetaChange]]]:
-        """The records of a page as they are emitted, each with what had to be changed."""
+        """The records of a page as they are emitted, each with what had to be changed.
+
+        A vendor that knows no tags ignores the filter for them; its segments all pass.
+        """
+        tag_id = self._config.tag_id
         for raw in page.records:
-            record, changes = fit(raw)
+            if tag_id is not None and _lacks_tag(raw, tag_id):
+                continue
+            record, changes = fit(raw, self._columns, is_plain=page.digest is not None)
             record["integrated_account_id"] = account_id
             record["workspace_id"] = workspace_id
-            yield record, changes
+            yield self._columns.chosen(record), changes
 
     def _read_workspace(
         self, account_id: str, workspace_id: str | None, resume: Resume
@@ -176,6 +186,16 @@ class AccountReader:
             if start is None or is_begun or failure.meaning is not errors.REFUSED_CURSOR:
                 raise
             raise RefusedCursorError(str(failure)) from None
+
+
+def _lacks_tag(record: Mapping[str, Any], tag_id: str) -> bool:
+    """Whether a record names its tags (as Klaviyo's do), and not this one."""
+    found: Any = record
+    for name in ("remote_data", "relationships", "tags", "data"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if not isinstance(found, list):
+        return False
+    return all(not isinstance(tag, Mapping) or tag.get("id") != tag_id for tag in found)
 
 
 class AccountPartition(Partition):

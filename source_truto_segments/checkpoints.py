@@ -50,13 +50,11 @@ class Checkpoints(Cursor):
         self._whole = whole
         self._end = end
         self._lock = threading.Lock()
-        self._accounts = 0
         self._written_at = clock()
 
     def resume(self, account_id: str) -> Resume | None:
         """Where an account's reading begins; None if it was read to its end already."""
         with self._lock:
-            self._accounts += 1
             return self._state.resume(account_id)
 
     def wants(self, account_id: str, workspace_id: str | None, record: Mapping[str, Any]) -> bool:
@@ -119,7 +117,7 @@ class Checkpoints(Cursor):
         return True
 
     def _write_if_due(self) -> None:
-        interval = max(CHECKPOINT_SECONDS, self._accounts / ACCOUNTS_A_SECOND)
+        interval = max(CHECKPOINT_SECONDS, self._state.size / ACCOUNTS_A_SECOND)
         if self._clock() - self._written_at >= interval:
             self._write(self._state.dump())
 

@@ -7,6 +7,7 @@ from source_truto_segments.accounts import Account, AccountReader, find_accounts
 from source_truto_segments.client import Truto
 from source_truto_segments.config import Config
 from source_truto_segments.errors import ReadError, Scope
+from source_truto_segments.records import Columns
 from source_truto_segments.streams import IntegratedAccounts
 from source_truto_segments.workers import StoppedError
 
@@ -26,7 +27,7 @@ class Checkup:
     def __init__(self, config: Config, truto: Truto, logger: logging.Logger) -> None:
         self._config = config
         self._truto = truto
-        self._reader = AccountReader(config, truto, logger)
+        self._reader = AccountReader(config, truto, Columns.of({}), logger)
         self._logger = logger
 
     def complaint(self) -> str | None:

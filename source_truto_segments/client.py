@@ -21,6 +21,7 @@ from source_truto_segments.envelope import (
     Origin,
     Page,
     parse_error,
+    parse_object,
     parse_page,
 )
 from source_truto_segments.errors import Action, Meaning, ReadError, Scope
@@ -132,15 +133,31 @@ class Truto:
                 attempts += 1
                 self._back_off(call, outcome, attempts, deadline)
 
+    def ask(self, url: str, params: Mapping[str, str], doing: str) -> dict[str, Any]:
+        """Asks once for an object that is no list, and without retries.
+
+        Raises:
+            ReadError: If none comes.
+        """
+        call = Call(doing, params.get("integrated_account_id"), sent_cursor=False)
+        request = self.session.prepare_request(requests.Request("GET", url, params=params))
+        try:
+            response = self._exchange(request)
+            if response.status_code == requests.codes.ok:
+                return parse_object(response.content)
+        except requests.RequestException as failure:
+            raise _failure(call, _broken_off(request, failure)) from None
+        except MalformedAnswerError as malformed:
+            raise _failure(call, _Miss(errors.MALFORMED, f" ({malformed})")) from None
+        raise _failure(call, _refused(response, call))
+
     def _attempt(self, request: requests.PreparedRequest, call: Call) -> _Outcome:
         """Sends a request once; the call of the budget was taken."""
         try:
             with self._alone_until_token_is_proven():
                 return self._judge(self._exchange(request), call)
         except requests.RequestException as failure:
-            host = urlsplit(str(request.url)).netloc
-            said = f" ({host}: {errors.reason_of(failure)})"
-            return _Miss(errors.meaning_of_exception(failure), said)
+            return _broken_off(request, failure)
         finally:
             self.budget.answered(call.account_id)
 
@@ -161,11 +178,7 @@ class Truto:
                 said = f" (HTTP {response.status_code}; {malformed})"
                 miss = _Miss(errors.MALFORMED, said)
         else:
-            body = parse_error(response.content)
-            status = response.status_code
-            meaning = errors.meaning_of_answer(status, body, sent_cursor=call.sent_cursor)
-            wait = announced_wait(response.headers)
-            miss = _Miss(meaning, errors.said(status, body), wait, body.origin)
+            miss = _refused(response, call)
         if miss is not None and miss.meaning.scope is Scope.SYNC:
             # Whoever waits to send the next request with this token is not to send it.
             self.workers.stop()
@@ -280,6 +293,18 @@ class _Miss:
     said: str
     wait: float | None = None
     origin: Origin = Origin.TRUTO
+
+
+def _refused(response: requests.Response, call: Call) -> _Miss:
+    body = parse_error(response.content)
+    status = response.status_code
+    meaning = errors.meaning_of_answer(status, body, sent_cursor=call.sent_cursor)
+    return _Miss(meaning, errors.said(status, body), announced_wait(response.headers), body.origin)
+
+
+def _broken_off(request: requests.PreparedRequest, failure: requests.RequestException) -> _Miss:
+    host = urlsplit(str(request.url)).netloc
+    return _Miss(errors.meaning_of_exception(failure), f" ({host}: {errors.reason_of(failure)})")
 
 
 def _failure(call: Call, miss: _Miss, more: str = "") -> ReadError:

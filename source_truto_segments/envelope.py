@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -42,12 +43,14 @@ class Page:
         next_cursor: The cursor of the next page; None at the end of the list.
         is_partial: Whether Truto said that the answer is partial. The records are good.
         strays: How many entries of the list were no objects, and so no records.
+        digest: What tells the records from others; None if they cannot be written out as they are.
     """
 
     records: Sequence[dict[str, Any]]
     next_cursor: str | None
     is_partial: bool = False
     strays: int = 0
+    digest: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def parse_page(content: bytes) -> Page:
         next_cursor=_next_cursor(body.get("next_cursor")),
         is_partial=body.get("is_partial_response") is True,
         strays=len(entries) - len(records),
+        digest=_digest(records),
     )
 
 
@@ -149,6 +153,14 @@ def quote(text: str) -> str:
     """Another system's text on one line, of at most QUOTE_LENGTH characters."""
     line = _BLANK.sub(" ", text).strip()
     return line if len(line) <= QUOTE_LENGTH else f"{line[: QUOTE_LENGTH - 1]}…"
+
+
+def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
+    try:
+        return blake2b(orjson.dumps(records), digest_size=16).digest()
+    except orjson.JSONEncodeError:
+        # Nested more deeply than orjson writes, or a number of more than 64 bits.
+        return None
 
 
 def _entries(result: Any) -> Sequence[Any]:

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airbyte_cdk.models import (
+    AirbyteCatalog,
     AirbyteConnectionStatus,
     AirbyteMessage,
     AirbyteStateMessage,
@@ -26,6 +27,8 @@ from serpyco_rs import SchemaValidationError
 from source_truto_segments.checkup import Checkup
 from source_truto_segments.client import CHECKING, READING, Truto
 from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.model import custom_columns
+from source_truto_segments.records import Columns
 from source_truto_segments.state import FullRefreshState, IncrementalState, State, filters_of
 from source_truto_segments.streams import Segments
 from source_truto_segments.sync import STREAM, Sync
@@ -101,7 +104,20 @@ class SourceTrutoSegments(AbstractSource):
         """
         parsed = Config.parse(config)
         truto = Truto(parsed, self._workers(parsed), READING, logging.getLogger("airbyte"))
-        return [Segments(parsed, truto)]
+        return [Segments(parsed, truto, Columns.of({}))]
+
+    def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
+        """The catalog: the unified model, and the columns that an override of the customer's adds.
+
+        Raises:
+            ConfigError: If the configuration cannot be used.
+        """
+        catalog = super().discover(logger, config)
+        parsed = Config.parse(config)
+        truto = Truto(parsed, self._workers(parsed), CHECKING, logger)
+        schema = catalog.streams[0].json_schema
+        schema["properties"] = {**schema["properties"], **custom_columns(parsed, truto, logger)}
+        return catalog
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
         """Reads one segment of each account, and says what is wrong in the error table's words."""

@@ -20,7 +20,7 @@ from typing import Any
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.records import MisfitError, date_time
+from source_truto_segments.values import MisfitError, date_time
 
 ACCOUNT_KEY = "integrated_account_id"
 WORKSPACE_KEY = "workspace_id"
@@ -78,6 +78,11 @@ class State(ABC):
     @abstractmethod
     def account_read(self, account_id: str) -> None:
         """An account was read to its end."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many accounts a dump names."""
 
     @abstractmethod
     def dump(self) -> Blob:
@@ -157,6 +162,10 @@ class FullRefreshState(State):
 
     def account_read(self, account_id: str) -> None:  # noqa: D102
         self._places[account_id] = None
+
+    @property
+    def size(self) -> int:  # noqa: D102
+        return len(self._places)
 
     def dump(self) -> Blob:  # noqa: D102
         return {
@@ -260,6 +269,10 @@ class IncrementalState(State):
             workspace_id: _earlier(_later(before.get(workspace_id), highest), start)
             for workspace_id, highest in self._seen.pop(account_id, {}).items()
         }
+
+    @property
+    def size(self) -> int:  # noqa: D102
+        return len(self._marks)
 
     def dump(self) -> Blob:  # noqa: D102
         return self._dump(self._marks)

@@ -15,6 +15,7 @@ from source_truto_segments.config import Config
 from source_truto_segments.envelope import Page
 from source_truto_segments.errors import ReadError
 from source_truto_segments.pagination import LoopError, LoopGuard, next_page_token
+from source_truto_segments.records import Columns
 from source_truto_segments.state import MARK_FIELD
 
 _UNIFIED = "unified/marketing-automation"
@@ -111,6 +112,10 @@ class Segments(TrutoStream):
     cursor_field = MARK_FIELD
     doing = "Reading the segments of integrated account {}"
 
+    def __init__(self, config: Config, truto: Truto, columns: Columns) -> None:
+        self._columns = columns
+        super().__init__(config, truto)
+
     def path(self, **_: Any) -> str:  # noqa: D102
         return f"{_UNIFIED}/segments"
 
@@ -131,6 +136,7 @@ class Segments(TrutoStream):
         }
         return {
             **remote_query,
+            **self._columns.params(needs_remote_data=config.tag_id is not None),
             **{name: value for name, value in optional.items() if value is not None},
             # The account and the cursor come last: no extra parameter can take their place.
             **super().request_params(stream_state, stream_slice, next_page_token),

@@ -51,6 +51,7 @@ from source_truto_segments.config import Config
 from source_truto_segments.errors import ReadError, Scope
 from source_truto_segments.outbox import Outbox
 from source_truto_segments.progress import Progress, closing
+from source_truto_segments.records import Columns
 from source_truto_segments.state import MARK_FIELD, Resume, State
 from source_truto_segments.streams import IntegratedAccounts
 from source_truto_segments.workers import StoppedError, Workers
@@ -99,7 +100,7 @@ class Sync:
         self._config = config
         self._workers = workers
         self._truto = truto
-        self._reader = AccountReader(config, truto, logger)
+        self._reader = AccountReader(config, truto, Columns.of(schema), logger)
         self._schema = schema
         self._logger = logger
         self._progress = Progress()

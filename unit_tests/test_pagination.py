@@ -1,5 +1,6 @@
 """What comes next, and what never ends."""
 
+import json
 from itertools import count
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.envelope import Page
+from source_truto_segments.envelope import Page, parse_page
 from source_truto_segments.pagination import (
     MAX_EMPTY_PAGES,
     LoopError,
@@ -27,8 +28,12 @@ def read(pages: list[Page], start: str | None = None) -> int:
     return len(pages)
 
 
+def page_of(records: list[dict[str, Any]], cursor: str | None) -> Page:
+    return parse_page(json.dumps({"result": records, "next_cursor": cursor}).encode())
+
+
 def page(cursor: str | None, *ids: Any) -> Page:
-    return Page([{"id": id_} for id_ in ids], cursor)
+    return page_of([{"id": id_} for id_ in ids], cursor)
 
 
 def test_given_a_cursor_when_asked_then_it_is_the_next_page() -> None:
@@ -54,7 +59,7 @@ def test_given_the_same_records_under_new_cursors_then_it_is_a_loop(period: int)
 
 
 def test_given_the_same_ids_with_other_contents_then_it_is_no_loop() -> None:
-    pages = [Page([{"id": 1, "n": number}], str(number)) for number in range(20)]
+    pages = [page_of([{"id": 1, "n": number}], str(number)) for number in range(20)]
     assert read(pages) == 20
 
 
@@ -69,7 +74,7 @@ def test_given_records_nested_too_deeply_to_write_then_a_loop_is_still_found() -
     deep: Any = {}
     for _ in range(400):
         deep = {"a": deep}
-    pages = [Page([{"id": number % 2, "remote_data": deep}], str(number)) for number in range(9)]
+    pages = [page_of([{"id": n % 2, "remote_data": deep}], str(n)) for n in range(9)]
     assert read(pages) == 2
 
 

@@ -1,8 +1,6 @@
 """Records made to fit their columns, as a pure function."""
 
-import json
 import math
-import pkgutil
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -11,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from source_truto_segments.records import fit
+from source_truto_segments import records
+from source_truto_segments.records import Columns, segments_schema
 from source_truto_segments.streams import Segments
 
 DATES = ("created_at", "updated_at", "last_calculated_at")
@@ -28,13 +27,12 @@ json_values = st.recursive(
 )
 
 
-def schema() -> dict[str, Any]:
-    return dict(
-        json.loads(pkgutil.get_data("source_truto_segments", "schemas/segments.json") or "")
-    )
+ALL = Columns.of({})
+VALIDATOR = Draft7Validator(segments_schema(), format_checker=Draft7Validator.FORMAT_CHECKER)
 
 
-VALIDATOR = Draft7Validator(schema(), format_checker=Draft7Validator.FORMAT_CHECKER)
+def fit(raw: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    return records.fit(raw, ALL)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +173,9 @@ def test_given_fields_of_an_override_when_fitted_then_they_pass_untouched() -> N
     assert fit(raw) == (raw, [])
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(schema()["properties"], json_values)))
+@given(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(segments_schema()["properties"], json_values))
+)
 def test_given_any_json_in_any_field_when_fitted_then_it_validates_and_stays(
     raw: dict[str, Any],
 ) -> None:
@@ -226,4 +226,4 @@ def test_given_any_epoch_when_fitted_then_it_is_near(value: float) -> None:
 
 def test_the_schema_names_the_fields_of_the_stream() -> None:
     assert Segments.primary_key == [["integrated_account_id"], ["id"]]
-    assert set(schema()["properties"]) >= {*DATES, *TEXTS, "is_starred", "remote_data"}
+    assert set(segments_schema()["properties"]) >= {*DATES, *TEXTS, "is_starred", "remote_data"}

@@ -1,0 +1,300 @@
+"""Which columns there are, which were asked for, and what odd values become."""
+
+import json
+import logging
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from integration_tests.support import (
+    ACCOUNT_ID,
+    COMMAND,
+    Result,
+    account,
+    catalog,
+    config,
+    read,
+    write,
+)
+from sandbox import Fault, Sandbox, faults, vendors
+from source_truto_segments import SourceTrutoSegments, client, model
+from source_truto_segments.records import segments_schema
+
+Serve = Callable[..., Sandbox]
+MODEL = segments_schema()["properties"]
+
+
+def discover(sandbox: Sandbox, **fields: Any) -> dict[str, Any]:
+    found = SourceTrutoSegments().discover(
+        logging.getLogger("airbyte.test"), config(sandbox, **fields)
+    )
+    (stream,) = found.streams
+    Draft7Validator.check_schema(stream.json_schema)
+    return stream.json_schema
+
+
+def selection(*names: str) -> dict[str, Any]:
+    return catalog(schema={"type": "object", "properties": {name: MODEL[name] for name in names}})
+
+
+def of_page(serve: Serve, *records: Any, asked: dict[str, Any] | None = None) -> Result:
+    content = json.dumps({"result": list(records), "next_cursor": None})
+    return read(serve(account(faults=[faults.body(content)])), asked=asked)
+
+
+CUSTOM = {
+    "score": {"type": "number", "description": "How good it is", "required": True},
+    "members": {"type": "integer"},
+    "owner": {"type": "string"},
+    "is_live": {"type": "boolean"},
+    "archived_at": {"type": "string", "format": "date-time"},
+    "labels": {"type": "array", "items": {"type": "string", "required": True}},
+    "rules": {"type": "object", "properties": {"x": {"type": "string", "required": True}}},
+    "mixed": {"type": ["string", "number"]},
+    "nullable": {"type": ["string", "null"]},
+    "odd": {"type": "enum", "values": ["a"]},
+    "nothing": {},
+}
+
+
+def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
+    serve: Serve,
+) -> None:
+    schema = discover(serve(account(custom_fields=CUSTOM)))
+
+    any_type = {"type": ["null", "string", "number", "boolean", "object", "array"]}
+    assert {name: schema["properties"][name] for name in MODEL} == MODEL
+    assert {name: field for name, field in schema["properties"].items() if name not in MODEL} == {
+        "score": {"description": "How good it is", "type": ["null", "number"]},
+        "members": {"type": ["null", "integer"]},
+        "owner": {"type": ["null", "string"]},
+        "is_live": {"type": ["null", "boolean"]},
+        "archived_at": {
+            "type": ["null", "string"],
+            "format": "date-time",
+            "airbyte_type": "timestamp_with_timezone",
+        },
+        "labels": {"type": ["null", "array"]},
+        "rules": {"type": ["null", "object"], "additionalProperties": True},
+        "mixed": any_type,
+        "nullable": {"type": ["null", "string"]},
+        "odd": any_type,
+        "nothing": any_type,
+    }
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.token_refused(),
+        faults.truto_failed(),
+        faults.account_not_found(),
+        faults.body("<html>"),
+        faults.body("[]"),
+        faults.reset(),
+        faults.redirect("http://127.0.0.1:9/"),
+        faults.hang(),
+        faults.drip(0.2),
+    ],
+    ids=["401", "500", "404", "html", "list", "reset", "redirect", "hang", "drip"],
+)
+def test_given_no_model_when_discovered_then_the_nine_stand_and_one_line_says_so(
+    serve: Serve,
+    fault: Fault,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(model, "_PATIENCE_SECONDS", 1.0)
+    fault.times, fault.kind = None, "meta"
+
+    schema = discover(serve(account(custom_fields=CUSTOM, faults=[fault])))
+
+    assert schema["properties"] == MODEL
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "unified fields only" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", '{"schema": null}', '{"schema": {"properties": []}}', '{"schema": {"properties": {}}}'],
+)
+def test_given_another_form_of_model_when_discovered_then_the_nine_stand(
+    serve: Serve, content: str
+) -> None:
+    sandbox = serve(account(faults=[faults.body(content, kind="meta")]))
+    assert discover(sandbox)["properties"] == MODEL
+
+
+def test_given_custom_columns_when_read_then_their_values_are_made_to_fit(serve: Serve) -> None:
+    (segment,) = vendors.segments("klaviyo", 1)
+    fitting = {"score": "4.5", "members": 7.0, "owner": 5, "archived_at": 1670000000, "mixed": [1]}
+    misfit = {"score": "high", "members": 7.5, "labels": "a,b", "rules": [], "is_live": "maybe"}
+    segments = [
+        {**segment, **fitting, "surprise": {"a": None}},
+        {**segment, "id": "2", **misfit},
+    ]
+    sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
+
+    result = read(sandbox, asked=catalog(schema=discover(sandbox)))
+
+    first, second = result.of_type("RECORD")
+    assert {name: first["data"][name] for name in fitting} == {
+        "score": 4.5,
+        "members": 7,
+        "owner": "5",
+        "archived_at": "2022-12-02T16:53:20Z",
+        "mixed": [1],
+    }
+    assert first["data"]["surprise"] == {"a": None}
+    assert "meta" not in first
+    assert {change["field"] for change in second["meta"]["changes"]} == set(misfit)
+    assert not set(misfit) & set(second["data"])
+
+
+def test_given_a_selection_when_read_then_the_rest_is_neither_asked_nor_emitted(
+    serve: Serve,
+) -> None:
+    segments = [{**segment, "surprise": 1} for segment in vendors.segments("klaviyo", 15)]
+    sandbox = serve(account(segments=segments))
+
+    result = read(sandbox, asked=selection("id", "name", "integrated_account_id"))
+
+    for request in sandbox.requests:
+        assert request.param("truto_ignore_remote_data") == "true"
+        assert request.params("truto_exclude_fields[]") == [
+            "created_at", "description", "is_starred", "last_calculated_at", "status"
+        ]  # fmt: skip
+    assert len(result.records) == 15
+    for record in result.records:
+        assert set(record) == {"id", "name", "integrated_account_id", "updated_at"}
+
+
+def test_given_a_selection_without_key_and_cursor_when_read_then_they_come_all_the_same(
+    serve: Serve,
+) -> None:
+    result = read(serve(account(count=12)), asked=selection("status"))
+
+    assert {frozenset(record) for record in result.records} == {
+        frozenset({"integrated_account_id", "id", "updated_at", "status"})
+    }
+
+
+@pytest.mark.parametrize("schema", [{}, {"properties": {}}, segments_schema()])
+def test_given_no_selection_when_read_then_everything_comes(
+    serve: Serve, schema: dict[str, Any]
+) -> None:
+    segments = [{**vendors.segments("klaviyo", 1)[0], "surprise": 1}]
+    sandbox = serve(account(segments=segments))
+
+    (record,) = read(sandbox, asked=catalog(schema=schema)).records
+
+    assert set(record) >= {"remote_data", "name", "surprise"}
+    assert [name for name, _ in sandbox.requests[0].query] == ["integrated_account_id"]
+
+
+def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Serve) -> None:
+    def tagged(id_: str, *tags: str) -> dict[str, Any]:
+        data = [{"type": "tag", "id": tag} for tag in tags]
+        return {"id": id_, "remote_data": {"relationships": {"tags": {"data": data}}}}
+
+    segments = [tagged("a", "t1"), tagged("b", "t2"), tagged("c"), tagged("d", "t2", "t1")]
+    sandbox = serve(account("flodesk", segments=segments))
+
+    result = read(sandbox, tag_id="t1", asked=selection("id", "name"))
+
+    assert result.ids == ["a", "d"]
+    assert all("remote_data" not in record for record in result.records)
+    assert sandbox.requests[0].param("truto_ignore_remote_data") is None
+    assert len(read(serve(account("brevo", count=3)), tag_id="t1").records) == 3
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(("levels", "is_kept"), [(100, True), (300, False), (900, False)])
+def test_given_deep_remote_data_when_read_then_it_is_written_or_null_and_named(
+    serve: Serve, tmp_path: Path, levels: int, is_kept: bool
+) -> None:
+    page = {"result": [{"id": "1", "remote_data": nested(levels)}, {"id": "2", "name": "x"}]}
+    sandbox = serve(account(faults=[faults.body(json.dumps(page))]))
+    settings = write(tmp_path / "config.json", config(sandbox))
+    asked = write(tmp_path / "catalog.json", catalog())
+    process = subprocess.run(
+        [str(COMMAND), "read", "--config", settings, "--catalog", asked],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    messages = [json.loads(line) for line in process.stdout.decode("utf-8").splitlines()]
+    first, second = [message["record"] for message in messages if message["type"] == "RECORD"]
+
+    assert second["data"]["name"] == "x"
+    assert ("remote_data" in first["data"]) is is_kept
+    assert ("meta" not in first) is is_kept
+    assert not any("serialization" in str(message.get("log")) for message in messages)
+
+
+def test_given_odd_texts_when_read_by_the_command_then_every_line_is_json_in_utf_8(
+    serve: Serve, tmp_path: Path
+) -> None:
+    names = [
+        "\x00\x01\x1f",
+        "a\u2028b\u2029",
+        "\ufeff",
+        "é漢😀",
+        '\\"/',
+        "x" * 2_000_000,
+        "\r\n",
+        "",
+    ]
+    pages = [
+        '{"result": [{"id": "s", "name": "lone \\ud800 half", "n": 123456789012345678901}]}',
+        json.dumps({"result": [{"id": str(n), "name": name} for n, name in enumerate(names)]}),
+    ]
+    for page in pages:
+        sandbox = serve(account(faults=[faults.body(page)]))
+        settings = write(tmp_path / "config.json", config(sandbox))
+        asked = write(tmp_path / "catalog.json", catalog())
+        process = subprocess.run(
+            [str(COMMAND), "read", "--config", settings, "--catalog", asked],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        lines = process.stdout.decode("utf-8").split("\n")
+        messages = [json.loads(line) for line in lines if line]
+        found = [m["record"]["data"]["name"] for m in messages if m["type"] == "RECORD"]
+        assert found in (names, ["lone \N{REPLACEMENT CHARACTER} half"])
+
+
+def test_given_an_id_twice_when_read_then_both_come(serve: Serve) -> None:
+    result = of_page(serve, {"id": "1", "name": "a"}, {"id": "1", "name": "b"})
+
+    assert [(record["id"], record["name"]) for record in result.records] == [("1", "a"), ("1", "b")]
+
+
+def test_given_an_id_that_is_none_when_read_then_the_record_comes_and_it_is_told(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = of_page(serve, {"name": "a"}, {"id": {}, "name": "b"}, {"id": 10**25, "name": "c"}, {})
+
+    assert [record.get("name") for record in result.records] == ["a", "b", "c", None]
+    assert all(record["integrated_account_id"] == ACCOUNT_ID for record in result.records)
+    assert any("4 of its records have no id" in line for line in caplog.messages)
+    assert any("2 of its records held a value" in line for line in caplog.messages)
+
+
+def test_given_numbers_for_ids_when_read_then_they_are_their_text(serve: Serve) -> None:
+    result = of_page(serve, {"id": 53}, {"id": 2**63 - 1}, {"id": "007"})
+
+    assert result.ids == ["53", str(2**63 - 1), "007"]
