@@ -203,19 +203,18 @@ class AccountPartition(Partition):
 
     Args:
         account: The account.
-        read: Reads its records; called once.
+        read: Reads it and hands its records on by itself; called once.
         stream_name: The stream that the partition belongs to.
     """
 
-    def __init__(
-        self, account: Account, read: Callable[[Account], Iterable[Record]], stream_name: str
-    ) -> None:
+    def __init__(self, account: Account, read: Callable[[Account], None], stream_name: str) -> None:
         self._account = account
         self._read = read
         self._stream_name = stream_name
 
     def read(self) -> Iterable[Record]:  # noqa: D102 - the CDK's
-        return self._read(self._account)
+        self._read(self._account)
+        return ()
 
     def to_slice(self) -> Mapping[str, Any]:  # noqa: D102
         return {"integrated_account_id": self._account.id}

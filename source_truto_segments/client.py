@@ -97,6 +97,10 @@ class Truto:
         self.budget = CallBudget(workers.clock)
         self.workers = workers
         self.session = _session(config)
+        # Proxies and certificates of the environment: the same for every request.
+        self._settings = self.session.merge_environment_settings(
+            config.api_url, {}, None, None, None
+        )
         self._patience = patience
         self._logger = logger
         self._token_is_proven = threading.Event()
@@ -162,10 +166,10 @@ class Truto:
             self.budget.answered(call.account_id)
 
     def _exchange(self, request: requests.PreparedRequest) -> requests.Response:
-        url = str(request.url)
-        settings = self.session.merge_environment_settings(url, {}, None, None, None)
-        response = self.session.send(request, timeout=TIMEOUT, allow_redirects=False, **settings)
-        self._logger.debug("GET %s answered with %s", url, response.status_code)
+        response = self.session.send(
+            request, timeout=TIMEOUT, allow_redirects=False, **self._settings
+        )
+        self._logger.debug("GET %s answered with %s", request.url, response.status_code)
         return response
 
     def _judge(self, response: requests.Response, call: Call) -> _Outcome:

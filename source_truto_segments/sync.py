@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from airbyte_cdk.models import (
     AirbyteLogMessage,
@@ -20,13 +20,16 @@ from airbyte_cdk.models import (
     StreamDescriptor,
     Type,
 )
+from airbyte_cdk.sources.concurrent_source.concurrent_read_processor import ConcurrentReadProcessor
 from airbyte_cdk.sources.concurrent_source.concurrent_source import ConcurrentSource
 from airbyte_cdk.sources.concurrent_source.thread_pool_manager import ThreadPoolManager
 from airbyte_cdk.sources.streams.concurrent.cursor import CursorField
 from airbyte_cdk.sources.streams.concurrent.default_stream import DefaultStream
 from airbyte_cdk.sources.streams.concurrent.partitions.partition import Partition
-from airbyte_cdk.sources.streams.concurrent.partitions.partition_generator import PartitionGenerator
-from airbyte_cdk.sources.types import Record
+from airbyte_cdk.sources.streams.concurrent.partitions.partition_generator import (
+    PartitionGenerator,
+)
+from airbyte_cdk.sources.streams.concurrent.partitions.types import QueueItem
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.stream_status_utils import (
     as_airbyte_message as stream_status_as_airbyte_message,
@@ -56,16 +59,13 @@ from source_truto_segments.state import MARK_FIELD, Resume, State
 from source_truto_segments.streams import IntegratedAccounts
 from source_truto_segments.workers import StoppedError, Workers
 
-if TYPE_CHECKING:
-    from airbyte_cdk.sources.streams.concurrent.partitions.types import QueueItem
-
 STREAM = "segments"
 
 # Threads for accounts that wait for a limit of theirs, beside those that are read. A thread that
 # waits costs little; an account that could be read and is not costs the sync its time.
 _WAITING_ROOM = 200
-# Messages that may wait to be written. Behind a slow destination the workers then wait, too.
-_QUEUE_SIZE = 2_000
+# Batches that may wait to be written. Behind a slow destination the workers then wait, too.
+_QUEUE_SIZE = 64
 # A line for whoever watches the log.
 PROGRESS_SECONDS = 10.0
 # How often the supervisor looks whether the sync is to end.
@@ -105,12 +105,13 @@ class Sync:
         self._logger = logger
         self._progress = Progress()
         self._failures: list[ReadError] = []
-        self._queue: Queue[QueueItem] = Queue(maxsize=_QUEUE_SIZE)
+        self._queue: Queue[QueueItem | list[AirbyteMessage]] = Queue(maxsize=_QUEUE_SIZE)
         self._outbox = Outbox(self._queue)
         self._state = state
         self._checkpoints = Checkpoints(
             state, STREAM, self._outbox, workers.clock, self._whole, self._end_early
         )
+        self._is_first = threading.Semaphore(1)
         self._found_ids: set[str] = set()
         self._has_unknown_failure = False
         self._ending = ending
@@ -128,10 +129,10 @@ class Sync:
         Raises:
             AirbyteTracedException: At the end, if an account could not be read.
         """
-        source = ConcurrentSource(
+        source = _BatchedSource(
             threadpool=ThreadPoolManager(self._pool, self._logger),
             logger=_without_repetitions(self._logger),
-            queue=self._queue,
+            queue=cast("Queue[QueueItem]", self._queue),
             message_repository=self._outbox,
         )
         try:
@@ -142,7 +143,7 @@ class Sync:
                         raise _EndedError  # noqa: TRY301 - it ends the CDK's loop
         except _EndedError:
             yield from self._outbox.consume_queue()
-            yield _incomplete()
+            yield _status(AirbyteStreamStatus.INCOMPLETE)
             raise self._summary() from None
         except AirbyteTracedException as failure:
             raise self._summary(failure) from None
@@ -177,11 +178,11 @@ class Sync:
             raise
         self._progress.all_found()
 
-    def _read_account(self, account: Account) -> Iterator[Record]:
+    def _read_account(self, account: Account) -> None:
         """Reads an account in a place of its own; a failure is told by its name."""
         try:
             with self._workers.place():
-                yield from self._records(account)
+                self._read_pages(account)
         except StoppedError:
             # Why the sync was stopped is told where that was noticed.
             return
@@ -200,7 +201,7 @@ class Sync:
         finally:
             self._truto.budget.forget(account.id)
 
-    def _records(self, account: Account) -> Iterator[Record]:
+    def _read_pages(self, account: Account) -> None:
         if account.failure is not None:
             raise account.failure
         resume = self._checkpoints.resume(account.id)
@@ -209,35 +210,36 @@ class Sync:
         oddities: Counter[str] = Counter()
         try:
             try:
-                yield from self._pages(account.id, resume, oddities)
+                self._read_from(account.id, resume, oddities)
             except RefusedCursorError as refused:
                 self._logger.info("%s This account is read from its first page now.", refused)
                 self._checkpoints.restarted(account.id)
-                yield from self._pages(account.id, FROM_THE_START, oddities)
+                self._read_from(account.id, FROM_THE_START, oddities)
             self._checkpoints.account_read(account.id)
         finally:
             self._tell(account.id, oddities)
 
-    def _pages(self, account_id: str, resume: Resume, oddities: Counter[str]) -> Iterator[Record]:
-        """The records of an account; each page is reported once its records are on their way."""
+    def _read_from(self, account_id: str, resume: Resume, oddities: Counter[str]) -> None:
+        """Reads an account; each page is reported once its records are on their way."""
         for workspace_id, page in self._reader.read_pages(account_id, resume):
+            read, emitted = [], []
+            now = time.time_ns() // 1_000_000
+            for record, changes in self._reader.records(account_id, workspace_id, page):
+                read.append(record)
+                if self._checkpoints.wants(account_id, workspace_id, record):
+                    emitted.append(_message(record, changes, now))
+                    oddities["changed"] += bool(changes)
+                    oddities["without id"] += record.get("id") is None
             oddities["partial pages"] += page.is_partial
             oddities["strays"] += page.strays
-            records = []
-            emitted = 0
-            for record, changes in self._reader.records(account_id, workspace_id, page):
-                records.append(record)
-                if not self._checkpoints.wants(account_id, workspace_id, record):
-                    continue
-                emitted += 1
-                oddities["without id"] += record.get("id") is None
-                if changes:
-                    oddities["changed"] += 1
-                    self._outbox.emit_message(_message(record, changes))
-                else:
-                    yield Record(record, STREAM)
-            self._progress.read(emitted)
-            self._checkpoints.page_read(account_id, workspace_id, page.next_cursor, records)
+            self._emit(emitted)
+            self._checkpoints.page_read(account_id, workspace_id, page.next_cursor, read)
+
+    def _emit(self, records: list[AirbyteMessage]) -> None:
+        if records and self._is_first.acquire(blocking=False):
+            self._outbox.emit_message(_status(AirbyteStreamStatus.RUNNING))
+        self._outbox.emit_batch(records)
+        self._progress.read(len(records))
 
     def _whole(self) -> set[str] | None:
         """The accounts that there are, if each was read or may be skipped; else None."""
@@ -349,7 +351,7 @@ class _Partitions(PartitionGenerator):
     def __init__(
         self,
         accounts: Callable[[], Iterable[Account]],
-        read: Callable[[Account], Iterable[Record]],
+        read: Callable[[Account], None],
     ) -> None:
         self._accounts = accounts
         self._read = read
@@ -382,13 +384,31 @@ _WARNINGS = {
 }
 
 
+class _BatchedSource(ConcurrentSource):
+    """The CDK's concurrent source, which also takes the messages of a worker in batches."""
+
+    def _handle_item(
+        self,
+        queue_item: QueueItem | list[AirbyteMessage],
+        concurrent_stream_processor: ConcurrentReadProcessor,
+    ) -> Iterable[AirbyteMessage]:
+        if isinstance(queue_item, list):
+            return queue_item
+        return super()._handle_item(queue_item, concurrent_stream_processor)
+
+
 class _NoRepetitions(logging.Filter):
-    """Drops what the CDK logs of a failure, with its stack trace: a message has told it."""
+    """Drops what the CDK logs and a message has told better.
+
+    That is a failure with its stack trace, and a count of records that knows nothing of batches.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         failure = record.exc_info[1] if record.exc_info else None
         is_told = isinstance(failure, AirbyteTracedException)
-        return not is_told and not str(record.msg).startswith("During the sync, the following")
+        return not is_told and not str(record.msg).startswith(
+            ("During the sync, the following", "Read 0 records")
+        )
 
 
 def _without_repetitions(logger: logging.Logger) -> logging.Logger:
@@ -399,28 +419,20 @@ def _without_repetitions(logger: logging.Logger) -> logging.Logger:
 
 
 def _message(
-    record: dict[str, Any], changes: list[AirbyteRecordMessageMetaChange]
+    record: dict[str, Any], changes: list[AirbyteRecordMessageMetaChange], now: int
 ) -> AirbyteMessage:
     """A whole RECORD message: the CDK's own way to write a record drops its meta."""
-    return AirbyteMessage(
-        type=Type.RECORD,
-        record=AirbyteRecordMessage(
-            stream=STREAM,
-            data=record,
-            emitted_at=time.time_ns() // 1_000_000,
-            meta=AirbyteRecordMessageMeta(changes=changes),
-        ),
-    )
+    meta = AirbyteRecordMessageMeta(changes=changes) if changes else None
+    message = AirbyteRecordMessage(stream=STREAM, data=record, emitted_at=now, meta=meta)
+    return AirbyteMessage(type=Type.RECORD, record=message)
 
 
 def _log(text: str) -> AirbyteMessage:
     return AirbyteMessage(type=Type.LOG, log=AirbyteLogMessage(level=Level.INFO, message=text))
 
 
-def _incomplete() -> AirbyteMessage:
-    return stream_status_as_airbyte_message(
-        StreamDescriptor(name=STREAM), AirbyteStreamStatus.INCOMPLETE
-    )
+def _status(status: AirbyteStreamStatus) -> AirbyteMessage:
+    return stream_status_as_airbyte_message(StreamDescriptor(name=STREAM), status)
 
 
 def _unknown_failure(account_id: str, failure: Exception) -> AirbyteTracedException:

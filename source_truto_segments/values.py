@@ -29,8 +29,11 @@ _FRACTION = re.compile(r"[.eE]")
 # From 2**63 on, a whole number in JSON is read as a float, and its last digits are lost.
 _FIRST_INEXACT = 2.0**63
 _CANONICAL_LENGTH = len("2023-01-02T03:04:05Z")
+_WHOLE_LENGTH = len("2023-01-02T03:04:05")
+_UTC = (None, "Z", "z", "UTC", "+00:00", "+0000", "-00:00")
 # What the warehouses' timestamps hold; further digits are cut and the cut is named.
 _FRACTION_DIGITS = 6
+_FIRST_CUT_LENGTH = len("2023-01-02T03:04:05.1234567")
 
 
 class MisfitError(ValueError):
@@ -146,7 +149,7 @@ def an_object(value: Any) -> dict[str, Any]:
 
 def is_cut(value: Any) -> bool:
     """Whether a date-time had more digits than its column holds."""
-    if not isinstance(value, str) or len(value) <= _CANONICAL_LENGTH:
+    if not isinstance(value, str) or len(value) < _FIRST_CUT_LENGTH:
         return False
     parts = _DATE_TIME.fullmatch(value.strip())
     return bool(parts and (parts["fraction"] or "")[_FRACTION_DIGITS:].strip("0"))
@@ -169,12 +172,17 @@ def _date_time_of_text(value: str) -> str | None:
     parts = _DATE_TIME.fullmatch(value)
     if parts is None:
         raise MisfitError
+    date, time, fraction, zone = parts.groups()
+    whole = f"{date}T{time or '00:00'}"
+    if len(whole) < _WHOLE_LENGTH:
+        whole += ":00"
     try:
-        moment = datetime.fromisoformat(f"{parts['date']}T{parts['time'] or '00:00'}")
-        moment -= _offset(parts["zone"] or "Z")
+        moment = datetime.fromisoformat(whole)
+        if zone not in _UTC:
+            whole = (moment - _offset(zone)).isoformat()
     except (ValueError, OverflowError):
         raise MisfitError from None
-    return _rfc3339(moment, parts["fraction"] or "")
+    return _rfc3339(whole, fraction)
 
 
 def _date_time_of_epoch(value: float) -> str:
@@ -183,19 +191,17 @@ def _date_time_of_epoch(value: float) -> str:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except (OverflowError, ValueError):
         raise MisfitError from None
-    return _rfc3339(moment, f"{moment.microsecond:06}")
-
-
-def _rfc3339(moment: datetime, fraction: str) -> str:
-    """One form for each point in time: no fraction where it is zero, no zeros at its end."""
-    digits = fraction[:_FRACTION_DIGITS].rstrip("0")
     whole = moment.replace(microsecond=0, tzinfo=None).isoformat()
+    return _rfc3339(whole, f"{moment.microsecond:06}")
+
+
+def _rfc3339(whole: str, fraction: str | None) -> str:
+    """One form for each point in time: no fraction where it is zero, no zeros at its end."""
+    digits = fraction[:_FRACTION_DIGITS].rstrip("0") if fraction else ""
     return f"{whole}.{digits}Z" if digits else f"{whole}Z"
 
 
 def _offset(zone: str) -> timedelta:
-    if zone in ("Z", "z", "UTC"):
-        return timedelta(0)
     digits = zone[1:].replace(":", "").ljust(4, "0")
     hours, minutes = int(digits[:2]), int(digits[2:])
     if hours > 23 or minutes > 59:  # noqa: PLR2004 - the bounds of a clock
