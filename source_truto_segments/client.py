@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -106,6 +106,7 @@ class Truto:
         self._token_is_proven = threading.Event()
         self._first_contact = threading.Lock()
         self._waits: dict[str | None, Wait] = {}
+        self._answered_at = float("-inf")
 
     @property
     def waits(self) -> Mapping[str | None, Wait]:
@@ -119,7 +120,8 @@ class Truto:
             ReadError: If none comes, in the words of the error table.
             StoppedError: If the sync was stopped.
         """
-        deadline = self.workers.clock() + self._patience.total_wait
+        began = self.workers.clock()
+        deadline = began + self._patience.total_wait
         attempts, limits_met = 0, 0
         last_miss: _Miss | None = None
         while True:
@@ -135,7 +137,7 @@ class Truto:
                 self._hold(call, outcome, limits_met)
             else:
                 attempts += 1
-                self._back_off(call, outcome, attempts, deadline)
+                self._back_off(call, outcome, attempts, began)
 
     def ask(self, url: str, params: Mapping[str, str], doing: str) -> dict[str, Any]:
         """Asks once for an object that is no list, and without retries.
@@ -173,6 +175,7 @@ class Truto:
         return response
 
     def _judge(self, response: requests.Response, call: Call) -> _Outcome:
+        self._answered_at = self.workers.clock()
         self.budget.heed(call.account_id, response.headers)
         miss: _Miss | None = None
         if response.ok and response.status_code < 300:  # noqa: PLR2004 - not a redirect
@@ -229,14 +232,20 @@ class Truto:
         who = "the vendor's limit" if is_vendor else "Truto's limit"
         self.budget.hold(call.account_id if for_account else None, wait, who)
 
-    def _back_off(self, call: Call, miss: "_Miss", attempts: int, deadline: float) -> None:
+    def _back_off(self, call: Call, miss: "_Miss", attempts: int, began: float) -> None:
         """Waits before the next attempt, or gives up."""
         wait = _backoff(_FIRST_BACKOFF, attempts) if miss.wait is None else miss.wait
-        if attempts >= self._patience.attempts or self._is_too_long(wait, deadline):
-            tried = f", {attempts} times in a row" if attempts > 1 else ""
-            raise _failure(call, miss, tried)
-        self._tell_retry(call, miss, wait)
-        self.workers.wait(wait, for_account=True)
+        deadline = began + self._patience.total_wait
+        if attempts < self._patience.attempts and not self._is_too_long(wait, deadline):
+            self._tell_retry(call, miss, wait)
+            self.workers.wait(wait, for_account=True)
+            return
+        if miss.is_unreachable and self._answered_at <= began:
+            # Nobody got through all the while: it is not this account's failure, and the others
+            # are not to find out one by one.
+            self.workers.stop()
+            miss = replace(miss, meaning=replace(miss.meaning, scope=Scope.SYNC))
+        raise _failure(call, miss, f", {attempts} times in a row" if attempts > 1 else "")
 
     def _is_too_long(self, wait: float, deadline: float) -> bool:
         return wait > self._patience.longest_wait or self.workers.clock() + wait > deadline
@@ -297,6 +306,7 @@ class _Miss:
     said: str
     wait: float | None = None
     origin: Origin = Origin.TRUTO
+    is_unreachable: bool = False
 
 
 def _refused(response: requests.Response, call: Call) -> _Miss:
@@ -308,7 +318,9 @@ def _refused(response: requests.Response, call: Call) -> _Miss:
 
 def _broken_off(request: requests.PreparedRequest, failure: requests.RequestException) -> _Miss:
     host = urlsplit(str(request.url)).netloc
-    return _Miss(errors.meaning_of_exception(failure), f" ({host}: {errors.reason_of(failure)})")
+    said = f" ({host}: {errors.reason_of(failure)})"
+    is_unreachable = errors.is_unreachable(failure)
+    return _Miss(errors.meaning_of_exception(failure), said, is_unreachable=is_unreachable)
 
 
 def _failure(call: Call, miss: _Miss, more: str = "") -> ReadError:

@@ -4,7 +4,7 @@ Every message says what failed, for which account, what Truto or the vendor said
 now. The statuses and their meanings are those of Truto's API reference, "Errors".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,6 +12,7 @@ import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from source_truto_segments.envelope import ErrorBody, Origin, quote
 
@@ -327,17 +328,28 @@ def said(status: int, body: ErrorBody) -> str:
 
 def reason_of(failure: Exception) -> str:
     """The innermost cause of a failed request in its own words."""
-    cause: BaseException = failure
+    *_, innermost = _causes(failure)
+    return quote(str(innermost)) or type(innermost).__name__
+
+
+def is_unreachable(failure: Exception) -> bool:
+    """Whether no connection was made at all, so that no account can have been the cause."""
+    return any(isinstance(cause, _NEVER_CONNECTED) for cause in _causes(failure))
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    """A failure and what caused it, from the outside in."""
     for _ in range(_DEEPEST_CAUSE):
-        inner = getattr(cause, "reason", None) or cause.__cause__ or cause.__context__
+        yield failure
+        inner = getattr(failure, "reason", None) or failure.__cause__ or failure.__context__
         if not isinstance(inner, BaseException):
-            break
-        cause = inner
-    return quote(str(cause)) or type(cause).__name__
+            return
+        failure = inner
 
 
 # requests wraps urllib3 wraps the operating system's error; deeper chains run in a circle.
 _DEEPEST_CAUSE = 8
+_NEVER_CONNECTED = (NewConnectionError, ConnectTimeoutError)
 
 
 def _unexpected(status: int, origin: Origin) -> Meaning:
