@@ -26,6 +26,8 @@ def _stop_sandbox() -> Iterator[None]:
     _sandbox().stop()
 
 
+# A problem of the catalog that the suite only warns of is a failure here: in pyproject.toml, every
+# warning is an error.
 class TestAcceptance(SourceTestSuiteBase):
     connector = SourceTrutoSegments
 

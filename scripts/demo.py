@@ -116,8 +116,8 @@ def main() -> int:
         signal.signal(number, _end)
     try:
         # Its mode is 700; the configuration in it holds the token.
-        with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _syncs() as syncs:
-            run(syncs, Path(name))
+        with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _sync() as sync:
+            run(sync, Path(name))
     except DemoError as failure:
         _say(f"\nThe demo stopped: {failure}")
         return 1
@@ -127,27 +127,25 @@ def main() -> int:
     return 0
 
 
-def run(syncs: Sequence[Sync], folder: Path) -> None:
+def run(sync: Sync, folder: Path) -> None:
     """Does what Airbyte does: asks for the form, checks, discovers, reads and loads."""
     DATABASE.unlink(missing_ok=True)
     _say("\n1. What can be configured?")
     _tell_spec(_connector(folder, ["spec"]))
 
-    # A set-up of a connection checks and discovers once; the other accounts are of the same kind.
-    for sync in syncs:
-        _write(folder / sync.config_name, sync.config)
-    config = ["--config", syncs[0].config_name]
-    _say("\n2. Can the account be read?")
+    _write(folder / sync.config_name, sync.config)
+    config = ["--config", sync.config_name]
+    _say("\n2. Can it be read?")
     _tell_check(_connector(folder, ["check", *config]))
     _say("\n3. Which columns are there?")
     stream = _tell_discover(_connector(folder, ["discover", *config]))
 
     _say("\n4. Read.")
     _write(folder / CATALOG, _configured(stream))
-    emitted = sum(_read(sync, folder) for sync in syncs)
+    emitted = _read(sync, folder)
 
     _say(f"\n5. Load into {DATABASE.name}.")
-    accounts = [pair for sync in syncs for pair in sync.accounts.items()]
+    accounts = list(sync.accounts.items())
     loaded, summary = load(folder / RECORDS, stream["json_schema"]["properties"], accounts)
     if loaded != emitted:
         raise DemoError(
@@ -201,7 +199,7 @@ def column_type(schema: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _syncs() -> Iterator[Sequence[Sync]]:
+def _sync() -> Iterator[Sync]:
     """What is to be read: an account at Truto where one is named, else those of the sandbox."""
     token, account_id = os.environ.get(TOKEN_VARIABLE), os.environ.get(ACCOUNT_VARIABLE)
     if token and account_id:
@@ -209,7 +207,7 @@ def _syncs() -> Iterator[Sequence[Sync]]:
         if url := os.environ.get(URL_VARIABLE):
             config["api_url"] = url
         _say(f"Reading from {config.get('api_url', 'Truto')}, as {TOKEN_VARIABLE} is set.")
-        yield [Sync("account", config, {account_id.strip().lower(): None})]
+        yield Sync("account", config, {account_id.strip().lower(): None})
         return
     if token or account_id:
         missing = ACCOUNT_VARIABLE if token else TOKEN_VARIABLE
@@ -222,15 +220,15 @@ def _syncs() -> Iterator[Sequence[Sync]]:
             f"Reading made-up accounts from {sandbox['url']}, a server on this machine. To read "
             f"your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}."
         )
-        common = {"token": sandbox["token"], "api_url": sandbox["url"]}
-        yield [
-            Sync(
-                account["vendor"],
-                {**common, "integrated_account_id": account["id"]},
-                {account["id"]: account["vendor"]},
-            )
-            for account in sandbox["accounts"]
-        ]
+        accounts = {account["id"]: account["vendor"] for account in sandbox["accounts"]}
+        config: dict[str, Any] = {
+            "token": sandbox["token"],
+            "integrated_account_id": next(iter(accounts)),
+            # One sync for the accounts of all vendors.
+            "additional_accounts": {"mode": "all"},
+            "api_url": sandbox["url"],
+        }
+        yield Sync("accounts", config, accounts)
 
 
 @contextmanager
