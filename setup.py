@@ -36,13 +36,17 @@ setup(
         "demo": [*SANDBOX, "duckdb>=1.1,<3"],
         "dev": [
             *SANDBOX,
+            "PyYAML>=6,<7",
             "airbyte-cdk[dev]>=7.39.1,<7.40",
+            # It cannot be installed on Python 3.13; the one test that needs it is skipped there.
+            "airbyte-connector-models>=0.1.12,<0.2; python_version < '3.13'",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
             "pytest>=7.4,<9",
             "pytest-timeout>=2.3,<3",
             "rfc3339-validator>=0.1.4,<1",
             "ruff>=0.17,<0.18",
+            "types-PyYAML",
             "types-jsonschema",
             "types-requests",
         ],

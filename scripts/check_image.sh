@@ -99,6 +99,8 @@ debian_mirror() {
 # Makes the base for buildah, unless it is there.
 prepare_base() {
   local rootfs=$CACHE/rootfs container mirror
+  # Left by an interrupted run.
+  in_storage rm --all >/dev/null 2>&1 || true
   if [ -n "${BASE_IMAGE:-}" ] || in_storage inspect --type image "$DEBIAN_IMAGE" >/dev/null 2>&1; then
     BASE_IMAGE=${BASE_IMAGE:-$DEBIAN_IMAGE}
     return
@@ -107,7 +109,9 @@ prepare_base() {
   if ! command -v debootstrap >/dev/null 2>&1; then
     fail "debootstrap is not installed, which makes the base image for buildah. Install it (Debian and Ubuntu: apt-get install debootstrap), or set BASE_IMAGE to an image that buildah can pull."
   fi
-  rm -rf "$rootfs"
+  # What an interrupted run may have left, with what debootstrap mounts in it.
+  umount "$rootfs/proc" "$rootfs/sys" 2>/dev/null || true
+  rm -rf --one-file-system "$rootfs"
   mirror=$(debian_mirror)
   must "The base image could not be made: debootstrap failed." \
     "Making a base image of Debian with Python (a few minutes, once)" \

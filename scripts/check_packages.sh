@@ -3,7 +3,7 @@
 # empty environment on each Python from 3.10 to 3.13 that this machine has, and runs
 # `source-truto-segments spec` there.
 #
-#   bash scripts/check_packages.sh                          # about two minutes for each Python
+#   bash scripts/check_packages.sh                          # about a minute for each Python
 #   bash scripts/check_packages.sh --python python3.12      # on this Python only
 #
 # Pythons are looked for on the path and in ~/.pyenv. Which ones were not found is said at the end.
@@ -14,6 +14,7 @@ set -euo pipefail
 FOLDER=
 PYTHONS=()
 MISSING=
+TRIED=
 
 end() {
   if [ -n "$FOLDER" ]; then
@@ -154,10 +155,10 @@ for python in "${PYTHONS[@]}"; do
     must "The package does not install or does not run on $version." \
       "$version: $(basename "$package")" try_package "$python" "$package"
   done
+  TRIED="$TRIED${TRIED:+,}${version#Python}"
 done
 
 if [ -n "$MISSING" ]; then
   printf '\nNot tried, because this machine does not have them: Python%s.\n' "$MISSING"
 fi
-printf '\nBoth packages install and run on %s of the Pythons from 3.10 to 3.13 (%s s).\n' \
-  "${#PYTHONS[@]}" "$SECONDS"
+printf '\nBoth packages install and run on Python%s (%s s).\n' "$TRIED" "$SECONDS"

@@ -203,7 +203,7 @@ def _sync() -> Iterator[Sync]:
     """What is to be read: an account at Truto where one is named, else those of the sandbox."""
     token, account_id = os.environ.get(TOKEN_VARIABLE), os.environ.get(ACCOUNT_VARIABLE)
     if token and account_id:
-        config = {"token": token, "integrated_account_id": account_id}
+        config: dict[str, Any] = {"token": token, "integrated_account_id": account_id}
         if url := os.environ.get(URL_VARIABLE):
             config["api_url"] = url
         _say(f"Reading from {config.get('api_url', 'Truto')}, as {TOKEN_VARIABLE} is set.")
@@ -221,7 +221,7 @@ def _sync() -> Iterator[Sync]:
             f"your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}."
         )
         accounts = {account["id"]: account["vendor"] for account in sandbox["accounts"]}
-        config: dict[str, Any] = {
+        config = {
             "token": sandbox["token"],
             "integrated_account_id": next(iter(accounts)),
             # One sync for the accounts of all vendors.
