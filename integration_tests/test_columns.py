@@ -290,8 +290,8 @@ def test_given_an_id_that_is_none_when_read_then_the_record_comes_and_it_is_told
 
     assert [record.get("name") for record in result.records] == ["a", "b", "c", None]
     assert all(record["integrated_account_id"] == ACCOUNT_ID for record in result.records)
-    assert any("4 of its records have no id" in line for line in caplog.messages)
-    assert any("2 of its records held a value" in line for line in caplog.messages)
+    assert any("Records without an id: 4." in line for line in caplog.messages)
+    assert any("cannot say: 2." in line for line in caplog.messages)
 
 
 def test_given_numbers_for_ids_when_read_then_they_are_their_text(serve: Serve) -> None:

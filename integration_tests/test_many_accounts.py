@@ -203,9 +203,7 @@ def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warning
     said = warnings(caplog)
     for number in (1, 3, 4, 6, 7):
         assert sum(f"account {id_of(number)} failed: " in line for line in said) == 1
-    assert (
-        "Read 64 segments of 4 integrated accounts. 5 of 9 accounts could not be read" in said[-1]
-    )
+    assert "Read 64 segments. 5 of 9 accounts could not be read" in said[-1]
 
 
 def test_given_no_account_can_be_read_when_skipped_then_the_sync_fails_all_the_same(
@@ -325,7 +323,7 @@ def test_given_a_long_sync_when_watched_then_the_log_tells_how_far_it_is(
 
     lines = [line for line in caplog.messages if line.startswith("Progress: ")]
     assert (
-        f"Progress: 3 of 4 accounts, 6 records, 1 accounts failed; waiting for account {id_of(3)} "
+        f"Progress: 3 of 4 accounts, 6 records, 1 failed; waiting for account {id_of(3)} "
         "(the vendor's limit)." in lines
     )
 
@@ -412,3 +410,24 @@ def test_given_one_account_whose_answers_are_broken_off_when_read_then_the_other
 
     assert set(read_ids(result.records)) == {id_of(0), id_of(2), id_of(3)}
     assert len(result.errors) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "requests"),
+    [
+        (faults.truto_error(404), "no list of integrated accounts at this address", 1),
+        (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 1),
+        (faults.truto_error(503), "Truto is unavailable", 6),
+        (faults.truto_error(500), "Truto had an internal error", 6),
+    ],
+)
+def test_given_the_list_fails_when_read_then_the_words_are_those_of_the_list(
+    serve: Serve, fault: Fault, says: str, requests: int
+) -> None:
+    fault.kind, fault.times = "accounts", None
+    sandbox = serve(some(0), faults=[fault])
+
+    result = read(sandbox, additional_accounts=ALL)
+
+    assert says in str(result.failure)
+    assert len([r for r in sandbox.requests if r.kind == "accounts"]) == requests

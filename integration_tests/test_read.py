@@ -182,7 +182,7 @@ def test_given_a_partial_answer_when_read_then_a_warning_says_so_and_nothing_sto
     assert len(result.records) == 25
     assert result.statuses[-1] == "COMPLETE"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "3 of its pages as partial" in warning
+    assert "marked as partial: 3." in warning
     assert ACCOUNT_ID in warning
 
 
@@ -258,8 +258,8 @@ def test_given_entries_that_are_no_segments_when_read_then_a_warning_counts_them
 
     assert [record.get("id") for record in result.records] == ["1", None]
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("2 entries" in warning for warning in warnings)
-    assert any("1 of its records have no id" in warning for warning in warnings)
+    assert any("no segments: 2." in warning for warning in warnings)
+    assert any("without an id: 1." in warning for warning in warnings)
 
 
 def test_given_lone_surrogates_when_read_then_the_page_is_good(serve: Serve) -> None:

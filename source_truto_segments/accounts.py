@@ -153,7 +153,10 @@ class AccountReader:
         """
         pages = self._workspaces.read_pages({"integrated_account_id": account_id})
         ids = [record.get("id") for page in pages for record in page.records]
-        self._logger.debug("Integrated account %s has %s workspaces.", account_id, len(ids))
+        if not ids:
+            self._logger.info(
+                "Integrated account %s has no workspace, and so no segments.", account_id
+            )
         return list(dict.fromkeys(str(id_) for id_ in ids if id_ is not None))
 
     def records(

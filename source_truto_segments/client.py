@@ -163,7 +163,10 @@ class Truto:
             with self._alone_until_token_is_proven():
                 return self._judge(self._exchange(request), call)
         except requests.RequestException as failure:
-            return _broken_off(request, failure)
+            miss = _broken_off(request, failure)
+            if miss.meaning.scope is Scope.SYNC:
+                self.workers.stop()
+            return miss
         finally:
             self.budget.answered(call.account_id)
 
@@ -312,7 +315,9 @@ class _Miss:
 def _refused(response: requests.Response, call: Call) -> _Miss:
     body = parse_error(response.content)
     status = response.status_code
-    meaning = errors.meaning_of_answer(status, body, sent_cursor=call.sent_cursor)
+    meaning = errors.meaning_of_answer(
+        status, body, sent_cursor=call.sent_cursor, of_account=call.account_id is not None
+    )
     return _Miss(meaning, errors.said(status, body), announced_wait(response.headers), body.origin)
 
 

@@ -143,7 +143,9 @@ def _telling(error: ValidationError) -> Iterable[ValidationError]:
         return [error]
     forms: Any = error.validator_value
     modes = [form["properties"]["mode"]["const"] for form in forms]
-    mode = error.instance.get("mode") if isinstance(error.instance, Mapping) else None
+    if not isinstance(error.instance, Mapping):
+        return []  # that it must be an object is told by another error
+    mode = error.instance.get("mode")
     if mode not in modes:
         return [error]
     return [cause for cause in error.context or [] if cause.schema_path[0] == modes.index(mode)]

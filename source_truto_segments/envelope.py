@@ -157,7 +157,8 @@ def quote(text: str) -> str:
 
 def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
     try:
-        return blake2b(orjson.dumps(records), digest_size=16).digest()
+        # In a message, the records lie some levels deeper.
+        return blake2b(orjson.dumps([[[[records]]]]), digest_size=16).digest()
     except orjson.JSONEncodeError:
         # Nested more deeply than orjson writes, or a number of more than 64 bits.
         return None

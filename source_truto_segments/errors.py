@@ -58,6 +58,7 @@ class ReadError(AirbyteTracedException):
     Attributes:
         meaning: The row of the table.
         account_id: The account that it happened with; None if with none.
+        cause: The message without what is to be done.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class ReadError(AirbyteTracedException):
     ) -> None:
         self.meaning = meaning
         self.account_id = account_id
-        message = filter_secrets(f"{doing} failed: {meaning.what}{said}. {meaning.todo}")
+        self.cause = filter_secrets(f"{doing} failed: {meaning.what}{said}")
+        message = f"{self.cause}. {filter_secrets(meaning.todo)}"
         super().__init__(
             message=message, internal_message=message, failure_type=meaning.failure_type
         )
@@ -227,6 +229,22 @@ UNUSABLE_ADDRESS = Meaning(
     "Check api_url in the source's configuration, and the proxy settings of the machine.",
     Scope.SYNC,
 )
+NO_LIST = Meaning(
+    Action.FAIL,
+    _CONFIG,
+    "Truto has no list of integrated accounts at this address",
+    "Check api_url in the source's configuration.",
+    Scope.SYNC,
+)
+REFUSED_LIST = Meaning(
+    Action.FAIL,
+    _CONFIG,
+    "Truto rejected the request for the list",
+    "Check the integrations and tenant_ids under additional_accounts in the source's "
+    "configuration; if they are right, send this message to Truto's support.",
+    Scope.SYNC,
+)
+UNAVAILABLE_LIST = Meaning(Action.RETRY, _TRANSIENT, "Truto is unavailable", _IF_IT_LASTS)
 LOOPING = Meaning(
     Action.FAIL,
     _SYSTEM,
@@ -276,14 +294,23 @@ def meaning_of_status(status: str) -> Meaning:
     )
 
 
-def meaning_of_answer(status: int, body: ErrorBody, *, sent_cursor: bool) -> Meaning:
+# Of the list of accounts, some statuses mean another thing than of an account.
+_OF_LIST: Mapping[int, Meaning] = {400: REFUSED_LIST, 404: NO_LIST, 503: UNAVAILABLE_LIST}
+
+
+def meaning_of_answer(
+    status: int, body: ErrorBody, *, sent_cursor: bool, of_account: bool = True
+) -> Meaning:
     """The row for an answer that is not a 200.
 
     Args:
         status: The HTTP status.
         body: What the answer says.
         sent_cursor: Whether the request carried a cursor.
+        of_account: Whether it was about an account, and not about the environment's list of them.
     """
+    if not of_account and status in _OF_LIST:
+        return _OF_LIST[status]
     if 300 <= status < 400:  # noqa: PLR2004 - the redirects
         return REDIRECTED
     if status == requests.codes.bad_request:

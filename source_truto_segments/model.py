@@ -46,7 +46,7 @@ def custom_columns(config: Config, truto: Truto, logger: logging.Logger) -> dict
         try:
             answers.append(truto.ask(f"{config.api_url}/{_PATH}", params, doing))
         except ReadError as failure:
-            failures.append(str(failure))
+            failures.append(failure.cause)
 
     # An answer can hang or come byte by byte; the thread is not waited for then.
     asking = threading.Thread(target=ask, name="model", daemon=True)
@@ -54,8 +54,12 @@ def custom_columns(config: Config, truto: Truto, logger: logging.Logger) -> dict
     asking.join(_PATIENCE_SECONDS)
     if answers:
         return columns_of(answers[0])
-    why = failures[0] if failures else f"No answer came within {_PATIENCE_SECONDS:.0f} s."
-    logger.warning("The schema has the unified fields only, without custom ones. %s", why)
+    why = failures[0] if failures else f"no answer came within {_PATIENCE_SECONDS:.0f} s"
+    logger.warning(
+        "The schema has the unified fields only, without custom ones. %s. Refresh the source "
+        "schema to ask again.",
+        why,
+    )
     return {}
 
 

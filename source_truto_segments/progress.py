@@ -56,7 +56,7 @@ class Progress:
         )
         parts = [f"{over:,} of {found} accounts", f"{counts['records']:,} records"]
         if counts["failed"]:
-            parts.append(f"{counts['failed']:,} accounts failed")
+            parts.append(f"{counts['failed']:,} failed")
         return f"Progress: {', '.join(parts)}{_waiting(waits)}."
 
     def _add(self, name: str, number: int = 1) -> None:
@@ -81,7 +81,6 @@ def closing(progress: Progress, failed_ids: list[str]) -> str:
     if not failed_ids:
         return f"Read {records:,} segments of {accounts:,} integrated accounts."
     return (
-        f"Read {records:,} segments of {progress['done']:,} integrated accounts. "
-        f"{len(failed_ids):,} of {accounts:,} accounts could not be read: "
-        f"{', '.join(sorted(failed_ids))}."
+        f"Read {records:,} segments. {len(failed_ids):,} of {accounts:,} accounts could not be "
+        f"read: {', '.join(sorted(failed_ids))}."
     )

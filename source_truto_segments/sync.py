@@ -374,13 +374,14 @@ _TOLD_TO_END = (
 )
 
 _WARNINGS = {
-    "partial pages": "Truto marked {} of its pages as partial answers. The records in them are "
-    "good; what is missing comes with a later sync.",
-    "strays": "{} entries in its pages were no objects and so no segments; they were left out.",
-    "without id": "{} of its records have no id. They were read, but a destination cannot "
+    "partial pages": "Pages of its answers that Truto marked as partial: {}. The records in them "
+    "are good; what is missing comes with a later sync.",
+    "strays": "Entries in its pages that are no objects, and so no segments: {}. They were left "
+    "out.",
+    "without id": "Records without an id: {}. They were read, but a destination cannot "
     "deduplicate them.",
-    "changed": "{} of its records held a value that its column cannot say. Each such field is "
-    "named in the record's meta.changes; remote_data holds the vendor's own value.",
+    "changed": "Records with a value that its column cannot say: {}. Each such field is named in "
+    "the record's meta.changes.",
 }
 
 
