@@ -180,7 +180,7 @@ _install() {
   : >"$UNFINISHED"
   # Where pip fails by itself it leaves whole packages; where it is killed, the mark stays.
   if ! quietly "Installing the connector and its packages (one to two minutes the first time)" \
-    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "$ROOT[$1]"; then
+    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "${ROOT}[$1]"; then
     rm -f "$UNFINISHED"
     if grep -iE "$NO_CONNECTION" "$LOG" | tail -n 1 >&2; then
       fail "The package index could not be reached; pip's last word on it is above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."

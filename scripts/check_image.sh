@@ -177,15 +177,17 @@ build() {
     DOCKER_BUILDKIT=1 docker build "${options[@]}" --tag "$IMAGE" "$ROOT"
     return
   fi
-  options+=(--layers)
   if [ "$BASE_IMAGE" = "$DEBIAN_IMAGE" ]; then
     options+=(--pull-never)
   fi
-  # The first stage by itself only to give it a name: its layers, which the next run uses again, are
-  # then no leftovers. All other images without a name are, for nothing else is in this storage.
-  in_storage bud "${options[@]}" --target build --tag "$IMAGE-build" "$ROOT" &&
-    in_storage bud "${options[@]}" --tag "$IMAGE" "$ROOT" &&
-    in_storage rmi --prune
+  # Layers are for the next run to use again. Other kinds of storage hold each as a whole copy.
+  # The first stage by itself is built only to give it a name: its layers are then no leftovers. All
+  # other images without a name are, for nothing else is in this storage.
+  if in_storage info | grep -q '"GraphDriverName": "overlay"'; then
+    options+=(--layers)
+    in_storage bud "${options[@]}" --target build --tag "$IMAGE-build" "$ROOT" || return
+  fi
+  in_storage bud "${options[@]}" --tag "$IMAGE" "$ROOT" && in_storage rmi --prune
 }
 
 # setting TEMPLATE: a part of the image's configuration.
