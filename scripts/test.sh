@@ -37,6 +37,11 @@ check "mypy" "correct the types listed under it" "$BIN/mypy"
 # First unit_tests, then integration_tests: pyproject.toml has the folders in their order.
 check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these again" \
   "$BIN/pytest"
+# Wheel and sdist in empty environments take a minute or two each time; the other Pythons are left to
+# scripts/check_packages.sh itself.
+if [ -n "${CI:-}" ]; then
+  check "packages" "see the failure above" bash scripts/check_packages.sh --python "$VENV_PYTHON"
+fi
 
 if [ -n "$FAILED" ]; then
   fail "These checks failed after $SECONDS s in all:$FAILED"
