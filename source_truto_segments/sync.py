@@ -107,7 +107,6 @@ class Sync:
         self._failures: list[ReadError] = []
         self._queue: Queue[QueueItem | list[AirbyteMessage]] = Queue(maxsize=_QUEUE_SIZE)
         self._outbox = Outbox(self._queue)
-        self._state = state
         self._checkpoints = Checkpoints(
             state, STREAM, self._outbox, workers.clock, self._whole, self._end_early
         )
