@@ -279,6 +279,24 @@ def test_given_entries_that_are_no_accounts_when_read_then_a_warning_shows_them(
     assert len([line for line in warnings(caplog) if "no id or no integration" in line]) == 2
 
 
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ('{"result": [null], "next_cursor": null}', "has entries that are no objects"),
+        ('{"result": [], "is_partial_response": true}', "is marked as partial"),
+    ],
+)
+def test_given_a_list_that_may_lack_some_when_read_then_a_warning_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture, page: str, says: str
+) -> None:
+    sandbox = serve(some(0), faults=[faults.body(page, kind="accounts")])
+
+    result = read(sandbox, additional_accounts=ALL)
+
+    assert len(result.records) == 3
+    assert any("may lack some" in line and says in line for line in warnings(caplog))
+
+
 def test_given_accounts_that_wait_for_their_vendors_when_read_then_the_others_are_not_held_up(
     serve: Serve,
 ) -> None:

@@ -55,6 +55,11 @@ def find_accounts(
     if config.additional_accounts.mode != "all":
         return
     for page in listing.read_pages({}):
+        if page.is_partial or page.strays:
+            logger.warning(
+                "Truto's list of integrated accounts may lack some: a page of it %s.",
+                "is marked as partial" if page.is_partial else "has entries that are no objects",
+            )
         for entry in page.records:
             account = _listed_account(config.additional_accounts, entry, logger)
             if account is not None and account.id not in seen:
