@@ -140,6 +140,20 @@ def test_given_no_catalog_when_read_then_a_sentence_says_so(serve: Serve, tmp_pa
     assert "is not what it should be" in result.errors[-1]["message"]
 
 
+def test_given_a_file_that_is_no_state_when_read_then_the_user_is_told_to_reset(
+    serve: Serve, tmp_path: Path
+) -> None:
+    settings = write(tmp_path / "config.json", config(serve(account())))
+    asked = write(tmp_path / "catalog.json", catalog("incremental"))
+    state = write(tmp_path / "state.json", {"segments": {"updated_at": "2020-01-01"}})
+
+    result = run("read", "--config", settings, "--catalog", asked, "--state", state)
+
+    assert "state.json is not what it should be" in result.errors[-1]["message"]
+    assert "Reset the connection's streams" in result.errors[-1]["message"]
+    assert result.errors[-1]["failure_type"] == "config_error"
+
+
 def test_given_a_reader_who_leaves_when_read_then_the_process_ends_without_a_word(
     serve: Serve, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from source_truto_segments.streams import Segments
 from source_truto_segments.sync import STREAM, Sync
 from source_truto_segments.workers import Workers
 
+_RESET = " Reset the connection's streams; the next sync then reads everything."
+
 
 class SourceTrutoSegments(AbstractSource):
     """Reads the marketing segments of integrated accounts from Truto's unified API.
@@ -93,7 +95,7 @@ class SourceTrutoSegments(AbstractSource):
         Raises:
             ConfigError: If it holds none.
         """
-        with _told_as_config_error(state_path):
+        with _told_as_config_error(state_path, _RESET):
             return super().read_state(state_path)
 
     def streams(self, config: Mapping[str, Any]) -> list[Stream]:
@@ -201,7 +203,7 @@ def _state(
 
 
 @contextmanager
-def _told_as_config_error(path: str) -> Iterator[None]:
+def _told_as_config_error(path: str, todo: str = "") -> Iterator[None]:
     """Tells in a sentence that a file cannot be read, or that it is not what it should be."""
     try:
         yield
@@ -210,6 +212,9 @@ def _told_as_config_error(path: str) -> Iterator[None]:
     except SchemaValidationError as invalid:
         error = invalid.errors[0]
         where = error.instance_path or "its root"
-        raise ConfigError(f"{path} is not what it should be: {error.message} at {where}.") from None
+        why = f"{error.message} at {where}."
     except (ValueError, TypeError, AttributeError) as invalid:
-        raise ConfigError(f"{path} is not what it should be: {invalid}") from None
+        why = str(invalid)
+    else:
+        return
+    raise ConfigError(f"{path} is not what it should be: {why}{todo}")
