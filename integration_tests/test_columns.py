@@ -214,6 +214,20 @@ def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Ser
     assert len(read(serve(account("brevo", count=3)), tag_id="t1").records) == 3
 
 
+def read_by_command(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
+    """The messages on stdout, each a line of JSON in UTF-8; anything else fails."""
+    settings = write(folder / "config.json", config(sandbox))
+    asked = write(folder / "catalog.json", catalog())
+    process = subprocess.run(
+        [str(COMMAND), "read", "--config", settings, "--catalog", asked],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    lines = process.stdout.decode("utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
 def nested(levels: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for _ in range(levels):
@@ -227,15 +241,7 @@ def test_given_deep_remote_data_when_read_then_it_is_written_or_null_and_named(
 ) -> None:
     page = {"result": [{"id": "1", "remote_data": nested(levels)}, {"id": "2", "name": "x"}]}
     sandbox = serve(account(faults=[faults.body(json.dumps(page))]))
-    settings = write(tmp_path / "config.json", config(sandbox))
-    asked = write(tmp_path / "catalog.json", catalog())
-    process = subprocess.run(
-        [str(COMMAND), "read", "--config", settings, "--catalog", asked],
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    messages = [json.loads(line) for line in process.stdout.decode("utf-8").splitlines()]
+    messages = read_by_command(sandbox, tmp_path)
     first, second = [message["record"] for message in messages if message["type"] == "RECORD"]
 
     assert second["data"]["name"] == "x"
@@ -263,16 +269,7 @@ def test_given_odd_texts_when_read_by_the_command_then_every_line_is_json_in_utf
     ]
     for page in pages:
         sandbox = serve(account(faults=[faults.body(page)]))
-        settings = write(tmp_path / "config.json", config(sandbox))
-        asked = write(tmp_path / "catalog.json", catalog())
-        process = subprocess.run(
-            [str(COMMAND), "read", "--config", settings, "--catalog", asked],
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
-        lines = process.stdout.decode("utf-8").split("\n")
-        messages = [json.loads(line) for line in lines if line]
+        messages = read_by_command(sandbox, tmp_path)
         found = [m["record"]["data"]["name"] for m in messages if m["type"] == "RECORD"]
         assert found in (names, ["lone \N{REPLACEMENT CHARACTER} half"])
 
@@ -298,3 +295,35 @@ def test_given_numbers_for_ids_when_read_then_they_are_their_text(serve: Serve) 
     result = of_page(serve, {"id": 53}, {"id": 2**63 - 1}, {"id": "007"})
 
     assert result.ids == ["53", str(2**63 - 1), "007"]
+
+
+def test_given_a_catalog_with_other_types_when_incremental_then_the_marks_hold(
+    serve: Serve,
+) -> None:
+    """A catalog edited by hand, or of an earlier version, must not change what a date means."""
+    plain = {"properties": {name: {"type": ["null", "string"]} for name in MODEL}}
+    asked = catalog("incremental", plain)
+    segments = [
+        {"id": "late", "updated_at": "2026-01-02T01:00:00+05:00"},
+        {"id": "later", "updated_at": 1767312000},
+    ]
+    sandbox = serve(account(segments=segments))
+
+    first = read(sandbox, asked=asked)
+    state = [{k: v for k, v in first.states[-1].items() if k != "sourceStats"}]
+
+    assert [record["updated_at"] for record in first.records] == [
+        "2026-01-01T20:00:00Z",
+        "2026-01-02T00:00:00Z",
+    ]
+    assert read(sandbox, asked=asked, state=state).ids == ["later"]
+
+
+def test_given_a_custom_column_of_any_type_when_selected_then_it_comes(serve: Serve) -> None:
+    segments = [{"id": "1", "name": "n", "mixed": [1, "a"], "other": 1}]
+    sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
+    mixed = discover(sandbox)["properties"]["mixed"]
+
+    (record,) = read(sandbox, asked=catalog(schema={"properties": {"mixed": mixed}})).records
+
+    assert record == {"integrated_account_id": ACCOUNT_ID, "id": "1", "mixed": [1, "a"]}

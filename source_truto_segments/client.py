@@ -121,11 +121,10 @@ class Truto:
             StoppedError: If the sync was stopped.
         """
         began = self.workers.clock()
-        deadline = began + self._patience.total_wait
         attempts, limits_met = 0, 0
         last_miss: _Miss | None = None
         while True:
-            self._wait_for_budget(call, deadline, last_miss)
+            self._wait_for_budget(call, began, last_miss)
             outcome = self._attempt(request, call)
             if isinstance(outcome, requests.Response):
                 return outcome
@@ -206,11 +205,11 @@ class Truto:
             self.workers.go_on()
             yield
 
-    def _wait_for_budget(self, call: Call, deadline: float, last_miss: "_Miss | None") -> None:
+    def _wait_for_budget(self, call: Call, began: float, last_miss: "_Miss | None") -> None:
         """Takes a call of the budget as soon as it gives one."""
         self.workers.go_on()
         while (wait := self.budget.take(call.account_id)) is not None:
-            if self._is_too_long(wait.seconds, deadline):
+            if self._is_too_long(wait.seconds, began):
                 if last_miss is not None:
                     raise _failure(call, last_miss, f", and {wait.seconds:,.0f} s are to be waited")
                 said = f" ({wait.seconds:,.0f} s for {wait.reason})"
@@ -238,8 +237,7 @@ class Truto:
     def _back_off(self, call: Call, miss: "_Miss", attempts: int, began: float) -> None:
         """Waits before the next attempt, or gives up."""
         wait = _backoff(_FIRST_BACKOFF, attempts) if miss.wait is None else miss.wait
-        deadline = began + self._patience.total_wait
-        if attempts < self._patience.attempts and not self._is_too_long(wait, deadline):
+        if attempts < self._patience.attempts and not self._is_too_long(wait, began):
             self._tell_retry(call, miss, wait)
             self.workers.wait(wait, for_account=True)
             return
@@ -250,8 +248,9 @@ class Truto:
             miss = replace(miss, meaning=replace(miss.meaning, scope=Scope.SYNC))
         raise _failure(call, miss, f", {attempts} times in a row" if attempts > 1 else "")
 
-    def _is_too_long(self, wait: float, deadline: float) -> bool:
-        return wait > self._patience.longest_wait or self.workers.clock() + wait > deadline
+    def _is_too_long(self, wait: float, began: float) -> bool:
+        over = self.workers.clock() + wait - began
+        return wait > self._patience.longest_wait or over > self._patience.total_wait
 
     def _tell_retry(self, call: Call, miss: "_Miss", wait: float) -> None:
         self._logger.info(

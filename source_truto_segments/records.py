@@ -45,24 +45,31 @@ class Columns:
     Attributes:
         converters: How to make the value of each known column fit.
         left_out: The fields of the unified model that are not asked for.
+        named: All that may be emitted where something is left out.
     """
 
     converters: tuple[tuple[str, Callable[[Any], Any]], ...]
-    left_out: frozenset[str] = frozenset()
+    left_out: frozenset[str]
+    named: frozenset[str]
 
     @classmethod
     def of(cls, schema: Mapping[str, Any]) -> "Columns":
         """Reads a configured catalog's schema; one without properties asks for everything."""
         model = segments_schema()["properties"]
         asked = schema.get("properties") or model
-        known = {**model, **asked}
+        # The model's own types hold whatever a catalog says: the marks compare its dates.
+        known = {**asked, **model}
         left_out = frozenset(model) - frozenset(asked) - ALWAYS
         converters = (
             (name, _converter(known[name]))
             for name in known
             if name not in left_out and name not in ADDED
         )
-        return cls(tuple((name, convert) for name, convert in converters if convert), left_out)
+        return cls(
+            converters=tuple((name, convert) for name, convert in converters if convert),
+            left_out=left_out,
+            named=frozenset(known) - left_out,
+        )
 
     def params(self, *, needs_remote_data: bool) -> dict[str, Any]:
         """The query parameters that keep Truto from sending what is not asked for.
@@ -84,8 +91,7 @@ class Columns:
         """
         if not self.left_out:
             return record
-        named = {name for name, _ in self.converters} | ALWAYS | (set(ADDED) - self.left_out)
-        return {name: value for name, value in record.items() if name in named}
+        return {name: value for name, value in record.items() if name in self.named}
 
 
 def fit(

@@ -114,12 +114,12 @@ class SourceTrutoSegments(AbstractSource):
         Raises:
             ConfigError: If the configuration cannot be used.
         """
-        catalog = super().discover(logger, config)
         parsed = Config.parse(config)
         truto = Truto(parsed, self._workers(parsed), CHECKING, logger)
-        schema = catalog.streams[0].json_schema
-        schema["properties"] = {**schema["properties"], **custom_columns(parsed, truto, logger)}
-        return catalog
+        stream = Segments(parsed, truto, Columns.of({})).as_airbyte_stream()
+        columns = {**stream.json_schema["properties"], **custom_columns(parsed, truto, logger)}
+        stream.json_schema["properties"] = columns
+        return AirbyteCatalog(streams=[stream])
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
         """Reads one segment of each account, and says what is wrong in the error table's words."""
