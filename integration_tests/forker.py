@@ -2,42 +2,68 @@
 
 The package is imported a single time; each line on stdin, `{"argv": […], "out": path}`, then forks
 a process that runs the command with its stdout in that file. The answer is its process ID, and to
-the line `{"wait": pid}` its exit code (negative: the signal that ended it).
+the line `{"wait": pid, "seconds": …}` its exit code (negative: the signal that ended it).
 """
 
+import faulthandler
+import functools
 import json
 import os
+import signal
 import sys
+import time
 
-from source_truto_segments import checkpoints
-from source_truto_segments.run import run
+from integration_tests.support import Time
+from source_truto_segments import SourceTrutoSegments, checkpoints, client
+from source_truto_segments import run as command
 
-# Every step writes its state: what is lost by a kill is then what the design loses, not the clock.
-checkpoints.CHECKPOINT_SECONDS = 0.0
-checkpoints.ACCOUNTS_A_SECOND = 1e9
+# Seconds to connect, and without a byte of the answer, for a swift process.
+SWIFT_TIMEOUT = (5.0, 0.5)
 
 
-def child(argv: list[str], out: str) -> None:
-    os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+def child(argv: list[str], out: str, *, is_swift: bool) -> None:
+    for number, path in ((1, out), (2, f"{out}.err")):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+    faulthandler.enable()
+    if is_swift:
+        passing = Time()
+        client.TIMEOUT = SWIFT_TIMEOUT
+        swift = functools.partial(SourceTrutoSegments, passing.clock, passing.sleep)
+        vars(command)["SourceTrutoSegments"] = swift
     code = 1
     try:
-        run(argv)
+        command.run(argv)
     except SystemExit as end:
         code = int(end.code or 0)
     finally:
         os._exit(code)
 
 
+def wait(pid: int, seconds: float) -> int:
+    deadline = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            # faulthandler then writes where each thread hangs.
+            os.kill(pid, signal.SIGABRT)
+            deadline = float("inf")
+        time.sleep(0.002)
+
+
 def main() -> None:
+    # Every step writes its state: a kill then loses what the design loses, not what the clock does.
+    checkpoints.CHECKPOINT_SECONDS = 0.0
+    checkpoints.ACCOUNTS_A_SECOND = 1e9
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
-            _, status = os.waitpid(order["wait"], 0)
-            answer = os.waitstatus_to_exitcode(status)
+            answer = wait(order["wait"], order["seconds"])
         else:
             answer = os.fork()
             if answer == 0:
-                child(order["argv"], order["out"])
+                child(order["argv"], order["out"], is_swift=order["swift"])
         print(answer, flush=True)
 
 

@@ -23,7 +23,9 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
-from source_truto_segments import SourceTrutoSegments
+from source_truto_segments import SourceTrutoSegments, errors
+from source_truto_segments.envelope import ErrorBody, Origin
+from source_truto_segments.errors import Meaning
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
@@ -187,6 +189,19 @@ def write(path: Path, content: Any) -> str:
     """Writes a JSON file and gives its path."""
     path.write_text(json.dumps(content))
     return str(path)
+
+
+def meanings() -> list[Meaning]:
+    """All rows of the error table, and those that are made for what it does not have."""
+    found: list[Meaning] = []
+    for value in vars(errors).values():
+        entries = value.values() if isinstance(value, Mapping) else [value]
+        found += [entry for entry in entries if isinstance(entry, Meaning)]
+    for origin in Origin:
+        for status in (418, 599):
+            body = ErrorBody(origin)
+            found.append(errors.meaning_of_answer(status, body, sent_cursor=False))
+    return [*found, errors.meaning_of_status("a new one")]
 
 
 def _plain(message: AirbyteMessage) -> dict[str, Any]:

@@ -3,68 +3,21 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration_tests.processes import Processes, result_of
 from integration_tests.support import Result, catalog, config, read, write
 from integration_tests.test_many_accounts import ALL, broken, id_of, some
 from sandbox import Account, Sandbox, faults, vendors
 
 Serve = Callable[..., Sandbox]
 NEUTRAL = {"__ab_no_cursor_state_message": True}
-
-
-class Processes:
-    """Real processes of the command, started at once."""
-
-    def __init__(self) -> None:
-        self._forker = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "integration_tests.forker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parent.parent,
-        )
-
-    def start(self, argv: list[str], out: Path) -> int:
-        return self._ask({"argv": argv, "out": str(out)})
-
-    def wait(self, pid: int) -> int:
-        return self._ask({"wait": pid})
-
-    def close(self) -> None:
-        assert self._forker.stdin
-        assert self._forker.stdout
-        self._forker.stdin.close()
-        self._forker.wait(10)
-        self._forker.stdout.close()
-
-    def _ask(self, order: dict[str, Any]) -> int:
-        assert self._forker.stdin
-        assert self._forker.stdout
-        self._forker.stdin.write(json.dumps(order) + "\n")
-        self._forker.stdin.flush()
-        return int(self._forker.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    found = Processes()
-    yield found
-    found.close()
-
-
-def result_of(out: Path) -> Result:
-    """What was written; a kill can cut the last line."""
-    lines = out.read_text().splitlines(keepends=True) if out.exists() else []
-    return Result([json.loads(line) for line in lines if line.endswith("\n")])
 
 
 def last_state(result: Result) -> list[dict[str, Any]]:

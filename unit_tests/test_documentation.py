@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from integration_tests.support import meanings
 from source_truto_segments import errors
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.envelope import ErrorBody, Origin
 from source_truto_segments.errors import Meaning
 from source_truto_segments.records import segments_schema
 from source_truto_segments.state import FullRefreshState, IncrementalState
@@ -84,19 +84,6 @@ def forms(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field in schema.get("properties", {}).values():
         for form in field.get("oneOf", []):
             yield form["properties"]["mode"]["const"], form["title"]
-
-
-def meanings() -> list[Meaning]:
-    """All rows of the error table, and those that are made for what it does not have."""
-    found: list[Meaning] = []
-    for value in vars(errors).values():
-        entries = value.values() if isinstance(value, Mapping) else [value]
-        found += [entry for entry in entries if isinstance(entry, Meaning)]
-    for origin in Origin:
-        for status in (418, 599):
-            body = ErrorBody(origin)
-            found.append(errors.meaning_of_answer(status, body, sent_cursor=False))
-    return [*found, errors.meaning_of_status("a new one")]
 
 
 def column_type(schema: Mapping[str, Any]) -> str:

@@ -1,0 +1,56 @@
+"""Real processes of the command, and what they wrote."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from integration_tests.support import Result
+
+
+class Processes:
+    """Real processes of the command, started at once."""
+
+    def __init__(self) -> None:
+        self._forker = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "integration_tests.forker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+        )
+
+    def start(self, argv: list[str], out: Path, *, swift: bool = False) -> int:
+        """Starts a process and gives its ID; a swift one waits for nothing but answers.
+
+        Its stderr goes to a file beside `out`, with the suffix `.err`.
+        """
+        return self._ask({"argv": argv, "out": str(out), "swift": swift})
+
+    def wait(self, pid: int, seconds: float = 60.0) -> int:
+        """Waits for the end of a process and gives its exit code.
+
+        Negative, it is the signal that ended the process: SIGABRT if it did not end in time.
+        """
+        return self._ask({"wait": pid, "seconds": seconds})
+
+    def close(self) -> None:
+        assert self._forker.stdin
+        assert self._forker.stdout
+        self._forker.stdin.close()
+        self._forker.wait(10)
+        self._forker.stdout.close()
+
+    def _ask(self, order: dict[str, Any]) -> int:
+        assert self._forker.stdin
+        assert self._forker.stdout
+        self._forker.stdin.write(json.dumps(order) + "\n")
+        self._forker.stdin.flush()
+        return int(self._forker.stdout.readline())
+
+
+def result_of(out: Path) -> Result:
+    """What was written; a kill can cut the last line."""
+    lines = out.read_text().splitlines(keepends=True) if out.exists() else []
+    return Result([json.loads(line) for line in lines if line.endswith("\n")])
