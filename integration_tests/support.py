@@ -181,8 +181,9 @@ def run(*arguments: str, seconds: float = 60.0) -> Result:
         check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
-    lines = process.stdout.splitlines()
-    return Result([json.loads(line) for line in lines], exit_code=process.returncode)
+    # Not splitlines: a text can hold other ends of lines than that of the protocol.
+    lines = process.stdout.split("\n")
+    return Result([json.loads(line) for line in lines if line], exit_code=process.returncode)
 
 
 def write(path: Path, content: Any) -> str:

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft7Validator
 
-from integration_tests.support import COMMAND, account, catalog, config, run, write
+from integration_tests.support import COMMAND, account, catalog, config, read, run, write
 from sandbox import Sandbox, faults
 
 Serve = Callable[..., Sandbox]
@@ -183,3 +184,29 @@ def test_given_main_py_when_run_then_it_is_the_command() -> None:
     )
 
     assert "spec,check,discover,read" in process.stdout
+
+
+def test_given_records_of_all_kinds_when_read_then_the_lines_are_the_messages(
+    serve: Serve, tmp_path: Path
+) -> None:
+    segments = [
+        {"id": "plain", "name": 'ä\n\u2028"', "remote_data": {"a": [1.5, None, True]}},
+        {"id": "misfit", "created_at": "yesterday"},
+        {"id": "huge", "remote_data": {"number": 2**70}},
+        {"id": "without a name"},
+    ]
+    sandbox = serve(account(segments=segments))
+
+    settings = write(tmp_path / "config.json", config(sandbox))
+    asked = write(tmp_path / "catalog.json", catalog())
+
+    result = run("read", "--config", settings, "--catalog", asked)
+    expected = read(sandbox)
+
+    for record in (*result.of_type("RECORD"), *expected.of_type("RECORD")):
+        assert abs(record.pop("emitted_at") / 1000 - time.time()) < 60
+    assert result.of_type("RECORD") == expected.of_type("RECORD")
+    assert [record["data"]["id"] for record in result.of_type("RECORD")] == [
+        "plain", "misfit", "huge", "without a name",
+    ]  # fmt: skip
+    assert sum(state["sourceStats"]["recordCount"] for state in result.states) == 4

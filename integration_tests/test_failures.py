@@ -8,7 +8,7 @@ from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import ACCOUNT_ID, account, check, read
 from sandbox import Environment, Fault, Sandbox, faults
-from source_truto_segments import client
+from source_truto_segments import client, transport
 
 Serve = Callable[..., Sandbox]
 CONFIG, TRANSIENT, SYSTEM = (
@@ -257,6 +257,29 @@ def test_given_never_an_answer_when_read_then_a_timeout_is_told(
 
     assert "no answer came in time" in str(result.failure)
     assert "6 times in a row" in str(result.failure)
+
+
+def test_given_an_answer_byte_by_byte_when_read_then_it_is_given_up_and_asked_for_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 0.3)
+    sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
+
+    result = read(sandbox)
+
+    assert len(result.records) == 25
+    assert [request.status for request in sandbox.requests] == [200] * 4
+
+
+def test_given_answers_byte_by_byte_only_when_read_then_a_timeout_is_told(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 0.1)
+
+    result = read(serve(account(faults=[faults.drip(0.05, times=None)])))
+
+    assert "no answer came in time" in str(result.failure)
+    assert "the answer was not whole after" in str(result.failure)
 
 
 def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:

@@ -449,3 +449,18 @@ def test_given_the_list_fails_when_read_then_the_words_are_those_of_the_list(
 
     assert says in str(result.failure)
     assert len([r for r in sandbox.requests if r.kind == "accounts"]) == requests
+
+
+def test_given_a_token_that_was_proven_when_read_then_no_account_waits_for_another_to_be_answered(
+    serve: Serve,
+) -> None:
+    first = some(0, faults=[faults.delay(0.3)])
+    late = [some(number, faults=[faults.delay(1.5)]) for number in range(1, 6)]
+    sandbox = serve(first, *late)
+
+    result = read_in_real_time(sandbox, additional_accounts=listed(*range(6)), num_workers=6)
+
+    arrived = sorted(request.at for request in sandbox.requests)
+    assert arrived[1] - arrived[0] > 0.25
+    assert arrived[-1] - arrived[1] < 1.4
+    assert len(result.records) == 18

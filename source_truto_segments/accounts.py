@@ -12,7 +12,7 @@ from airbyte_protocol_dataclasses.models import AirbyteRecordMessageMetaChange
 from source_truto_segments import errors
 from source_truto_segments.client import Truto
 from source_truto_segments.config import AdditionalAccounts, Config
-from source_truto_segments.envelope import Page, quote
+from source_truto_segments.envelope import Page, shown
 from source_truto_segments.errors import ReadError
 from source_truto_segments.pagination import CURSOR_PARAMETER
 from source_truto_segments.records import Columns, fit
@@ -73,26 +73,26 @@ def _listed_account(
     account_id = entry.get("id")
     integration = entry.get("integration")
     name = integration.get("name") if isinstance(integration, Mapping) else integration
-    if not isinstance(account_id, str) or not isinstance(name, str):
+    if not isinstance(account_id, str) or not account_id.strip() or not isinstance(name, str):
         logger.warning(
             "An entry in Truto's list of integrated accounts has no id or no integration and is "
             "not read: %s",
-            quote(str({key: entry.get(key) for key in ("id", "integration", "status")})),
+            shown({key: entry.get(key) for key in ("id", "integration", "status")}),
         )
         return None
-    tenant_id = entry.get("tenant_id")
+    tenant_id = shown(entry.get("tenant_id"))
     if name.lower() not in wanted.integrations:
         return None
-    if wanted.tenant_ids and str(tenant_id) not in wanted.tenant_ids:
+    if wanted.tenant_ids and tenant_id not in wanted.tenant_ids:
         return None
     status = entry.get("status", "active")
     if status == "active":
         return Account(account_id.lower())
-    said = [f"{name} of tenant {tenant_id}", f"status {status}"]
+    said = [f"{name} of tenant {tenant_id}", f"status {shown(status)}"]
     if entry.get("last_error"):
-        said.append(f'Truto said: "{quote(str(entry["last_error"]))}"')
+        said.append(f'Truto said: "{shown(entry["last_error"])}"')
     doing = Segments.doing.format(account_id)
-    meaning = errors.meaning_of_status(str(status))
+    meaning = errors.meaning_of_status(shown(status))
     return Account(
         account_id.lower(), ReadError(meaning, doing, account_id.lower(), f" ({'; '.join(said)})")
     )
@@ -157,12 +157,19 @@ class AccountReader:
             StoppedError: If the sync was stopped.
         """
         pages = self._workspaces.read_pages({"integrated_account_id": account_id})
-        ids = [record.get("id") for page in pages for record in page.records]
+        ids = [_workspace_id(record) for page in pages for record in page.records]
+        if None in ids:
+            self._logger.warning(
+                "Integrated account %s has workspaces without an id. Their segments were not read: "
+                "%d.",
+                account_id,
+                ids.count(None),
+            )
         if not ids:
             self._logger.info(
                 "Integrated account %s has no workspace, and so no segments.", account_id
             )
-        return list(dict.fromkeys(str(id_) for id_ in ids if id_ is not None))
+        return list(dict.fromkeys(id_ for id_ in ids if id_ is not None))
 
     def records(
         self, account_id: str, workspace_id: str | None, page: Page
@@ -194,6 +201,12 @@ class AccountReader:
             if start is None or is_begun or failure.meaning is not errors.REFUSED_CURSOR:
                 raise
             raise RefusedCursorError(str(failure)) from None
+
+
+def _workspace_id(record: Mapping[str, Any]) -> str | None:
+    """The ID of a workspace; None if it has none that could be sent."""
+    found = record.get("id")
+    return str(found) if isinstance(found, str | int) and str(found) else None
 
 
 def _lacks_tag(record: Mapping[str, Any], tag_id: str) -> bool:

@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import requests
 from airbyte_cdk.sources.streams.http.http_client import HttpClient
 from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
-from requests.adapters import HTTPAdapter
 
 from source_truto_segments import errors
 from source_truto_segments.config import Config
@@ -27,6 +26,7 @@ from source_truto_segments.envelope import (
 from source_truto_segments.errors import Action, Meaning, ReadError, Scope
 from source_truto_segments.pagination import CURSOR_PARAMETER
 from source_truto_segments.rate_limits import CallBudget, Wait, announced_wait
+from source_truto_segments.transport import WholeAnswers
 from source_truto_segments.workers import Workers
 
 # Seconds to connect, and seconds without a byte of the answer. Truto waits for the vendor, which
@@ -198,11 +198,13 @@ class Truto:
     @contextmanager
     def _alone_until_token_is_proven(self) -> Iterator[None]:
         """Lets a single request ask whether the token is good, not one for each worker."""
-        if self._token_is_proven.is_set():
-            yield
-            return
-        with self._first_contact:
-            self.workers.go_on()
+        with ExitStack() as alone:
+            if not self._token_is_proven.is_set():
+                alone.enter_context(self._first_contact)
+                self.workers.go_on()
+            if self._token_is_proven.is_set():
+                # Whoever waited for the answer goes on beside the others.
+                alone.close()
             yield
 
     def _wait_for_budget(self, call: Call, began: float, last_miss: "_Miss | None") -> None:
@@ -331,12 +333,19 @@ def _failure(call: Call, miss: _Miss, more: str = "") -> ReadError:
     return ReadError(miss.meaning, call.doing, call.account_id, f"{miss.said}{more}")
 
 
+class _Session(requests.Session):
+    """Looks at no redirect: requests reads its address even where it is not followed."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        del resp
+
+
 def _session(config: Config) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.auth = TokenAuthenticator(config.token)
     session.headers["Accept"] = "application/json"
     # One connection for each worker, and one for the list of accounts that is read beside them.
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.num_workers + 1)
+    adapter = WholeAnswers(pool_connections=1, pool_maxsize=config.num_workers + 1)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
@@ -24,6 +25,7 @@ INTEGRATIONS = frozenset(
 
 # A token that was copied with the head of the header that it is sent in.
 _PASTED_SCHEME = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ConfigError(AirbyteTracedException):
@@ -112,12 +114,13 @@ class Config:
         """
         given = {name: value for name, value in raw.items() if value is not None}
         _validate(given)
+        _refuse_surrogates(given)
         return cls(
             token=_token(given["token"]),
             integrated_account_id=given["integrated_account_id"].strip().lower(),
             workspace_id=_optional_text(given.get("workspace_id")),
             tag_id=_optional_text(given.get("tag_id")),
-            page_size=given.get("page_size"),
+            page_size=_whole(given.get("page_size")),
             remote_query=tuple(
                 (pair["name"].strip(), pair["value"]) for pair in given.get("remote_query", [])
             ),
@@ -125,7 +128,7 @@ class Config:
                 given.get("additional_accounts", {"mode": "none"})
             ),
             skip_failed_accounts=given.get("on_account_error") == "skip",
-            num_workers=given.get("num_workers", DEFAULT_NUM_WORKERS),
+            num_workers=int(given.get("num_workers", DEFAULT_NUM_WORKERS)),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
         )
 
@@ -135,6 +138,13 @@ def _validate(given: Mapping[str, Any]) -> None:
     complaints = {_complaint(telling) for error in errors for telling in _telling(error)}
     if complaints:
         raise ConfigError(filter_secrets(" ".join(sorted(complaints))))
+
+
+def _refuse_surrogates(given: Mapping[str, Any]) -> None:
+    """Half of a surrogate pair has no form in which it could be sent."""
+    for name in ("workspace_id", "tag_id", "remote_query", "additional_accounts"):
+        if _SURROGATE.search(json.dumps(given.get(name), ensure_ascii=False)):
+            raise ConfigError(f"{name} holds half of a character. Type its text again.")
 
 
 def _telling(error: ValidationError) -> Iterable[ValidationError]:
@@ -216,6 +226,9 @@ def _api_url(value: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        # What cannot be made a request of is told here, in front of the form.
+        requests.Request("GET", url).prepare()
+        (host or "").encode("idna")
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
@@ -239,6 +252,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _whole(value: float | None) -> int | None:
+    """JSON Schema takes 10.0 for a whole number, too."""
+    return None if value is None else int(value)
 
 
 def _texts(values: Iterable[str] | None) -> frozenset[str]:

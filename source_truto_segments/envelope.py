@@ -5,6 +5,7 @@ and one error envelope for every failure.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ QUOTE_LENGTH = 300
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]+")
+_TOO_DEEP = "something that is nested too deeply"
+# So many levels down, a message is looked for in an error; further down is none that helps anybody.
+_TOLD_LEVELS = 10
 _REASON_KEYS = ("message", "error_description", "error", "detail", "title", "errors", "reason")
 
 
@@ -115,9 +119,10 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def parse_json(content: bytes) -> Any:
-    """Reads JSON, also with what orjson refuses but JSON's grammar allows: lone surrogates.
+    """Reads JSON, also with what orjson refuses but JSON's grammar allows.
 
-    A lone surrogate has no UTF-8 form and could not be written out again; it becomes U+FFFD.
+    A lone surrogate has no UTF-8 form and could not be written out again; it becomes U+FFFD. A
+    number that is too large for a float stays the text that it was.
 
     Raises:
         ValueError: If the bytes are not JSON.
@@ -126,7 +131,8 @@ def parse_json(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         try:
-            return _without_surrogates(json.loads(content, parse_constant=_refuse_constant))
+            body = json.loads(content, parse_constant=_refuse_constant, parse_float=_number)
+            return _without_surrogates(body)
         except RecursionError:
             raise ValueError("the JSON is nested too deeply") from None
 
@@ -155,6 +161,14 @@ def quote(text: str) -> str:
     return line if len(line) <= QUOTE_LENGTH else f"{line[: QUOTE_LENGTH - 1]}…"
 
 
+def shown(value: Any) -> str:
+    """Any JSON value in a message: on one line, of at most QUOTE_LENGTH characters."""
+    try:
+        return quote(str(value))
+    except RecursionError:
+        return _TOO_DEEP
+
+
 def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
     try:
         # In a message, the records lie some levels deeper.
@@ -171,8 +185,14 @@ def _entries(result: Any) -> Sequence[Any]:
         raise MalformedAnswerError(
             f"the result is neither a list nor an object: {quote(_said(result))}"
         )
-    is_keyed = all(isinstance(entry, dict) for entry in result.values())
-    return list(result.values()) if is_keyed else [result]
+    return list(result.values()) if _is_keyed(result) else [result]
+
+
+def _is_keyed(result: Mapping[str, Any]) -> bool:
+    """Whether an object holds records by their ids, and is not a record itself."""
+    kinds = {type(entry) for entry in result.values()}
+    # A record that is null is missed and told, as it would be in a list.
+    return kinds <= {dict} or (kinds == {dict, type(None)} and "id" not in result)
 
 
 def _next_cursor(value: Any) -> str | None:
@@ -194,20 +214,23 @@ def _reason(body: Mapping[str, Any]) -> str:
     return ""
 
 
-def _said(value: Any) -> str:
+def _said(value: Any, levels: int = _TOLD_LEVELS) -> str:
     """The telling text of a value: of an object its message, of anything else its JSON."""
-    if value is None or value in ("", [], {}):
+    if levels == 0 or value is None or value in ("", [], {}):
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
         for key in _REASON_KEYS:
-            said = _said(value.get(key))
+            said = _said(value.get(key), levels - 1)
             if said:
                 return said
     if isinstance(value, list) and all(isinstance(entry, str | Mapping) for entry in value):
-        return "; ".join(filter(None, map(_said, value[:5])))
-    return json.dumps(value, ensure_ascii=False, default=str)
+        return "; ".join(filter(None, (_said(entry, levels - 1) for entry in value[:5])))
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return _TOO_DEEP
 
 
 def _value(insight: Mapping[str, Any], name: str) -> Any:
@@ -225,8 +248,8 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield quote(value)
     elif isinstance(value, list):
-        for entry in value:
-            yield from _texts(entry.get("name") if isinstance(entry, Mapping) else entry)
+        names = (entry.get("name") if isinstance(entry, Mapping) else entry for entry in value)
+        yield from (quote(name) for name in names if isinstance(name, str))
     elif isinstance(value, Mapping):
         yield from map(quote, value)
 
@@ -241,6 +264,11 @@ def _without_surrogates(value: Any) -> Any:
             _without_surrogates(key): _without_surrogates(entry) for key, entry in value.items()
         }
     return value
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _refuse_constant(name: str) -> None:

@@ -349,7 +349,7 @@ def said(status: int, body: ErrorBody) -> str:
     if body.reason:
         parts.append(f'{body.origin.value} said: "{body.reason}"')
     if body.missing_scopes:
-        parts.append(f"missing scopes: {', '.join(body.missing_scopes)}")
+        parts.append(f"missing scopes: {quote(', '.join(body.missing_scopes))}")
     return f" ({'; '.join(parts)})"
 
 

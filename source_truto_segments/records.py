@@ -56,7 +56,8 @@ class Columns:
     def of(cls, schema: Mapping[str, Any]) -> "Columns":
         """Reads a configured catalog's schema; one without properties asks for everything."""
         model = segments_schema()["properties"]
-        asked = schema.get("properties") or model
+        named = schema.get("properties")
+        asked = named if named and isinstance(named, Mapping) else model
         # The model's own types hold whatever a catalog says: the marks compare its dates.
         known = {**asked, **model}
         left_out = frozenset(model) - frozenset(asked) - ALWAYS
@@ -140,7 +141,7 @@ def _converter(schema: Any) -> Callable[[Any], Any] | None:
     types = schema.get("type")
     named = [types] if isinstance(types, str) else types if isinstance(types, list) else []
     kinds = [kind for kind in named if kind != "null"]
-    if len(kinds) != 1:
+    if len(kinds) != 1 or not isinstance(kinds[0], str):
         return None
     if kinds == ["string"] and schema.get("format") == "date-time":
         return values.date_time

@@ -185,7 +185,7 @@ def _state(
     """The state that a read begins with."""
     try:
         blob = ConnectorStateManager(messages).get_stream_state(STREAM, None)
-    except ValueError as invalid:
+    except (ValueError, AttributeError, TypeError) as invalid:
         raise ConfigError(
             f"The state cannot be understood: {invalid}. Reset the connection's streams."
         ) from None
@@ -213,8 +213,8 @@ def _told_as_config_error(path: str, todo: str = "") -> Iterator[None]:
         error = invalid.errors[0]
         where = error.instance_path or "its root"
         why = f"{error.message} at {where}."
-    except (ValueError, TypeError, AttributeError) as invalid:
-        why = str(invalid)
+    except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
+        why = f"{str(invalid).rstrip('.')}."
     else:
         return
     raise ConfigError(f"{path} is not what it should be: {why}{todo}")

@@ -334,13 +334,21 @@ def _is_place(cursor: Mapping[str, Any]) -> bool:
     return "next_cursor" in cursor or "workspaces_done" in cursor
 
 
+def _can_be_sent(value: Any) -> bool:
+    """Whether a value is a text, and not one with half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def _place(cursor: Mapping[str, Any]) -> Resume:
     next_cursor, workspace_id = cursor.get("next_cursor"), cursor.get(WORKSPACE_KEY)
     done = cursor.get("workspaces_done", [])
     is_known = (
-        isinstance(next_cursor, str | None)
+        (next_cursor is None or _can_be_sent(next_cursor))
         and next_cursor != ""
-        and isinstance(workspace_id, str | None)
+        and (workspace_id is None or _can_be_sent(workspace_id))
         and isinstance(done, list)
         and all(isinstance(id_, str) for id_ in done)
     )

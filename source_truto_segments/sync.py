@@ -56,7 +56,7 @@ from source_truto_segments.outbox import Outbox
 from source_truto_segments.progress import Progress, closing
 from source_truto_segments.records import Columns
 from source_truto_segments.state import MARK_FIELD, Resume, State
-from source_truto_segments.streams import IntegratedAccounts
+from source_truto_segments.streams import IntegratedAccounts, Segments
 from source_truto_segments.workers import StoppedError, Workers
 
 STREAM = "segments"
@@ -175,6 +175,9 @@ class Sync:
         except ReadError as failure:
             self._failures.append(failure)
             raise
+        except Exception as failure:
+            self._has_unknown_failure = True
+            raise _unknown_failure(IntegratedAccounts.doing, failure) from failure
         self._progress.all_found()
 
     def _read_account(self, account: Account) -> None:
@@ -194,7 +197,7 @@ class Sync:
         except Exception as failure:
             self._has_unknown_failure = True
             self._progress.failed()
-            raise _unknown_failure(account.id, failure) from failure
+            raise _unknown_failure(Segments.doing.format(account.id), failure) from failure
         else:
             self._progress.done()
         finally:
@@ -435,11 +438,10 @@ def _status(status: AirbyteStreamStatus) -> AirbyteMessage:
     return stream_status_as_airbyte_message(StreamDescriptor(name=STREAM), status)
 
 
-def _unknown_failure(account_id: str, failure: Exception) -> AirbyteTracedException:
+def _unknown_failure(doing: str, failure: Exception) -> AirbyteTracedException:
     return _traced(
-        f"Reading the segments of integrated account {account_id} failed in a way that the "
-        f"connector does not know ({type(failure).__name__}: {failure}). Please report this "
-        "message to its maintainers.",
+        f"{doing} failed in a way that the connector does not know ({type(failure).__name__}: "
+        f"{failure}). Please report this message to its maintainers.",
         FailureType.system_error,
     )
 

@@ -21,6 +21,8 @@ _DATE_TIME = re.compile(
     r"\s*(?P<zone>[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?",
     re.ASCII,
 )
+# The forms that nearly all dates have.
+_COMMON = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)", re.ASCII)
 # Seconds since 1970 have ten digits from 2001 to 2286, milliseconds thirteen.
 _EPOCH_TEXT = re.compile(r"\d{10}|\d{13}", re.ASCII)
 # The grammar of JSON, within what a float can say.
@@ -28,7 +30,6 @@ _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII
 _FRACTION = re.compile(r"[.eE]")
 # From 2**63 on, a whole number in JSON is read as a float, and its last digits are lost.
 _FIRST_INEXACT = 2.0**63
-_CANONICAL_LENGTH = len("2023-01-02T03:04:05Z")
 _WHOLE_LENGTH = len("2023-01-02T03:04:05")
 _UTC = (None, "Z", "z", "UTC", "+00:00", "+0000", "-00:00")
 # What the warehouses' timestamps hold; further digits are cut and the cut is named.
@@ -159,16 +160,16 @@ def _date_time_of_text(value: str) -> str | None:
     value = value.strip()
     if not value:
         return None
-    if _EPOCH_TEXT.fullmatch(value):
-        return _date_time_of_epoch(int(value))
-    if len(value) == _CANONICAL_LENGTH and value[10] == "T" and value[-1] == "Z":
-        # The commonest form needs a check of the calendar only.
+    if _COMMON.fullmatch(value):
+        # It needs a check of the calendar only.
+        whole = value[:_WHOLE_LENGTH]
         try:
-            datetime.fromisoformat(value[:-1])
+            datetime.fromisoformat(whole)
         except ValueError:
             raise MisfitError from None
-        if value.isascii():
-            return value
+        return f"{whole}Z"
+    if _EPOCH_TEXT.fullmatch(value):
+        return _date_time_of_epoch(int(value))
     parts = _DATE_TIME.fullmatch(value)
     if parts is None:
         raise MisfitError
