@@ -31,8 +31,10 @@ setup(
         "airbyte-cdk>=7.39.1,<7.40",
         "jsonschema>=4.17,<5",
         "requests>=2.32,<3",
+        "urllib3>=2.3,<3",
     ],
     extras_require={
+        "benchmarks": [*SANDBOX, "matplotlib>=3.9,<4"],
         "demo": [*SANDBOX, "duckdb>=1.1,<3"],
         "dev": [
             *SANDBOX,
@@ -50,6 +52,7 @@ setup(
             "types-jsonschema",
             "types-requests",
         ],
+        "mutation": ["mutmut>=3.8,<4"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

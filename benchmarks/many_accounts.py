@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shlex
 import signal
 import sys
@@ -20,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import report  # noqa: E402
-from benchmarks.measure import NotWholeError, measure, start_up_seconds  # noqa: E402
+from benchmarks.markdown import machine  # noqa: E402
+from benchmarks.measure import measure, start_up_seconds  # noqa: E402
+from benchmarks.processes import NotWholeError  # noqa: E402
 from benchmarks.scenarios import VENDOR_WAIT_SECONDS, scenarios  # noqa: E402
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     began = datetime.now(timezone.utc)
     try:
-        tables = _measured(chosen, [f"{began:%Y-%m-%d}", *_machine(), f"`{_command()}`"], load)
+        tables = _measured(chosen, [f"{began:%Y-%m-%d}", *machine(), f"`{_command()}`"], load)
     except NotWholeError as failure:
         sys.stderr.write(f"many_accounts: {failure} No figures are written.\n")
         return 1
@@ -105,11 +106,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
     return number
-
-
-def _machine() -> list[str]:
-    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    return [f"{os.cpu_count()} processor cores, shared by the connector and the sandbox", python]
 
 
 def _command() -> str:

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import sysconfig
 import tempfile
-import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.processes import NotWholeError, Run, Server, run, server, write_json
 from benchmarks.scenarios import LATENCY_SECONDS, SEGMENTS, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 # Truto, API reference, "Rate limits": 500 requests / 10 s for an API token.
 SECONDS_A_REQUEST = 10.0 / 500
 
 _STARTS = 3
-_LONGEST_READ_SECONDS = 900.0
-_BYTES_A_KILOBYTE = 1024
-
-
-class NotWholeError(Exception):
-    """A read that did not come to what it has to; there are no figures of it."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +87,19 @@ def measure(scenario: Scenario) -> Figures:
     with tempfile.TemporaryDirectory(prefix="truto-benchmark-") as name:
         folder = Path(name)
         with _sandbox(scenario) as sandbox:
-            _write(folder / "config.json", _config(scenario, sandbox.described))
-            _write(folder / "catalog.json", _catalog(scenario))
-            run = _run(folder, "read", "--config", "config.json", "--catalog", "catalog.json")
+            write_json(folder / "config.json", _config(scenario, sandbox.described))
+            write_json(folder / "catalog.json", _catalog(scenario))
+            files = ["--config", "config.json", "--catalog", "catalog.json"]
+            read = run([COMMAND, "read", *files], folder)
             sandbox.stop()
-        output = _Output.of(run.output)
-        _verify(scenario, sandbox.described["accounts"], run, output)
+        output = _Output.of(read.output)
+        _verify(scenario, sandbox.described["accounts"], read, output)
     emitted = output.emitted
     fates = {account["id"]: account["fate"] for account in sandbox.described["accounts"]}
     return Figures(
-        seconds=run.seconds,
-        cpu_seconds=run.cpu_seconds,
-        peak_bytes=run.peak_bytes,
+        seconds=read.seconds,
+        cpu_seconds=read.cpu_seconds,
+        peak_bytes=read.peak_bytes,
         requests=sandbox.counted["requests"],
         statuses=sandbox.counted["statuses"],
         accounts=len(output.ids),
@@ -119,11 +108,11 @@ def measure(scenario: Scenario) -> Figures:
         states=output.states,
         state_bytes=output.state_bytes,
         last_whole=max(
-            (last - run.began for id_, (_, last) in emitted.items() if fates[id_] == "whole"),
+            (last - read.began for id_, (_, last) in emitted.items() if fates[id_] == "whole"),
             default=None,
         ),
         first_waiting=min(
-            (first - run.began for id_, (first, _) in emitted.items() if fates[id_] == "waiting"),
+            (first - read.began for id_, (first, _) in emitted.items() if fates[id_] == "waiting"),
             default=None,
         ),
     )
@@ -138,58 +127,13 @@ def start_up_seconds() -> float:
     times = []
     with tempfile.TemporaryDirectory(prefix="truto-benchmark-") as name:
         for _ in range(_STARTS):
-            run = _run(Path(name), "spec")
-            if run.exit_code != 0:
-                raise NotWholeError(f"spec ended with exit code {run.exit_code}: {run.said}")
-            times.append(run.seconds)
+            started = run([COMMAND, "spec"], Path(name))
+            if started.exit_code != 0:
+                raise NotWholeError(
+                    f"spec ended with exit code {started.exit_code}: {started.said}"
+                )
+            times.append(started.seconds)
     return statistics.median(times)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One command of the connector, over."""
-
-    began: float
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-    exit_code: int
-    output: Path
-    said: str
-
-
-def _run(folder: Path, *arguments: str) -> _Run:
-    """Runs a command to its end; its output goes into a file, which costs its reader no time."""
-    output, errors = folder / "output.jsonl", folder / "errors.txt"
-    with output.open("wb") as out, errors.open("wb") as err:
-        began, started = time.time(), time.monotonic()
-        process = subprocess.Popen(
-            [str(COMMAND), *arguments], cwd=folder, stdout=out, stderr=err, env=_environment()
-        )
-        watch = threading.Timer(_LONGEST_READ_SECONDS, os.kill, (process.pid, signal.SIGKILL))
-        watch.start()
-        try:
-            # Linux counts the memory of whoever started a process as the least of its peak. So
-            # nothing large is imported or kept here while a read is measured.
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            watch.cancel()
-        seconds = time.monotonic() - started
-    # It is no longer there to be waited for.
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else _BYTES_A_KILOBYTE
-    return _Run(
-        began=began,
-        seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_bytes=usage.ru_maxrss * unit,
-        exit_code=process.returncode,
-        output=output,
-        said=errors.read_text(errors="replace").strip()[-1_000:],
-    )
 
 
 @dataclass
@@ -245,15 +189,15 @@ class _Output:
 
 
 def _verify(
-    scenario: Scenario, accounts: Iterable[dict[str, Any]], run: _Run, output: _Output
+    scenario: Scenario, accounts: Iterable[dict[str, Any]], read: Run, output: _Output
 ) -> None:
     """Compares what was emitted with what the sandbox has, record by record."""
     end = (0, "COMPLETE") if not scenario.wrong_token else (1, "INCOMPLETE")
-    if (run.exit_code, output.status) != end:
+    if (read.exit_code, output.status) != end:
         raise NotWholeError(
-            f"The read of scenario {scenario.name} ended with exit code {run.exit_code} and the "
+            f"The read of scenario {scenario.name} ended with exit code {read.exit_code} and the "
             f"status {output.status}, not {end[0]} and {end[1]}. It said: "
-            f"{output.failure or run.said or 'nothing'}"
+            f"{output.failure or read.said or 'nothing'}"
         )
     expected = {
         account["id"]: Counter(account["ids"])
@@ -270,34 +214,8 @@ def _verify(
             )
 
 
-class _Sandbox:
-    """The sandbox's process.
-
-    Attributes:
-        described: What it said when it listened: its address, token and accounts.
-        counted: What it said when it was stopped: how many requests came.
-    """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.described = self._line()
-        self.counted: dict[str, Any] = {}
-
-    def stop(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        self.counted = self._line()
-
-    def _line(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise NotWholeError("The sandbox ended before its time.")
-        said: dict[str, Any] = json.loads(line)
-        return said
-
-
 @contextmanager
-def _sandbox(scenario: Scenario) -> Iterator[_Sandbox]:
+def _sandbox(scenario: Scenario) -> Iterator[Server]:
     arguments = {
         "accounts": scenario.accounts,
         "segments": SEGMENTS,
@@ -307,17 +225,8 @@ def _sandbox(scenario: Scenario) -> Iterator[_Sandbox]:
     }
     given = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
     given += ["--all-vendors"] * scenario.all_vendors
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serve", *given],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield _Sandbox(process)
-        finally:
-            process.terminate()
+    with server("benchmarks.serve", *given) as sandbox:
+        yield sandbox
 
 
 def _config(scenario: Scenario, sandbox: dict[str, Any]) -> dict[str, Any]:
@@ -346,16 +255,3 @@ def _catalog(scenario: Scenario) -> dict[str, Any]:
         else {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
     )
     return {"streams": [{"stream": stream, **modes}]}
-
-
-def _environment() -> dict[str, str]:
-    # A proxy is for other machines.
-    local = {
-        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-        for name in ("no_proxy", "NO_PROXY")
-    }
-    return {**os.environ, **local}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.markdown import table, write_between
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -21,8 +23,6 @@ _MOST_STATE_SHARE = 0.1
 _MOST_REQUESTS_OF_WRONG_TOKEN = 5
 # "In line": what five times the accounts may cost beyond five times the time.
 _MOST_TIMES_RATIO = 1.1
-
-_Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def report(
         _sizes(results),
         *_troubles(results),
         "Targets:",
-        _table(("target", "measured", ""), rows, "lrl"),
+        table(("target", "measured", ""), rows, "lrl"),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -133,12 +133,7 @@ def write(path: Path, tables: str) -> None:
     Raises:
         ValueError: If the marks are not in the file.
     """
-    text = path.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path.name} does not have the lines {BEGIN} and {END}.")
-    path.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}", encoding="utf-8")
+    write_between(path, BEGIN, END, tables)
 
 
 def _times(results: Sequence[tuple[Scenario, Figures]], start_up: float) -> str:
@@ -162,7 +157,7 @@ def _times(results: Sequence[tuple[Scenario, Figures]], start_up: float) -> str:
         )
         for scenario, read in results
     ]
-    return _table(head, rows, "llrrrrrrrr")
+    return table(head, rows, "llrrrrrrrr")
 
 
 def _sizes(results: Sequence[tuple[Scenario, Figures]]) -> str:
@@ -184,7 +179,7 @@ def _sizes(results: Sequence[tuple[Scenario, Figures]]) -> str:
         )
         for scenario, read in results
     ]
-    return _table(head, rows, "lrrrrrrrr")
+    return table(head, rows, "lrrrrrrrr")
 
 
 def _troubles(results: Sequence[tuple[Scenario, Figures]]) -> list[str]:
@@ -203,10 +198,5 @@ def _troubles(results: Sequence[tuple[Scenario, Figures]]) -> list[str]:
     head = ("", "last record of the others", "first record of those that wait", "end")
     return [
         "Where some accounts fail (5) or wait (6), in seconds after the start of the process:",
-        _table(head, rows, "lrrr"),
+        table(head, rows, "lrrr"),
     ]
-
-
-def _table(head: _Row, rows: Sequence[_Row], sides: str) -> str:
-    rule = tuple("---:" if side == "r" else "---" for side in sides)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

@@ -58,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, required=True, help="how many accounts")
     parser.add_argument("--segments", type=int, required=True, help="segments of each account")
+    parser.add_argument("--page-size", type=int, help="segments of a page (default: all of them)")
     parser.add_argument("--latency", type=float, required=True, help="seconds before an answer")
     parser.add_argument("--all-vendors", action="store_true", help="Beehiiv's accounts as well")
     parser.add_argument(
@@ -77,6 +78,7 @@ def _environment(options: argparse.Namespace) -> Environment:
         options.accounts,
         options.segments,
         vendors,
+        page_size=options.page_size,
         latency=options.latency,
         token_limit=TRUTO_TOKEN_LIMIT,
         account_limit=TRUTO_ACCOUNT_LIMIT,
