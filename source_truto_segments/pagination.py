@@ -53,7 +53,8 @@ class LoopGuard:
         digest = page.digest or _slow_digest(page)
         if digest in self._pages:
             raise LoopError("a page came again with exactly the same records under a new cursor")
-        self._pages.add(digest)
+        if digest is not None:
+            self._pages.add(digest)
 
     def check_cursor(self, token: Mapping[str, str] | None) -> None:
         """Checks the next page's cursor before it is sent.
@@ -69,14 +70,15 @@ class LoopGuard:
         self._cursors.add(digest)
 
 
-def _slow_digest(page: Page) -> bytes:
-    """The digest of records that cannot be written out as they are."""
+def _slow_digest(page: Page) -> bytes | None:
+    """The digest of records that cannot be written out as they are; None if nothing tells them."""
     try:
         return _digest(json.dumps(page.records).encode())
     except RecursionError:
         # Nested even more deeply: their ids tell them.
         ids = [record.get("id") for record in page.records]
-        return repr([id_ for id_ in ids if isinstance(id_, str | int | float)]).encode()
+        known = [id_ for id_ in ids if isinstance(id_, str | int | float)]
+        return repr(known).encode() if len(known) == len(ids) else None
 
 
 def _digest(content: bytes) -> bytes:

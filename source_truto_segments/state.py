@@ -171,7 +171,7 @@ class FullRefreshState(State):
         return {
             "states": [
                 {"partition": {ACCOUNT_KEY: account_id}, "cursor": _cursor(place)}
-                for account_id, place in sorted(self._places.items(), key=_account_of)
+                for account_id, place in sorted(self._places.items())
                 if place != Resume()
             ],
             "filters": dict(self.filters),
@@ -285,7 +285,7 @@ class IncrementalState(State):
         return {
             "states": [
                 {"partition": _partition(account_id, workspace_id), "cursor": {MARK_FIELD: mark}}
-                for account_id, marks in sorted(of_accounts.items(), key=_account_of)
+                for account_id, marks in sorted(of_accounts.items())
                 for workspace_id, mark in marks.items()
             ],
             "filters": dict(self.filters),
@@ -324,10 +324,6 @@ def _entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, str | None, Mapping
 def _are_same(blob: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     """Whether a state was written under these filters; one that does not say is taken as such."""
     return bool(blob.get("filters", filters) == filters)
-
-
-def _account_of(item: tuple[str, Any]) -> str:
-    return item[0]
 
 
 def _is_place(cursor: Mapping[str, Any]) -> bool:

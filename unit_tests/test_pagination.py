@@ -28,6 +28,13 @@ def read(pages: list[Page], start: str | None = None) -> int:
     return len(pages)
 
 
+def follow(pages: list[Page]) -> None:
+    guard = LoopGuard()
+    for page in pages:
+        guard.check_records(page)
+        guard.check_cursor(next_page_token(page))
+
+
 def page_of(records: list[dict[str, Any]], cursor: str | None) -> Page:
     return parse_page(json.dumps({"result": records, "next_cursor": cursor}).encode())
 
@@ -70,6 +77,32 @@ def test_given_empty_pages_then_they_are_no_loop_for_long() -> None:
     assert read(pages) == len(pages)
 
 
+def test_given_a_record_before_empty_pages_then_only_the_empty_ones_count() -> None:
+    empty = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
+    assert read([page("first", 1), *empty]) == MAX_EMPTY_PAGES
+
+
+@pytest.mark.parametrize(
+    ("pages", "says"),
+    [
+        ([page("a", 1), page("a", 2)], "the cursor of an earlier page came back"),
+        (
+            [page("a", 1), page("b", 1)],
+            "a page came again with exactly the same records under a new cursor",
+        ),
+        (
+            [page(str(number)) for number in range(MAX_EMPTY_PAGES)],
+            f"{MAX_EMPTY_PAGES} empty pages came in a row",
+        ),
+    ],
+    ids=["cursor", "records", "nothing"],
+)
+def test_given_a_loop_then_it_is_told_how_it_showed(pages: list[Page], says: str) -> None:
+    with pytest.raises(LoopError) as loop:
+        follow(pages)
+    assert str(loop.value) == says
+
+
 def test_given_records_nested_too_deeply_to_write_then_a_loop_is_still_found() -> None:
     deep: Any = {}
     for _ in range(400):
@@ -78,7 +111,36 @@ def test_given_records_nested_too_deeply_to_write_then_a_loop_is_still_found() -
     assert read(pages) == 2
 
 
+def too_deep(levels: int, **innermost: Any) -> dict[str, Any]:
+    """A record that cannot be written out as it is."""
+    deep: dict[str, Any] = innermost
+    for _ in range(levels):
+        deep = {"a": deep}
+    return deep
+
+
+def test_given_records_too_deep_to_write_when_they_differ_then_it_is_no_loop() -> None:
+    pages = [Page([too_deep(400, n=number)], str(number)) for number in range(9)]
+    assert read(pages) == 9
+    assert read([*pages, Page([too_deep(400, n=4)], "x")]) == 9
+
+
+def test_given_records_of_endless_levels_then_their_ids_tell_them() -> None:
+    ids = [1, 2.5, "a", "b"]
+    pages = [Page([{"id": id_, **too_deep(100_000)}], str(id_)) for id_ in ids]
+    pages.append(Page([{"id": too_deep(100_000)}], "no id"))
+    assert read(pages) == len(pages)
+    assert read([*pages, Page([{"id": "a", **too_deep(100_000)}], "x")]) == len(pages)
+
+
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=30, unique_by=tuple))
 def test_given_any_pages_without_a_loop_then_none_is_found(contents: list[list[int]]) -> None:
     pages = [page(str(number), *ids) for number, ids in enumerate(contents)]
     assert read(pages) == len(pages)
+
+
+def test_given_records_that_nothing_tells_apart_then_only_their_cursors_can_show_a_loop() -> None:
+    deepest = too_deep(100_000)
+    assert read([Page([deepest], str(number)) for number in range(9)]) == 9
+    assert read([Page([deepest], str(number % 3)) for number in range(9)]) == 3
+    assert read([Page([{**deepest, "id": 1}], str(number)) for number in range(9)]) == 1

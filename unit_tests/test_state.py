@@ -1,6 +1,9 @@
 """The state of the accounts as a pure function: whatever happens, the union is whole."""
 
 import json
+import re
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -8,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source_truto_segments.config import ConfigError
+from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.state import (
     RESUMABLE_FOR,
     FullRefreshState,
     IncrementalState,
     Resume,
     State,
+    filters_of,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -77,6 +81,7 @@ def test_given_the_place_of_long_ago_when_loaded_then_everything_is_read() -> No
     day = RESUMABLE_FOR
     for started_at, resume in [
         (NOW - day / 2, None),
+        (NOW - day, Resume()),
         (NOW - 2 * day, Resume()),
         (NOW + 2 * day, Resume()),
     ]:
@@ -92,6 +97,100 @@ def test_given_attempts_one_after_another_when_dumped_then_the_first_start_stays
     assert (
         FullRefreshState.load(stored(third), {}, NOW + timedelta(hours=5)).resume("a") == Resume()
     )
+
+
+def test_given_pages_when_dumped_then_the_place_stands_there_and_is_gone_on_from() -> None:
+    state = full()
+    state.resume("a")
+    state.page_read("a", None, "c1", [])
+    assert state.dump() == {
+        "states": [entry({"next_cursor": "c1"})],
+        "filters": {},
+        "started_at": "2026-01-02T03:04:05Z",
+    }
+    assert full(*stored(state)["states"]).resume("a") == Resume("c1")
+
+    state.page_read("b", "w1", "c2", [])
+    assert state.dump()["states"][1] == entry({"next_cursor": "c2", "workspace_id": "w1"}, "b")
+    state.page_read("b", "w1", None, [])
+    assert state.dump()["states"][1] == entry({"workspaces_done": ["w1"]}, "b")
+    state.page_read("b", "w2", "c3", [])
+    place = {"next_cursor": "c3", "workspace_id": "w2", "workspaces_done": ["w1"]}
+    assert state.dump()["states"][1] == entry(place, "b")
+    state.page_read("b", "w2", None, [])
+    assert state.dump()["states"][1] == entry({"workspaces_done": ["w1", "w2"]}, "b")
+    assert state.size == 2
+
+
+def test_given_the_only_page_of_an_account_when_read_then_there_is_no_place_to_keep() -> None:
+    state = full()
+    state.page_read("a", None, None, [])
+
+    assert state.dump()["states"] == []
+    state.account_read("a")
+    assert state.dump()["states"] == [entry({"complete": True})]
+
+
+def test_given_a_place_when_restarted_then_the_account_begins_anew() -> None:
+    state = full(entry({"next_cursor": "old"}), entry({"next_cursor": "c"}, "b"))
+    state.restarted("a")
+    state.restarted("unknown")
+
+    assert state.resume("a") == Resume()
+    assert state.resume("b") == Resume("c")
+    assert state.dump()["states"] == [entry({"next_cursor": "c"}, "b")]
+
+
+def test_given_accounts_in_any_order_when_dumped_then_they_are_sorted() -> None:
+    for state in (full(), incremental()):
+        for account in ("b", "c", "a"):
+            state.resume(account)
+            state.page_read(account, None, None, [])
+            state.account_read(account)
+        accounts = [found["partition"]["integrated_account_id"] for found in state.dump()["states"]]
+        assert accounts == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        {"states": [], "filters": {"tag_id": "old"}},
+        {"states": [], "started_at": "2025-01-01T00:00:00Z"},
+    ],
+)
+def test_given_a_state_that_cannot_be_used_when_dumped_then_it_is_of_this_sync(
+    blob: dict[str, Any],
+) -> None:
+    state = FullRefreshState.load({**blob}, {"tag_id": "new"}, NOW)
+
+    assert state.dump() == {
+        "states": [],
+        "filters": {"tag_id": "new"},
+        "started_at": "2026-01-02T03:04:05Z",
+    }
+
+
+def test_given_a_full_refresh_when_finished_then_its_state_is_the_neutral_one() -> None:
+    assert full(entry({"complete": True})).dump_finished({"a"}) == NEUTRAL
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "XXX-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_given_any_zone_when_dumped_then_the_start_is_whole_seconds_in_utc() -> None:
+    for started_at in (
+        NOW.replace(microsecond=123456),
+        NOW.astimezone(timezone(timedelta(hours=-5))),
+    ):
+        state = FullRefreshState.load({}, {}, started_at)
+        assert state.dump()["started_at"] == "2026-01-02T03:04:05Z"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,24 +223,43 @@ def test_given_the_state_of_the_other_mode_when_loaded_then_everything_is_read(k
     assert state.wants("a", None, {"updated_at": "2020-01-01T00:00:00Z"})
 
 
+def told(why: str) -> str:
+    """The whole sentence, as a pattern."""
+    sentence = (
+        f"The state of the stream segments cannot be understood: {why}. Reset the stream in the "
+        "connection's settings; the next sync then reads everything."
+    )
+    return f"^{re.escape(sentence)}$"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "blob",
+    ("blob", "why"),
     [
-        {"updated_at": "2026-01-01T00:00:00Z"},
-        {"states": {}},
-        {"states": ["x"]},
-        {"states": [{}]},
-        {"states": [{"partition": {}, "cursor": {}}]},
-        {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
-        {"states": [{"partition": {"integrated_account_id": "a"}}]},
-        {"states": [entry({}, workspace_id=5)]},
+        ({"updated_at": "2026-01-01T00:00:00Z"}, "it has no list of states"),
+        ({"states": {}}, "it has no list of states"),
+        ({"states": ["x"]}, "an entry has no partition or no cursor"),
+        ({"states": [{}]}, "an entry has no partition or no cursor"),
+        ({"states": [{"cursor": {}}]}, "an entry has no partition or no cursor"),
+        (
+            {"states": [{"partition": {"integrated_account_id": "a"}}]},
+            "an entry has no partition or no cursor",
+        ),
+        (
+            {"states": [{"partition": {}, "cursor": {}}]},
+            "a partition names no integrated account",
+        ),
+        (
+            {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
+            "a partition names no integrated account",
+        ),
+        ({"states": [entry({}, workspace_id=5)]}, "a partition names no integrated account"),
     ],
 )
 def test_given_another_form_when_loaded_then_the_user_is_told_to_reset(
-    kind: Kinds, blob: dict[str, Any]
+    kind: Kinds, blob: dict[str, Any], why: str
 ) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be understood.*Reset the stream"):
+    with pytest.raises(ConfigError, match=told(why)):
         kind.load(blob, {}, NOW)
 
 
@@ -150,7 +268,9 @@ def test_given_another_form_when_loaded_then_the_user_is_told_to_reset(
     [
         {"next_cursor": 5},
         {"next_cursor": ""},
+        {"next_cursor": "\ud800"},
         {"next_cursor": "c", "workspace_id": 5},
+        {"next_cursor": "c", "workspace_id": "\ud800"},
         {"workspaces_done": "w"},
         {"workspaces_done": [5]},
     ],
@@ -158,13 +278,21 @@ def test_given_another_form_when_loaded_then_the_user_is_told_to_reset(
 def test_given_another_place_when_loaded_then_the_user_is_told_to_reset(
     cursor: dict[str, Any],
 ) -> None:
-    with pytest.raises(ConfigError, match="cannot be understood"):
+    with pytest.raises(ConfigError, match=told("a cursor is of another form")):
         full(entry(cursor))
+
+
+@pytest.mark.parametrize("started_at", ["yesterday", 10**30, ["2026-01-01"], "  "])
+def test_given_a_start_that_is_none_when_loaded_then_the_user_is_told_to_reset(
+    started_at: Any,
+) -> None:
+    with pytest.raises(ConfigError, match=told("its started_at is no point in time")):
+        full(started_at=started_at)
 
 
 @pytest.mark.parametrize("value", ["yesterday", [], {}, True])
 def test_given_a_mark_that_is_none_when_loaded_then_the_user_is_told_to_reset(value: Any) -> None:
-    with pytest.raises(ConfigError, match="updated_at is no point in time"):
+    with pytest.raises(ConfigError, match=told("a cursor's updated_at is no point in time")):
         incremental(entry({"updated_at": value}))
 
 
@@ -174,6 +302,17 @@ def test_given_an_account_twice_when_loaded_then_nothing_is_hidden() -> None:
     for marks in ([late, early], [early, late], [late, None], [None, late]):
         state = incremental(*[entry({"updated_at": mark}) for mark in marks])
         assert state.wants("a", None, {"updated_at": early})
+
+
+@pytest.mark.parametrize("days", [(2, 1), (1, 2)])
+def test_given_a_workspace_twice_when_loaded_then_the_earlier_mark_holds(
+    days: tuple[int, int],
+) -> None:
+    marks = [{"updated_at": f"2026-01-0{day}T00:00:00Z"} for day in days]
+    state = incremental(*[entry(mark, workspace_id="w") for mark in marks])
+
+    assert state.wants("a", "w", {"updated_at": "2026-01-01T00:00:00Z"})
+    assert not state.wants("a", "w", {"updated_at": "2025-12-31T00:00:00Z"})
 
 
 @pytest.mark.parametrize(
@@ -213,13 +352,69 @@ def test_given_workspaces_when_marked_then_each_has_its_own_mark() -> None:
     assert again.wants("a", None, between)
 
 
-def test_given_a_clock_that_runs_ahead_when_marked_then_the_start_of_the_sync_is_the_mark() -> None:
+def mark_after(
+    state: IncrementalState, *pages: list[str | None], workspace: str | None = None
+) -> str | None:
+    """The mark of account a when these pages were read to the end."""
+    for dates in pages:
+        state.page_read("a", workspace, None, [{"updated_at": date} for date in dates])
+    state.account_read("a")
+    ((found),) = stored(state)["states"]
+    mark: str | None = found["cursor"]["updated_at"]
+    return mark
+
+
+@pytest.mark.parametrize("workspace", [None, "w"])
+def test_given_dates_in_any_order_when_marked_then_the_highest_is_the_mark(
+    workspace: str | None,
+) -> None:
+    low, middle, high = (f"2026-01-01T00:00:0{second}Z" for second in ("0", "0.5", "1"))
+    for pages in (
+        [[high], [middle, low]],
+        [[low], [high], [middle]],
+        [[low, middle, high, None]],
+        [[None, high], [None]],
+    ):
+        state = incremental()
+        state.resume("a")
+        assert mark_after(state, *pages, workspace=workspace) == high
+    assert mark_after(incremental(), [low], [middle, low], workspace=workspace) == middle
+
+
+@pytest.mark.parametrize("workspace", [None, "w"])
+def test_given_nothing_newer_when_marked_then_the_mark_stays(workspace: str | None) -> None:
+    mark = "2026-01-01T00:00:00.5Z"
+    space = {"workspace_id": workspace} if workspace else {}
+    seen: list[list[str | None]] = [["2026-01-01T00:00:00Z"], ["2025-12-31T00:00:00Z", None], []]
+    for dates in seen:
+        state = incremental(entry({"updated_at": mark}, **space))
+        state.resume("a")
+        assert mark_after(state, dates, workspace=workspace) == mark
+
+
+def test_given_an_account_without_pages_when_read_then_it_has_no_mark() -> None:
     state = incremental()
-    state.resume("a")
-    state.page_read("a", None, None, [{"updated_at": "2030-01-01T00:00:00Z"}])
     state.account_read("a")
 
-    assert stored(state)["states"] == [entry({"updated_at": "2026-01-02T03:04:05Z"})]
+    assert state.dump()["states"] == []
+
+
+def test_given_pages_when_restarted_then_only_what_comes_after_counts() -> None:
+    state = incremental()
+    state.resume("a")
+    state.page_read("a", None, "c", [{"updated_at": "2026-01-02T00:00:00Z"}])
+    state.restarted("a")
+
+    assert mark_after(state, ["2026-01-01T00:00:00Z"]) == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "ahead", ["2030-01-01T00:00:00Z", "2026-01-02T03:04:06Z", "2026-01-02T03:04:05.5Z"]
+)
+def test_given_a_clock_that_runs_ahead_when_marked_then_the_start_of_the_sync_is_the_mark(
+    ahead: str,
+) -> None:
+    assert mark_after(incremental(), [ahead]) == "2026-01-02T03:04:05Z"
 
 
 def test_given_a_mark_in_the_future_when_loaded_then_it_holds_once_and_is_told() -> None:
@@ -246,6 +441,23 @@ def test_given_accounts_that_are_gone_when_finished_then_they_are_no_ballast() -
 
     assert state.dump()["states"] == [entry(mark, "a"), entry(mark, "gone")]
     assert state.dump_finished({"a", "new"})["states"] == [entry(mark, "a")]
+
+
+def configured(**fields: Any) -> Config:
+    account = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
+    return Config.parse(
+        {"token": "token-of-test-state", "integrated_account_id": account, **fields}
+    )
+
+
+def test_given_what_narrows_a_read_when_asked_then_it_is_in_the_state_and_nothing_else() -> None:
+    assert filters_of(configured(page_size=5, num_workers=3)) == {}
+    pairs = [{"name": "a", "value": "b"}, {"name": "c", "value": "d"}]
+    assert filters_of(configured(workspace_id="w", tag_id="t", remote_query=pairs)) == {
+        "workspace_id": "w",
+        "tag_id": "t",
+        "remote_query": [["a", "b"], ["c", "d"]],
+    }
 
 
 # A model of many syncs: accounts of pages, workers that take turns, and an end at any moment.
