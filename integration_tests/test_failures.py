@@ -262,7 +262,7 @@ def test_given_never_an_answer_when_read_then_a_timeout_is_told(
 def test_given_an_answer_byte_by_byte_when_read_then_it_is_given_up_and_asked_for_again(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 1.5)
     sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
 
     result = read(sandbox)

@@ -22,7 +22,9 @@ def sandbox() -> Iterator[Sandbox]:
         yield started
 
 
-def answers(sandbox: Sandbox, weather: Weather, tries: int) -> Iterator[Page | None]:
+def answers(
+    sandbox: Sandbox, weather: Weather, tries: int, timeout: float = 10.0
+) -> Iterator[Page | None]:
     """What a client of one connection makes of the same request again and again."""
     environment = sandbox.environment
     with FaultyProxy(sandbox.url, 0, weather) as proxy, requests.Session() as session:
@@ -31,7 +33,7 @@ def answers(sandbox: Sandbox, weather: Weather, tries: int) -> Iterator[Page | N
         for _ in range(tries):
             try:
                 response = session.get(
-                    f"{proxy.url}{URL}", params=params, timeout=0.5, allow_redirects=False
+                    f"{proxy.url}{URL}", params=params, timeout=timeout, allow_redirects=False
                 )
                 yield parse_page(response.content) if response.status_code == 200 else None
             except (requests.RequestException, MalformedAnswerError):
@@ -70,7 +72,7 @@ def test_given_a_late_answer_when_asked_then_it_does_not_come_in_time(
 ) -> None:
     monkeypatch.setattr(faulty_proxy, "TIMEOUTS", (misfortune,))
 
-    assert list(answers(sandbox, Weather(timeout=1.0), 2)) == [None, None]
+    assert list(answers(sandbox, Weather(timeout=1.0), 2, timeout=0.1)) == [None, None]
 
 
 def test_given_a_seed_when_drawn_again_then_the_same_happens(sandbox: Sandbox) -> None:
