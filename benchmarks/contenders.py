@@ -11,19 +11,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import shlex
 import signal
 import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 # Python puts the folder of a script there, not the root that its imports begin at.
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import figures, sdk, tables  # noqa: E402
+from benchmarks.command import called, end, positive  # noqa: E402
 from benchmarks.markdown import machine, write_between  # noqa: E402
 from benchmarks.processes import NotWholeError  # noqa: E402
 from benchmarks.works import WORKS, Setting  # noqa: E402
@@ -42,7 +42,7 @@ _ROUNDS = {"a": 3, "b": 2, "c": 5, "d": 1}
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     options = _options()
     if not options.quick and importlib.util.find_spec("matplotlib") is None:
         return _fail(f"The picture needs matplotlib. Install it by {INSTALL}", 2)
@@ -67,7 +67,8 @@ def _measure(options: argparse.Namespace) -> None:
         began = datetime.now(timezone.utc)
         work = WORKS[letter](setting, rounds)
         loads = f"load average {load:.1f} before and {os.getloadavg()[0]:.1f} after"
-        work.heading = ", ".join([f"{began:%Y-%m-%d}", *machine(), loads, f"`{_command()}`"])
+        command = called("contenders.py")
+        work.heading = ", ".join([f"{began:%Y-%m-%d}", *machine(), loads, f"`{command}`"])
         print(f"\n{tables.of(letter, work)}\n", flush=True)
         if not options.quick:
             figures.save(FIGURES, {**figures.load(FIGURES), letter: work})
@@ -112,7 +113,7 @@ def _options() -> argparse.Namespace:
         default=list(WORKS),
         help="only these works: a (one account), b (many), c (start-up), d (memory)",
     )
-    parser.add_argument("--rounds", type=_positive, help="rounds of each work (default: 3 2 5 1)")
+    parser.add_argument("--rounds", type=positive, help="rounds of each work (default: 3 2 5 1)")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -129,25 +130,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return number
-
-
-def _command() -> str:
-    return shlex.join(["python", "benchmarks/contenders.py", *sys.argv[1:]])
-
-
 def _fail(sentence: str, code: int) -> int:
     sys.stderr.write(f"contenders: {sentence}\n")
     return code
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    # By raising, so that servers and readers are ended on the way out.
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 # Python puts the folder of a script there, not the root that its imports begin at.
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import report  # noqa: E402
+from benchmarks.command import called, end, positive  # noqa: E402
 from benchmarks.markdown import machine  # noqa: E402
 from benchmarks.measure import measure, start_up_seconds  # noqa: E402
 from benchmarks.processes import NotWholeError  # noqa: E402
@@ -34,7 +34,7 @@ _QUICK_WAIT_SECONDS = 5.0
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     options = _options()
     wait = _QUICK_WAIT_SECONDS if options.quick else VENDOR_WAIT_SECONDS
     chosen = [
@@ -45,7 +45,8 @@ def main() -> int:
     load = os.getloadavg()[0]
     began = datetime.now(timezone.utc)
     try:
-        tables = _measured(chosen, [f"{began:%Y-%m-%d}", *machine(), f"`{_command()}`"], load)
+        command = called("many_accounts.py")
+        tables = _measured(chosen, [f"{began:%Y-%m-%d}", *machine(), f"`{command}`"], load)
     except NotWholeError as failure:
         sys.stderr.write(f"many_accounts: {failure} No figures are written.\n")
         return 1
@@ -81,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures reads of many accounts.")
     parser.add_argument(
         "--accounts",
-        type=_positive,
+        type=positive,
         help=f"accounts of most scenarios (default: {_ACCOUNTS:,}); one has five times as many",
     )
     parser.add_argument(
@@ -99,22 +100,6 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.accounts = options.accounts or (_QUICK_ACCOUNTS if options.quick else _ACCOUNTS)
     return options
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return number
-
-
-def _command() -> str:
-    return shlex.join(["python", "benchmarks/many_accounts.py", *sys.argv[1:]])
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    # By raising, so that the connector is ended on the way out.
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
