@@ -104,6 +104,17 @@ def test_given_other_integrations_when_read_then_they_are_left_alone(serve: Serv
     assert found(integrations=["klaviyo"], tenant_ids=["acme", "x"]) == {id_of(0), id_of(4)}
 
 
+@pytest.mark.parametrize("tenant_id", ["acme  and  sons", "a" * 400], ids=["blanks", "long"])
+def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
+    serve: Serve, tenant_id: str
+) -> None:
+    sandbox = serve(some(0), some(1, tenant_id=tenant_id), some(2, tenant_id=tenant_id[:-1]))
+
+    result = read(sandbox, additional_accounts={"mode": "all", "tenant_ids": [tenant_id, "x"]})
+
+    assert set(read_ids(result.records)) == {id_of(0), id_of(1)}
+
+
 def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Serve) -> None:
     sandbox = serve(some(0))
     read(

@@ -1,7 +1,7 @@
 """Which integrated accounts are read, and reading one; each is a partition of the stream."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +80,15 @@ def _listed_account(
             shown({key: entry.get(key) for key in ("id", "integration", "status")}),
         )
         return None
-    tenant_id = shown(entry.get("tenant_id"))
+    tenant_id = entry.get("tenant_id")
     if name.lower() not in wanted.integrations:
         return None
-    if wanted.tenant_ids and tenant_id not in wanted.tenant_ids:
+    if wanted.tenant_ids and not _is_one_of(tenant_id, wanted.tenant_ids):
         return None
     status = entry.get("status", "active")
     if status == "active":
         return Account(account_id.lower())
-    said = [f"{name} of tenant {tenant_id}", f"status {shown(status)}"]
+    said = [f"{name} of tenant {shown(tenant_id)}", f"status {shown(status)}"]
     if entry.get("last_error"):
         said.append(f'Truto said: "{shown(entry["last_error"])}"')
     doing = Segments.doing.format(account_id)
@@ -96,6 +96,10 @@ def _listed_account(
     return Account(
         account_id.lower(), ReadError(meaning, doing, account_id.lower(), f" ({'; '.join(said)})")
     )
+
+
+def _is_one_of(tenant_id: Any, wanted: Collection[str]) -> bool:
+    return isinstance(tenant_id, str | int) and str(tenant_id) in wanted
 
 
 class AccountReader:
