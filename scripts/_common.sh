@@ -177,10 +177,17 @@ _stamp() {
 }
 
 _install() {
+  pip_install "Installing the connector and its packages (one to two minutes the first time)" \
+    -e "${ROOT}[$1]"
+}
+
+# pip_install DOING PACKAGE...: installs packages, and says in a sentence why it could not.
+pip_install() {
+  local doing=$1
+  shift
   : >"$UNFINISHED"
   # Where pip fails by itself it leaves whole packages; where it is killed, the mark stays.
-  if ! quietly "Installing the connector and its packages (one to two minutes the first time)" \
-    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "${ROOT}[$1]"; then
+  if ! quietly "$doing" "$VENV_PYTHON" -m pip install --quiet --progress-bar off "$@"; then
     rm -f "$UNFINISHED"
     if grep -iE "$NO_CONNECTION" "$LOG" | tail -n 1 >&2; then
       fail "The package index could not be reached; pip's last word on it is above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."

@@ -35,17 +35,8 @@ make_environment() {
 }
 
 install_packages() {
-  : >"$UNFINISHED"
-  if ! quietly "Installing the connector and PyAirbyte (about two minutes the first time)" \
-    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "$ROOT" "${PACKAGES[@]}"; then
-    rm -f "$UNFINISHED"
-    if grep -iE "$NO_CONNECTION" "$LOG" | tail -n 1 >&2; then
-      fail "The package index could not be reached; pip's last word on it is above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
-    fi
-    tail -n 20 "$LOG" >&2
-    fail "pip could not install the packages; its last lines are above. Resolve what it names, then run this again."
-  fi
-  rm -f "$UNFINISHED"
+  pip_install "Installing the connector and PyAirbyte (about two minutes the first time)" \
+    -e "$ROOT" "${PACKAGES[@]}"
 }
 
 no_arguments "$@"

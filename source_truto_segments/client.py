@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -198,14 +198,14 @@ class Truto:
     @contextmanager
     def _alone_until_token_is_proven(self) -> Iterator[None]:
         """Lets a single request ask whether the token is good, not one for each worker."""
-        with ExitStack() as alone:
-            if not self._token_is_proven.is_set():
-                alone.enter_context(self._first_contact)
+        if not self._token_is_proven.is_set():
+            with self._first_contact:
                 self.workers.go_on()
-            if self._token_is_proven.is_set():
-                # Whoever waited for the answer goes on beside the others.
-                alone.close()
-            yield
+                if not self._token_is_proven.is_set():
+                    yield
+                    return
+        # Whoever waited for that answer goes on beside the others.
+        yield
 
     def _wait_for_budget(self, call: Call, began: float, last_miss: "_Miss | None") -> None:
         """Takes a call of the budget as soon as it gives one."""

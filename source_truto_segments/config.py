@@ -16,6 +16,8 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secre
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
+from source_truto_segments.envelope import can_be_sent
+
 DEFAULT_API_URL = "https://api.truto.one"
 DEFAULT_NUM_WORKERS = 20
 # Truto's names of the marketing tools whose segments it has.
@@ -25,7 +27,6 @@ INTEGRATIONS = frozenset(
 
 # A token that was copied with the head of the header that it is sent in.
 _PASTED_SCHEME = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ConfigError(AirbyteTracedException):
@@ -141,9 +142,8 @@ def _validate(given: Mapping[str, Any]) -> None:
 
 
 def _refuse_surrogates(given: Mapping[str, Any]) -> None:
-    """Half of a surrogate pair has no form in which it could be sent."""
     for name in ("workspace_id", "tag_id", "remote_query", "additional_accounts"):
-        if _SURROGATE.search(json.dumps(given.get(name), ensure_ascii=False)):
+        if not can_be_sent(json.dumps(given.get(name), ensure_ascii=False)):
             raise ConfigError(f"{name} holds half of a character. Type its text again.")
 
 

@@ -161,6 +161,11 @@ def quote(text: str) -> str:
     return line if len(line) <= QUOTE_LENGTH else f"{line[: QUOTE_LENGTH - 1]}…"
 
 
+def can_be_sent(text: str) -> bool:
+    """Whether a text has a form in UTF-8: half of a surrogate pair has none."""
+    return _SURROGATE.search(text) is None
+
+
 def shown(value: Any) -> str:
     """Any JSON value in a message: on one line, of at most QUOTE_LENGTH characters."""
     try:

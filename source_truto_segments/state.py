@@ -20,6 +20,7 @@ from typing import Any
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 
 from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.envelope import can_be_sent
 from source_truto_segments.values import MisfitError, date_time
 
 ACCOUNT_KEY = "integrated_account_id"
@@ -330,21 +331,17 @@ def _is_place(cursor: Mapping[str, Any]) -> bool:
     return "next_cursor" in cursor or "workspaces_done" in cursor
 
 
-def _can_be_sent(value: Any) -> bool:
-    """Whether a value is a text, and not one with half of a surrogate pair."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and can_be_sent(value)
 
 
 def _place(cursor: Mapping[str, Any]) -> Resume:
     next_cursor, workspace_id = cursor.get("next_cursor"), cursor.get(WORKSPACE_KEY)
     done = cursor.get("workspaces_done", [])
     is_known = (
-        (next_cursor is None or _can_be_sent(next_cursor))
+        (next_cursor is None or _is_text(next_cursor))
         and next_cursor != ""
-        and (workspace_id is None or _can_be_sent(workspace_id))
+        and (workspace_id is None or _is_text(workspace_id))
         and isinstance(done, list)
         and all(isinstance(id_, str) for id_ in done)
     )
