@@ -28,9 +28,13 @@ setup(
         "console_scripts": ["source-truto-segments=source_truto_segments.run:run"],
     },
     install_requires=[
-        "airbyte-cdk>=7.39.1,<7.40",
+        "airbyte-cdk>=7.34,<8",
+        # The CDK's own dependencies: the ranges contain those of every CDK that is allowed.
+        "airbyte-protocol-models-dataclasses>=0.17.1,<1",
         "jsonschema>=4.17,<5",
+        "orjson>=3.10.7,<4",
         "requests>=2.32,<3",
+        "serpyco-rs>=1.10.2,<2",
         "urllib3>=2.3,<3",
     ],
     extras_require={
@@ -39,7 +43,7 @@ setup(
         "dev": [
             *SANDBOX,
             "PyYAML>=6,<7",
-            "airbyte-cdk[dev]>=7.39.1,<7.40",
+            "airbyte-cdk[dev]>=7.34,<8",
             # It cannot be installed on Python 3.13; the one test that needs it is skipped there.
             "airbyte-connector-models>=0.1.12,<0.2; python_version < '3.13'",
             "hypothesis>=6.100,<7",

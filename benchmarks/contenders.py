@@ -2,138 +2,351 @@
 
 python benchmarks/contenders.py
 
-Each work is written into contenders.json; the tables in README.md and the picture contenders.svg
-are made from that file.
+The figures of each workload are kept in contenders.json; the tables in README.md and the chart
+contenders.svg are generated from that file.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import signal
-import subprocess
+import statistics
 import sys
-from datetime import datetime, timezone
+import sysconfig
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Python puts the folder of a script there, not the root that its imports begin at.
+# Python puts the folder of a script there, not the root that its imports start from.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import figures, sdk, tables  # noqa: E402
-from benchmarks.command import called, end, positive  # noqa: E402
-from benchmarks.markdown import machine, write_between  # noqa: E402
-from benchmarks.processes import NotWholeError  # noqa: E402
-from benchmarks.works import WORKS, Setting  # noqa: E402
+from benchmarks import page_server, processes, report  # noqa: E402
+from benchmarks.large_account import ACCOUNT_ID, segment_id  # noqa: E402
+from benchmarks.processes import Figures, UnverifiedReadError  # noqa: E402
+from benchmarks.verify import Output  # noqa: E402
+from sandbox import large_environment  # noqa: E402
 
 if TYPE_CHECKING:
-    from benchmarks.figures import Work
+    from collections.abc import Callable, Iterator
 
-FOLDER = ROOT / "benchmarks"
-FIGURES = FOLDER / "contenders.json"
-README = FOLDER / "README.md"
-BEGIN = "<!-- figures: written by contenders.py -->"
-END = "<!-- end of figures of contenders.py -->"
-INSTALL = ".venv/bin/pip install -e '.[benchmarks]'"
+Command = tuple["str | Path", ...]
 
-_ROUNDS = {"a": 3, "b": 2, "c": 5, "d": 1}
+CONNECTOR = "this connector"
+MANIFEST = "a declarative manifest"
+SDK = "`truto-python-sdk`, fetching only"
+PLAIN = "a bare loop with `requests`"
+FLOOR = "the CDK alone, without HTTP"
+
+_SDK_PYTHON = ROOT / ".venv-sdk" / "bin" / "python"
+_FIGURES = "contenders.json"
+_READERS = report.FOLDER / "readers"
+_SCRIPTS = Path(sysconfig.get_path("scripts"))
+_CONFIG = ("--config", "config.json")
+_READ = ("read", *_CONFIG, "--catalog", "catalog.json")
+_CONNECTOR: Command = (_SCRIPTS / "source-truto-segments",)
+_UNPACED: Command = (sys.executable, "-m", "benchmarks.readers.unpaced")
+_MANIFEST: Command = (_SCRIPTS / "source-declarative-manifest",)
+_ONE: Command = ("--manifest-path", _READERS / "manifest.yaml")
+_MANY: Command = ("--manifest-path", _READERS / "manifest_of_accounts.yaml")
+_SDK: Command = (_SDK_PYTHON, _READERS / "truto_sdk.py", *_CONFIG)
+_PLAIN: Command = (sys.executable, "-m", "benchmarks.readers.plain_requests", *_CONFIG)
+_FLOOR: Command = (sys.executable, "-m", "benchmarks.readers.cdk_floor")
+
+_LATENCY = 0.3
+_MAX_SHARE = 0.6
+_MAX_GROWTH, _MAX_GROWTH_MEGABYTES = 1.1, 5
 
 
-def main() -> int:
-    signal.signal(signal.SIGTERM, end)
+@dataclass
+class Row:
+    """A contender in one case of a workload: its reads, or a note why there are none.
+
+    The case is a command or a number of records, where a workload has several.
+    """
+
+    name: str
+    case: str = ""
+    reads: list[Figures] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.case}" if self.case else self.name
+
+    def median(self, figure: str) -> float:
+        """The median of the rounds; 0 for a figure that this workload does not have."""
+        return statistics.median(read.get(figure, 0) for read in self.reads)
+
+    @property
+    def peak_megabytes(self) -> float:
+        """The largest of the rounds."""
+        return max(read["peak_bytes"] for read in self.reads) / 1e6
+
+
+@dataclass
+class Workload:
+    """The figures of a workload, and when, where and how they were measured."""
+
+    rounds: int
+    rows: list[Row]
+    conditions: str = ""
+
+    @property
+    def cases(self) -> list[str]:
+        """The cases of its rows, in their order."""
+        return list(dict.fromkeys(row.case for row in self.rows))
+
+    def row(self, name: str, case: str) -> Row | None:
+        """The row of a contender that has figures."""
+        rows = (row for row in self.rows if (row.name, row.case) == (name, case) and row.reads)
+        return next(rows, None)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The records of the one account, the accounts, and the records that memory is measured at."""
+
+    records: int = 100_000
+    accounts: int = 300
+    memory: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+
+
+def main() -> None:
     options = _options()
-    if not options.quick and importlib.util.find_spec("matplotlib") is None:
-        return _fail(f"The picture needs matplotlib. Install it by {INSTALL}", 2)
-    try:
-        if not options.draw:
-            _measure(options)
-        if not options.quick:
-            _write()
-    except NotWholeError as failure:
-        return _fail(f"{failure} No figures of this work are written.", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted. The figures of the work at hand are not written.", 130)
-    return 0
-
-
-def _measure(options: argparse.Namespace) -> None:
-    """Measures the chosen works; keeps each as soon as it is over."""
-    setting = _setting(options)
-    for letter in options.only:
-        rounds = 1 if options.quick else options.rounds or _ROUNDS[letter]
-        load = os.getloadavg()[0]
-        began = datetime.now(timezone.utc)
-        work = WORKS[letter](setting, rounds)
-        loads = f"load average {load:.1f} before and {os.getloadavg()[0]:.1f} after"
-        command = called("contenders.py")
-        work.heading = ", ".join([f"{began:%Y-%m-%d}", *machine(), loads, f"`{command}`"])
-        print(f"\n{tables.of(letter, work)}\n", flush=True)
-        if not options.quick:
-            figures.save(FIGURES, {**figures.load(FIGURES), letter: work})
+    if not options.tables:
+        _measure(options)
     if options.quick:
-        print("These sizes are too small for the targets, and nothing is written.")
-
-
-def _setting(options: argparse.Namespace) -> Setting:
-    python, reason = None, ""
-    try:
-        python = sdk.prepare(options.sdk_python)
-    except sdk.NoSdkError as why:
-        reason = str(why)
-        if options.sdk_python:
-            raise NotWholeError(f"--sdk-python cannot be used: {reason}.") from None
-        print(f"truto-python-sdk is not measured: {reason}. --sdk-python names one.", flush=True)
-    if options.quick:
-        return Setting(python, reason, records=5_000, accounts=8, sizes=(1_000, 2_000))
-    return Setting(python, reason)
-
-
-def _write() -> None:
-    """Makes the tables and the picture from the kept figures."""
-    kept: dict[str, Work] = figures.load(FIGURES)
-    if not kept:
-        return
-    write_between(README, BEGIN, END, tables.report(kept))
-    # A process of its own: whoever measures is not to hold a library for pictures.
-    subprocess.run([sys.executable, "-m", "benchmarks.picture"], cwd=ROOT, check=True)
-    print("Written: contenders.json, contenders.svg and README.md in benchmarks/.")
+        print("These sizes are too small for the targets; nothing is kept.")
+    else:
+        _write_reports()
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Compares this connector with what users would pick instead."
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="WORK",
-        choices=list(WORKS),
-        default=list(WORKS),
-        help="only these works: a (one account), b (many), c (start-up), d (memory)",
-    )
-    parser.add_argument("--rounds", type=positive, help="rounds of each work (default: 3 2 5 1)")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="small sizes and one round, to see that everything works; writes nothing",
-    )
-    parser.add_argument(
-        "--draw",
-        action="store_true",
-        help="measures nothing; makes the tables and the picture from contenders.json again",
-    )
-    parser.add_argument(
-        "--sdk-python", help="a Python from 3.12 up for truto-python-sdk (default: looks for one)"
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    names = list(WORKLOADS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="the workloads")
+    parser.add_argument("--rounds", type=int, choices=range(1, 10), help="default: 3 2 5 1")
+    parser.add_argument("--quick", action="store_true", help="small sizes; keeps no figures")
+    parser.add_argument("--tables", action="store_true", help="only reports the figures again")
     return parser.parse_args()
 
 
-def _fail(sentence: str, code: int) -> int:
-    sys.stderr.write(f"contenders: {sentence}\n")
-    return code
+def _measure(options: argparse.Namespace) -> None:
+    """Measures the selected workloads, and keeps each as soon as it is over."""
+    sizes = Sizes(5_000, 8, (1_000, 2_000)) if options.quick else Sizes()
+    for name in options.only:
+        measure, rounds = WORKLOADS[name]
+        conditions = report.conditions()
+        workload = measure(sizes, 1 if options.quick else options.rounds or rounds)
+        workload.conditions = conditions
+        print(f"\n{_section(name, workload)}\n", flush=True)
+        if not options.quick:
+            report.save(_FIGURES, {**report.load(_FIGURES), name: asdict(workload)})
+
+
+# --- the workloads --------------------------------------------------------------------------------
+
+
+def one_account(sizes: Sizes, rounds: int) -> Workload:
+    """One account of many pages without latency or pacing: what a read costs besides waiting."""
+    return Workload(rounds, _read_one_account(sizes.records, rounds))
+
+
+def many_accounts(sizes: Sizes, rounds: int) -> Workload:
+    """Many accounts of two pages, with latency and with Truto's limits."""
+    contenders = {
+        CONNECTOR: (*_CONNECTOR, *_READ),
+        MANIFEST: (*_MANIFEST, *_READ, *_MANY),
+        "`truto-python-sdk`, one account at a time": _SDK,
+        "`truto-python-sdk`, 20 accounts at a time": (*_SDK, "--concurrency", "20"),
+        PLAIN: _PLAIN,
+    }
+    return Workload(rounds, _rows(contenders, "", rounds, partial(_read_sandbox, sizes.accounts)))
+
+
+def start_up(_sizes: Sizes, rounds: int) -> Workload:
+    """The commands that read nothing, or next to nothing."""
+    spec = {
+        CONNECTOR: (*_CONNECTOR, "spec"),
+        MANIFEST: (*_MANIFEST, "spec"),
+        FLOOR: (*_FLOOR, "spec"),
+    }
+    check = {
+        CONNECTOR: (*_CONNECTOR, "check", *_CONFIG),
+        MANIFEST: (*_MANIFEST, "check", *_CONFIG, *_ONE),
+    }
+    create = partial(large_environment, 1, vendors=["klaviyo"])
+    with _folder() as folder, processes.server(processes.serve_sandbox, create) as sandbox:
+        processes.write_inputs(folder, sandbox.recv(), [create().accounts[0].id])
+        rows = _rows(spec, "spec", rounds, partial(_start, folder, b'"SPEC"'))
+        rows += _rows(check, "check", rounds, partial(_start, folder, b'"SUCCEEDED"'))
+    return Workload(rounds, rows)
+
+
+def memory(sizes: Sizes, rounds: int) -> Workload:
+    """One account at several sizes: whether the memory of a read depends on them."""
+    rows = [row for records in sizes.memory for row in _read_one_account(records, rounds)]
+    return Workload(rounds, rows)
+
+
+WORKLOADS: dict[str, tuple[Callable[[Sizes, int], Workload], int]] = {
+    "one-account": (one_account, 3),
+    "many-accounts": (many_accounts, 2),
+    "start-up": (start_up, 5),
+    "memory": (memory, 1),
+}
+"""What measures each workload, and in how many rounds."""
+
+
+def _rows(
+    contenders: dict[str, Command], case: str, rounds: int, measure: Callable[[Command], Figures]
+) -> list[Row]:
+    """Measures the contenders in turn, so that what else the machine does affects them all.
+
+    Raises:
+        UnverifiedReadError: If the connector's result is wrong. Another contender whose result is
+            wrong has a note instead of figures.
+    """
+    rows = [Row(name, case) for name in contenders]
+    for row in rows * rounds:
+        command = contenders[row.name]
+        if command[0] == _SDK_PYTHON and not _SDK_PYTHON.exists():
+            row.note = "not measured: there is no .venv-sdk"
+        if not row.note:
+            try:
+                row.reads.append(measure(command))
+            except UnverifiedReadError as failure:
+                if row.name == CONNECTOR:
+                    raise
+                row.reads, row.note = [], f"not verified: {failure}"
+        result = row.note or f"{row.reads[-1]['seconds']:.1f} s"
+        print(f"{row}: {result}", flush=True)
+    return rows
+
+
+def _read_one_account(records: int, rounds: int) -> list[Row]:
+    """Reads the account of the page server."""
+    contenders = {
+        CONNECTOR: (*_UNPACED, *_READ),
+        MANIFEST: (*_MANIFEST, *_READ, *_ONE),
+        SDK: _SDK,
+        PLAIN: _PLAIN,
+        FLOOR: (*_FLOOR, *_READ),
+    }
+    with _folder() as folder, processes.server(page_server.serve, records) as pages:
+        (folder / "page.json").write_bytes(page_server.Pages(records).page(0))
+        more: dict[str, Any] = {"records": records, "page": "page.json"}
+        processes.write_inputs(folder, pages.recv(), [ACCOUNT_ID], **more)
+
+        def read(command: Command) -> Figures:
+            figures = processes.run(command, folder)
+            output = Output.parse(folder / processes.OUTPUT)
+            output.verify((ACCOUNT_ID, segment_id(index)) for index in range(records))
+            return figures
+
+        return _rows(contenders, str(records), rounds, read)
+
+
+def _read_sandbox(accounts: int, command: Command) -> Figures:
+    """Reads from a sandbox of its own, whose limits nobody has used yet."""
+    create = partial(processes.limited_environment, accounts, 20, 10, _LATENCY)
+    read = create().accounts
+    with _folder() as folder, processes.server(processes.serve_sandbox, create) as sandbox:
+        processes.write_inputs(folder, sandbox.recv(), [account.id for account in read])
+        figures = processes.run(command, folder)
+        sandbox.send("stop")
+        output = Output.parse(folder / processes.OUTPUT)
+        output.verify(
+            (account.id, segment["id"]) for account in read for segment in account.segments
+        )
+        return {**figures, **sandbox.recv()}
+
+
+def _start(folder: Path, sign: bytes, command: Command) -> Figures:
+    """Runs a command that reads no records, and verifies what it printed."""
+    figures = processes.run(command, folder)
+    if sign not in (folder / processes.OUTPUT).read_bytes():
+        raise UnverifiedReadError(f"{command[0]} did not print {sign.decode()}.")
+    return figures
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="truto-contenders-") as name:
+        yield Path(name)
+
+
+# --- the reports ----------------------------------------------------------------------------------
+
+
+def _write_reports() -> None:
+    """Generates the tables and the chart from the figures that were kept."""
+    from benchmarks import chart  # noqa: PLC0415 - matplotlib is not needed to measure
+
+    kept = report.load(_FIGURES)
+    workloads = {name: _workload(**kept[name]) for name in WORKLOADS if name in kept}
+    report.write_readme("contenders.py", "\n\n".join(map(_section, workloads, workloads.values())))
+    chart.draw(report.FOLDER / "contenders.svg", workloads)
+
+
+def _workload(rows: list[dict[str, Any]], **others: Any) -> Workload:
+    return Workload(rows=[Row(**row) for row in rows], **others)
+
+
+def _section(name: str, workload: Workload) -> str:
+    """The heading, the conditions, the table, the notes and the target of a workload."""
+    rounds = f"median of {workload.rounds} rounds" if workload.rounds > 1 else "one round"
+    columns: dict[str, Callable[[Row], str]] = {
+        "reader": lambda row: row.name,
+        "case": lambda row: f"{int(row.case):,}" if row.case.isdecimal() else row.case,
+        "seconds": lambda row: f"{row.median('seconds'):.1f}",
+        "of the manifest's": lambda row: _share(workload, row, MANIFEST),
+        "of this connector's": lambda row: _share(workload, row, CONNECTOR),
+        "processor time": lambda row: f"{row.median('cpu_seconds'):.1f} s",
+        "peak memory": lambda row: f"{row.peak_megabytes:.0f} MB",
+        "requests": lambda row: f"{row.median('requests'):,.0f}",
+        "429s": lambda row: f"{row.median('rate_limited'):,.0f}",
+        "each round": lambda row: ", ".join(f"{read['seconds']:.1f}" for read in row.reads),
+    }
+    measured = [row for row in workload.rows if row.reads]
+    if not workload.cases[0]:
+        del columns["case"]
+    if not any(row.median("requests") for row in measured):
+        del columns["requests"], columns["429s"]
+    parts = [
+        f"#### {name.replace('-', ' ').capitalize()}",
+        f"{workload.conditions}; {rounds}",
+        report.table(measured, columns),
+        *(f"{row}: {row.note}" for row in workload.rows if row.note),
+        _target(name, workload),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _share(workload: Workload, row: Row, other: str) -> str:
+    base = workload.row(other, row.case)
+    return f"{row.median('seconds') / base.median('seconds'):.2f}" if base else ""
+
+
+def _target(name: str, workload: Workload) -> str:
+    """The target of a workload that has one, and whether it is met."""
+    first, last = workload.cases[0], workload.cases[-1]
+    ours, manifest = workload.row(CONNECTOR, first), workload.row(MANIFEST, first)
+    largest = workload.row(CONNECTOR, last)
+    if name == "one-account" and ours and manifest:
+        target = f"at most {_MAX_SHARE} of the manifest's time"
+        is_met = ours.median("seconds") <= _MAX_SHARE * manifest.median("seconds")
+    elif name == "memory" and ours and largest:
+        limit = _MAX_GROWTH * ours.peak_megabytes + _MAX_GROWTH_MEGABYTES
+        target = f"at most {limit:.0f} MB at {int(last):,} records, {_MAX_GROWTH} times the memory "
+        target += f"at {int(first):,} and {_MAX_GROWTH_MEGABYTES} MB"
+        is_met = largest.peak_megabytes <= limit
+    else:
+        return ""
+    return f"Target of this connector: {target}; {report.verdict(is_met=is_met)}."
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run_command(main))

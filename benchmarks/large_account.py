@@ -1,13 +1,11 @@
-"""The one large account that is read: which records it has, and how many are in a page."""
+"""The large account of the page server: its id, its page size and the ids of its segments."""
 
 from __future__ import annotations
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
-PAGE = 100
-# Of the number in an id: of its page, and of its place in the page.
-PAGE_DIGITS, PLACE_DIGITS = 5, 2
+PAGE_SIZE = 100
 
 
-def segment_id(number: int) -> str:
-    """The id of a segment, by its place in the account."""
-    return f"segment-{number:0{PAGE_DIGITS + PLACE_DIGITS}}"
+def segment_id(index: int) -> str:
+    """The id of a segment by its index in the account; all ids have the same length."""
+    return f"segment-{index:07}"

@@ -1,106 +1,264 @@
-"""Measures reads of many accounts, and writes the figures into benchmarks/README.md.
+"""Measures reads of many accounts.
 
 python benchmarks/many_accounts.py
+
+The figures of each workload are kept in many_accounts.json; the tables in README.md are generated
+from that file.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-from datetime import datetime, timezone
+import sysconfig
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
-# Python puts the folder of a script there, not the root that its imports begin at.
+# Python puts the folder of a script there, not the root that its imports start from.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import report  # noqa: E402
-from benchmarks.command import called, end, positive  # noqa: E402
-from benchmarks.markdown import machine  # noqa: E402
-from benchmarks.measure import measure, start_up_seconds  # noqa: E402
-from benchmarks.processes import NotWholeError  # noqa: E402
-from benchmarks.scenarios import VENDOR_WAIT_SECONDS, scenarios  # noqa: E402
+from benchmarks import processes, report  # noqa: E402
+from benchmarks.processes import Figures, UnverifiedReadError  # noqa: E402
+from benchmarks.verify import Output  # noqa: E402
+from sandbox import TRUTO_TOKEN_LIMIT, faults  # noqa: E402
 
 if TYPE_CHECKING:
-    from benchmarks.scenarios import Scenario
+    from collections.abc import Callable, Iterable, Iterator
 
-README = ROOT / "benchmarks" / "README.md"
-_ACCOUNTS = 1_000
-_QUICK_ACCOUNTS = 100
-_QUICK_WAIT_SECONDS = 5.0
+    from benchmarks.verify import Key
+    from sandbox import Account, Environment
+
+_CONNECTOR = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
+_READ = (_CONNECTOR, "read", "--config", "config.json", "--catalog", "catalog.json")
+_FIGURES = "many_accounts.json"
+_SEGMENTS = 10
+# Which accounts of each hundred meet which error, and which of twenty their vendor's limit.
+_ERRORS = {33: faults.credentials_refused, 66: faults.scopes_missing, 99: faults.vendor_failed}
+_RATE_LIMITED = (5, 11, 17)
+# What --quick divides the numbers of accounts by.
+_QUICK = 20
+_MAX_BYTES, _MAX_STATE_SHARE, _MAX_REQUESTS_OF_WRONG_TOKEN = 250e6, 0.1, 5
 
 
-def main() -> int:
-    signal.signal(signal.SIGTERM, end)
+@dataclass(frozen=True)
+class Workload:
+    """One read of many accounts.
+
+    Attributes:
+        title: What is read.
+        accounts: How many accounts the sandbox has.
+        latency: Seconds before each response that comes from a vendor.
+        mode: Whether the connector finds the accounts, or its configuration lists them.
+        num_workers: Accounts read side by side at most; None for the connector's default.
+        sync_mode: The sync mode of the catalog.
+        all_vendors: Whether Beehiiv is among the vendors.
+        fault: What some accounts meet: an error at every request, or their vendor's rate limit.
+        wait: Seconds that the vendor's rate limit lasts.
+        wrong_token: Whether Truto refuses the token.
+    """
+
+    title: str
+    accounts: int = 1_000
+    latency: float = 0.3
+    mode: Literal["all", "listed"] = "all"
+    num_workers: int | None = None
+    sync_mode: Literal["full_refresh", "incremental"] = "full_refresh"
+    all_vendors: bool = False
+    fault: Literal["error", "rate limit"] | None = None
+    wait: float = 20.0
+    wrong_token: bool = False
+
+    def environment(self) -> Environment:
+        """The environment that the sandbox serves, the same at each call."""
+        arguments = self.accounts, _SEGMENTS, _SEGMENTS, self.latency
+        environment = processes.limited_environment(*arguments, all_vendors=self.all_vendors)
+        for index, account in enumerate(environment.accounts):
+            if self.fault == "error" and index % 100 in _ERRORS:
+                account.faults.append(_ERRORS[index % 100](times=None))
+            if self.fault == "rate limit" and index % 20 in _RATE_LIMITED:
+                account.faults.append(faults.vendor_rate_limited(self.wait))
+        return environment
+
+
+WORKLOADS = {
+    "baseline": Workload("six vendors, one request an account"),
+    "all-vendors": Workload("with Beehiiv, which needs several requests", all_vendors=True),
+    "incremental": Workload("the first incremental sync", sync_mode="incremental"),
+    "large": Workload("five times as many", accounts=5_000),
+    "workers": Workload("with `num_workers` 50", num_workers=50),
+    "token-all": Workload("a wrong token, accounts to be found", wrong_token=True),
+    "token-listed": Workload("a wrong token, accounts listed", mode="listed", wrong_token=True),
+    "errors": Workload("3 % fail and are skipped", fault="error"),
+    "waits": Workload(
+        "15 % wait for their vendor, 5 workers", accounts=200, num_workers=5, fault="rate limit"
+    ),
+    "latency-0.3": Workload("0.3 s a response", accounts=600, latency=0.3),
+    "latency-1.0": Workload("1 s a response", accounts=600, latency=1.0),
+    "latency-2.5": Workload("2.5 s a response", accounts=600, latency=2.5),
+}
+
+
+def main() -> None:
     options = _options()
-    wait = _QUICK_WAIT_SECONDS if options.quick else VENDOR_WAIT_SECONDS
-    chosen = [
-        scenario
-        for scenario in scenarios(options.accounts, wait)
-        if not options.only or scenario.name in options.only
-    ]
-    load = os.getloadavg()[0]
-    began = datetime.now(timezone.utc)
-    try:
-        command = called("many_accounts.py")
-        tables = _measured(chosen, [f"{began:%Y-%m-%d}", *machine(), f"`{command}`"], load)
-    except NotWholeError as failure:
-        sys.stderr.write(f"many_accounts: {failure} No figures are written.\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("many_accounts: interrupted. No figures are written.\n")
-        return 130
-    print(f"\n{tables}\n")
-    if options.quick or options.only or options.accounts != _ACCOUNTS:
-        print("README.md keeps the figures of the last full run; this was not one.")
-    else:
-        report.write(README, tables)
-        print(f"Written into {README.relative_to(ROOT)}.")
-    return 0
-
-
-def _measured(chosen: list[Scenario], heading: list[str], load: float) -> str:
-    start_up = start_up_seconds()
-    print(f"start-up: {start_up:.1f} s", flush=True)
-    results = []
-    for scenario in chosen:
-        figures = measure(scenario)
-        print(
-            f"{scenario.name:>3}  {scenario.what}, {scenario.accounts:,} accounts: "
-            f"{figures.seconds:.1f} s, requests: {figures.requests:,}",
-            flush=True,
-        )
-        results.append((scenario, figures))
-    loads = f"load average {load:.1f} before the run, {os.getloadavg()[0]:.1f} after it"
-    return report.report(results, start_up, [*heading, loads])
+    conditions = report.conditions()
+    reads: dict[str, dict[str, Any]] = {}
+    for name in options.only:
+        workload = WORKLOADS[name]
+        if options.quick:
+            workload = replace(workload, accounts=workload.accounts // _QUICK, wait=5.0)
+        if options.mode and name.startswith("latency"):
+            workload = replace(workload, mode=options.mode)
+        reads[name] = {**asdict(workload), **_measure(workload), "conditions": conditions}
+        seconds, requests = reads[name]["seconds"], reads[name]["requests"]
+        print(f"{name}: {seconds:.1f} s, {requests:,} requests", flush=True)
+        if not options.quick:
+            report.save(_FIGURES, report.load(_FIGURES) | {name: reads[name]})
+    print(f"\n{_table(reads)}")
+    if not options.quick:
+        kept = report.load(_FIGURES)
+        kept = {name: kept[name] for name in WORKLOADS if name in kept}
+        report.write_readme("many_accounts.py", f"{_table(kept)}\n\n{_targets(kept)}")
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures reads of many accounts.")
-    parser.add_argument(
-        "--accounts",
-        type=positive,
-        help=f"accounts of most scenarios (default: {_ACCOUNTS:,}); one has five times as many",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"{_QUICK_ACCOUNTS} accounts and short waits: to see that everything runs",
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="SCENARIO",
-        choices=[scenario.name for scenario in scenarios(_ACCOUNTS)],
-        help="only these scenarios, such as 1 or 4b",
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    names = [*WORKLOADS, "latency"]
+    parser.add_argument("--only", nargs="+", choices=names, help="latency is all three of them")
+    parser.add_argument("--mode", choices=("all", "listed"), help="of the latency workloads")
+    parser.add_argument("--quick", action="store_true", help="few accounts; keeps no figures")
     options = parser.parse_args()
-    options.accounts = options.accounts or (_QUICK_ACCOUNTS if options.quick else _ACCOUNTS)
+    only = options.only or names
+    options.only = [name for name in WORKLOADS if {name, name.partition("-")[0]} & {*only}]
     return options
 
 
+def _measure(workload: Workload) -> Figures:
+    """Reads once, and verifies the exit code, the status and every record.
+
+    Raises:
+        UnverifiedReadError: If any of these is not as it must be.
+    """
+    accounts = workload.environment().accounts
+    config: dict[str, Any] = {
+        "additional_accounts": {"mode": workload.mode},
+        "on_account_error": "skip" if workload.fault == "error" else "fail",
+    }
+    if workload.mode == "listed":
+        config["additional_accounts"]["ids"] = [account.id for account in accounts[1:]]
+    if workload.num_workers:
+        config["num_workers"] = workload.num_workers
+    if workload.wrong_token:
+        config["token"] = "wrong"  # noqa: S105 - it opens nothing
+    with (
+        tempfile.TemporaryDirectory(prefix="truto-benchmark-") as name,
+        processes.server(processes.serve_sandbox, workload.environment) as sandbox,
+    ):
+        folder = Path(name)
+        processes.write_inputs(
+            folder, sandbox.recv(), [accounts[0].id], workload.sync_mode, **config
+        )
+        run_figures = processes.run(_READ, folder, exit_code=int(workload.wrong_token))
+        sandbox.send("stop")
+        figures: Figures = {**run_figures, **sandbox.recv()}
+        output = Output.parse(folder / processes.OUTPUT)
+    if output.status != ("INCOMPLETE" if workload.wrong_token else "COMPLETE"):
+        raise UnverifiedReadError(f"The stream is {output.status}: {output.error}")
+    is_read = not workload.wrong_token
+    failed = {account.id for account in accounts if account.faults and workload.fault == "error"}
+    output.verify(_keys(account for account in accounts if is_read and account.id not in failed))
+    return figures | _derived(workload, accounts, figures, output)
+
+
+def _keys(accounts: Iterable[Account]) -> Iterator[Key]:
+    """All records of some accounts."""
+    for account in accounts:
+        for segments in (account.segments, *account.workspaces.values()):
+            yield from ((account.id, str(segment["id"])) for segment in segments)
+
+
+def _derived(
+    workload: Workload, accounts: list[Account], figures: Figures, output: Output
+) -> Figures:
+    """What follows from a verified read; times in seconds from the start of the process."""
+    started_at = figures["started_at"]
+    windows = (figures["requests"] - 1) // TRUTO_TOKEN_LIMIT.requests
+    emitted = [
+        (account, *output.emitted.get(account.id, (started_at,) * 2)) for account in accounts
+    ]
+    return {
+        "start_up": figures["first_at"] - started_at,
+        "bound": windows * TRUTO_TOKEN_LIMIT.seconds + workload.latency,
+        "output_bytes": output.size,
+        "state_bytes": output.state_size,
+        "last_healthy": max(last for account, _, last in emitted if not account.faults)
+        - started_at,
+        "first_faulty": min(
+            (first for account, first, _ in emitted if account.faults), default=started_at
+        )
+        - started_at,
+    }
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def _table(reads: dict[str, dict[str, Any]]) -> str:
+    """The table of some reads, by their workloads, and when, where and how they were measured."""
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "workload": lambda read: read["name"],
+        "description": lambda read: f"{read['title']} ({read['mode']})",
+        "accounts": lambda read: f"{read['accounts']:,}",
+        "seconds": lambda read: f"{read['seconds']:.1f}",
+        "start-up": lambda read: f"{read['start_up']:.1f}",
+        "first request to end": lambda read: f"{read['seconds'] - read['start_up']:.1f}",
+        "requests": lambda read: f"{read['requests']:,}",
+        "bound": lambda read: f"{read['bound']:.1f}",
+        "seconds / bound": lambda read: f"{read['seconds'] / read['bound']:.2f}",
+        "first request to end / bound": lambda read: f"{_bounds(read):.2f}",
+        "429s": lambda read: f"{read['rate_limited']:,}",
+        "peak memory": lambda read: f"{read['peak_bytes'] / 1e6:.0f} MB",
+        "processor time": lambda read: f"{read['cpu_seconds']:.1f} s",
+        "output": lambda read: f"{read['output_bytes'] / 1e6:.1f} MB",
+        "states' share": lambda read: f"{read['state_bytes'] / read['output_bytes']:.1%}",
+    }
+    items = [{"name": name, **read} for name, read in reads.items()]
+    conditions = dict.fromkeys(f"- {read['conditions']}" for read in items)
+    return "\n\n".join(["\n".join(conditions), report.table(items, columns, left=2)])
+
+
+def _bounds(read: dict[str, Any]) -> float:
+    """How many times Truto's bound a read took, from its first request to its end."""
+    return float((read["seconds"] - read["start_up"]) / read["bound"])
+
+
+def _targets(reads: dict[str, dict[str, Any]]) -> str:
+    """The targets of the workloads that were read, and whether each is met."""
+    targets: list[tuple[str, bool]] = []
+    for name, read in reads.items():
+        if name in {"baseline", "incremental", "large"}:
+            share = read["state_bytes"] / read["output_bytes"]
+            targets += [
+                (f"{name}: at most 1.5 bounds", read["seconds"] <= 1.5 * read["bound"]),
+                (f"{name}: peak memory below 250 MB", read["peak_bytes"] < _MAX_BYTES),
+                (f"{name}: states below 10 % of the output", share < _MAX_STATE_SHARE),
+            ]
+        if name.startswith("token"):
+            targets.append(
+                (f"{name}: at most 5 requests", read["requests"] <= _MAX_REQUESTS_OF_WRONG_TOKEN)
+            )
+        elif name == "waits":
+            is_met = read["last_healthy"] < read["first_faulty"]
+            targets.append((f"{name}: no account waits for one that waits", is_met))
+        else:
+            targets.append((f"{name}: no 429", read["rate_limited"] == 0))
+    if {"baseline", "large"} <= reads.keys():
+        is_met = _bounds(reads["large"]) <= 1.1 * _bounds(reads["baseline"])
+        targets.append(("large: at most 1.1 times as many bounds as baseline", is_met))
+    return "\n".join(f"- {target}: {report.verdict(is_met=met)}" for target, met in targets)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run_command(main))

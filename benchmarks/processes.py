@@ -1,157 +1,154 @@
-"""Processes: a command that is measured, and a server that says what came."""
+"""The processes of a benchmark: the command that is measured, and the server that it reads from."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sandbox import (
+    DEFAULT_TOKEN,
+    TRUTO_ACCOUNT_LIMIT,
+    TRUTO_TOKEN_LIMIT,
+    Sandbox,
+    large_environment,
+    vendors,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from sandbox import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
-
-_LONGEST_SECONDS = 900.0
-_BYTES_A_KILOBYTE = 1024
-
-
-class NotWholeError(Exception):
-    """A read that did not come to what it has to; there are no figures of it."""
+OUTPUT = "output.jsonl"
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One command, over.
+class UnverifiedReadError(Exception):
+    """A command whose result is not what it must be; no figures are kept of it."""
 
-    Attributes:
-        began: When it was started, in seconds since 1970.
-        seconds: From the start of its process to its end.
-        cpu_seconds: The processor time that it used.
-        peak_bytes: The most memory that it held (its resident set).
-        exit_code: Its exit code.
-        output: The file that has what it printed.
-        said: The end of what it wrote to the standard error.
+
+Figures = dict[str, float]
+"""What was measured, by name; times in seconds."""
+
+
+def run(command: Sequence[str | Path], folder: Path, exit_code: int = 0) -> Figures:
+    """Runs a command in a folder to its end; its output goes into the file `OUTPUT` there.
+
+    Returns:
+        `started_at` since 1970, `seconds` from the start of its process to its end, `cpu_seconds`,
+        and `peak_bytes`, its largest resident set.
+
+    Raises:
+        UnverifiedReadError: If it exits with another code, or not within half an hour.
     """
-
-    began: float
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-    exit_code: int
-    output: Path
-    said: str
-
-
-def run(
-    command: Sequence[str | Path],
-    folder: Path,
-    longest: float = _LONGEST_SECONDS,
-    variables: Mapping[str, str] | None = None,
-) -> Run:
-    """Runs a command to its end; its output goes into a file, which costs its reader no time.
-
-    Args:
-        command: The command and its arguments.
-        folder: Where it runs and where its output goes.
-        longest: Seconds after which it is killed.
-        variables: Environment variables besides this process's own.
-    """
-    output, errors = folder / "output.jsonl", folder / "errors.txt"
-    with output.open("wb") as out, errors.open("wb") as err:
-        began, started = time.time(), time.monotonic()
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=folder,
-            stdout=out,
-            stderr=err,
-            env={**local_environment(), **(variables or {})},
-        )
-        watch = threading.Timer(longest, os.kill, (process.pid, signal.SIGKILL))
-        watch.start()
-        try:
-            # Linux counts the memory of whoever started a process as the least of its peak. So
-            # nothing large is imported or kept here while a read is measured.
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            watch.cancel()
-        seconds = time.monotonic() - started
-    # It is no longer there to be waited for.
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else _BYTES_A_KILOBYTE
-    return Run(
-        began=began,
-        seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_bytes=usage.ru_maxrss * unit,
-        exit_code=process.returncode,
-        output=output,
-        said=errors.read_text(errors="replace").strip()[-1_000:],
+    errors = folder / "errors.txt"
+    launcher = subprocess.Popen(
+        [sys.executable, "-S", _LAUNCHER, OUTPUT, errors, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"},
+        stdout=subprocess.PIPE,
     )
+    try:
+        printed, _ = launcher.communicate()
+    except BaseException:
+        launcher.terminate()
+        launcher.wait()
+        raise
+    figures: Figures = json.loads(printed) if launcher.returncode == 0 else {}
+    if (code := figures.pop("exit_code", None)) != exit_code:
+        error = errors.read_text(errors="replace").rstrip().rpartition("\n")[2]
+        raise UnverifiedReadError(f"{Path(command[0]).name} exited with {code}: {error[-1_000:]}")
+    return figures
 
 
-class Server:
-    """The process of a server.
+def write_inputs(
+    folder: Path, url: str, ids: list[str], sync_mode: str = "full_refresh", **config: Any
+) -> None:
+    """Writes `config.json` for some accounts, and a `catalog.json` that selects their segments.
 
-    Attributes:
-        described: What it said when it listened: its address, its token, what it has.
-        counted: What it said when it was stopped: how many requests came.
+    Every reader uses the fields of the configuration that it knows.
     """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.described = self._line()
-        self.counted: dict[str, Any] = {}
-
-    def stop(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        self.counted = self._line()
-
-    def _line(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise NotWholeError("The server ended before its time.")
-        said: dict[str, Any] = json.loads(line)
-        return said
+    others = {"mode": "listed", "ids": ids[1:]} if ids[1:] else {"mode": "none"}
+    content = {
+        "token": DEFAULT_TOKEN,
+        "api_url": url,
+        "integrated_account_id": ids[0],
+        "additional_accounts": others,
+        "ids": ids,
+        **config,
+    }
+    modes = ["full_refresh", "incremental"]
+    stream = {
+        "stream": {"name": "segments", "json_schema": {}, "supported_sync_modes": modes},
+        "sync_mode": sync_mode,
+        "destination_sync_mode": "append_dedup" if sync_mode == "incremental" else "overwrite",
+    }
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "catalog.json").write_text(json.dumps({"streams": [stream]}), encoding="utf-8")
 
 
 @contextmanager
-def server(module: str, *arguments: str) -> Iterator[Server]:
-    """Starts a server of this folder, and ends it behind the block, whatever happens in it."""
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield Server(process)
-        finally:
-            process.terminate()
+def server(serve: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """Runs a function that serves in a process of its own; the block has the connection to it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(serve, theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
 
 
-def local_environment() -> dict[str, str]:
-    """The environment for a process that asks this machine: a proxy is for others."""
-    local = {
-        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-        for name in ("no_proxy", "NO_PROXY")
-    }
-    return {**os.environ, **local}
+def serve_sandbox(connection: Connection, create: Callable[[], Environment]) -> None:
+    """Serves an environment: sends its address, and what it counted once anything is received.
+
+    That is how many `requests` it received, how many were `rate_limited` by a 429, and when the
+    first one arrived, `first_at` since 1970.
+    """
+    with Sandbox(create()) as sandbox:
+        connection.send(sandbox.url)
+        connection.recv()
+        requests = sandbox.requests
+    refused = [each for each in requests if each.status == HTTPStatus.TOO_MANY_REQUESTS]
+    # The sandbox's times are of the monotonic clock.
+    first_at = time.time() - time.monotonic() + min((each.at for each in requests), default=0.0)
+    counted = {"requests": len(requests), "rate_limited": len(refused), "first_at": first_at}
+    connection.send(counted)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file for a command to read."""
-    path.write_text(json.dumps(content), encoding="utf-8")
+def limited_environment(
+    accounts: int, segments: int, page_size: int, latency: float, *, all_vendors: bool = False
+) -> Environment:
+    """Many accounts under Truto's limits.
+
+    Beehiiv is left out by default: its accounts need several requests, for their workspaces.
+    """
+    return large_environment(
+        accounts,
+        segments,
+        [name for name in vendors.VENDORS if all_vendors or name != "beehiiv"],
+        page_size=page_size,
+        latency=latency,
+        token_limit=TRUTO_TOKEN_LIMIT,
+        account_limit=TRUTO_ACCOUNT_LIMIT,
+    )
+
+
+def _serve(serve: Callable[..., None], *arguments: Any) -> None:
+    # Ctrl-C is for the benchmark, which terminates its servers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(*arguments)

@@ -26,6 +26,11 @@ def processes() -> Iterator[Processes]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    chaos = parser.getgroup("chaos", "reads through a faulty server (test_chaos.py)")
-    chaos.addoption("--chaos-seeds", type=int, default=40, help="how many seeds (default: 40)")
-    chaos.addoption("--chaos-from", type=int, default=0, help="the first seed (default: 0)")
+    for name, seeds, description in (
+        ("chaos", 40, "reads through a faulty network (test_chaos.py)"),
+        ("capture", 150, "syncs of accounts that change (test_change_capture.py)"),
+    ):
+        group = parser.getgroup(name, description)
+        help_ = f"how many seeds (default: {seeds})"
+        group.addoption(f"--{name}-seeds", type=int, default=seeds, help=help_)
+        group.addoption(f"--{name}-from", type=int, default=0, help="the first seed (default: 0)")

@@ -1,4 +1,4 @@
-"""A faulty server in front of the sandbox: all that can happen to an answer on its way."""
+"""A proxy in front of the sandbox that injects network faults."""
 
 import asyncio
 import random
@@ -13,69 +13,69 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Self
 
-from integration_tests.misfortunes import (
-    LASTING,
-    ODD_WAYS,
-    PASSING,
+from integration_tests.network_faults import (
+    HARMLESS,
+    PERMANENT,
     TIMEOUTS,
-    End,
-    Misfortune,
+    TRANSIENT,
+    Ending,
+    NetworkFault,
+    RawResponse,
     Sent,
-    Whole,
-    nothing,
     repeated,
+    unchanged,
 )
 from sandbox.request import parse_request
 
 # Cursors travel in the URL.
-_LONGEST_HEAD = 256 * 1024
+_MAX_HEAD = 256 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # Time for the bytes before a reset to arrive: it discards those that have not.
 _SECONDS_BEFORE_RESET = 0.005
 
 
 @dataclass(frozen=True)
-class Weather:
-    """How likely what is, from 0 to 1, for each request.
+class FaultRates:
+    """How likely a request meets each kind of fault, from 0 to 1.
 
     Attributes:
-        odd: The answer comes whole, in an odd way.
-        passing: It fails in a way that passes.
+        harmless: The response arrives complete, in an unusual form.
+        transient: It fails, and can succeed when it is sent again.
         timeout: It comes too late.
-        repeated: It is the last answer of the same list once more.
-        lasting: It is refused for good.
+        repeated: It is the last page of the same list once more.
+        permanent: It is rejected.
     """
 
-    odd: float = 0.0
-    passing: float = 0.0
+    harmless: float = 0.0
+    transient: float = 0.0
     timeout: float = 0.0
     repeated: float = 0.0
-    lasting: float = 0.0
+    permanent: float = 0.0
 
 
-CALM = Weather()
+NO_FAULTS = FaultRates()
 
 
 class FaultyProxy:
-    """Hands requests on to the sandbox, and the answers back as the weather has it.
+    """Forwards requests to the sandbox, and returns the responses with faults.
 
-    What happens to a request depends on the seed, on what it asks for and on how often that was
-    asked for before, and not on which of several threads comes first.
+    What happens to a request depends on the seed, on its target and on how many requests had the
+    same target before, and not on which of several threads comes first.
 
     Attributes:
-        weather: Can be changed while it runs.
-        requests: How many requests have come to it.
-        met: How often what has happened.
+        rates: Can be changed while it runs.
+        requests: How many requests the present process has sent.
+        fault_counts: How often each fault has happened.
     """
 
-    def __init__(self, upstream: str, seed: int, weather: Weather) -> None:
-        self.weather = weather
+    def __init__(self, upstream: str, seed: int, rates: FaultRates) -> None:
+        self.rates = rates
         self.requests = 0
-        self.met: Counter[str] = Counter()
+        self.fault_counts: Counter[str] = Counter()
         self._seed = seed
         self._upstream = urlsplit(upstream)
-        self._asked: Counter[str] = Counter()
-        self._last_pages: dict[tuple[str | None, ...], Whole] = {}
+        self._targets: Counter[str] = Counter()
+        self._last_pages: dict[tuple[str | None, ...], RawResponse] = {}
         self._due: tuple[int, Callable[[], object]] | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._port = 0
@@ -90,15 +90,15 @@ class FaultyProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def begin(self) -> None:
-        """Another process comes: what the last one was answered is not repeated to it."""
+    def begin_process(self) -> None:
+        """Another process follows: it gets no pages of the previous one again."""
         self.requests = 0
         self._last_pages.clear()
         self._due = None
 
-    def at_request(self, number: int, do: Callable[[], object]) -> None:
-        """Does something when so many requests have come from the process, if they do."""
-        self._due = (number, do)
+    def at_request(self, number: int, action: Callable[[], object]) -> None:
+        """Runs an action at the present process's request of this number, if it sends so many."""
+        self._due = (number, action)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -117,7 +117,7 @@ class FaultyProxy:
         self._thread.join()
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", limit=_LONGEST_HEAD)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", limit=_MAX_HEAD)
         self._port = server.sockets[0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -137,10 +137,10 @@ class FaultyProxy:
             while is_kept:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self._count()
-                whole = await self._ask(head)
-                is_kept = await _deliver(writer, self._fate(head, whole))
+                response = await self._forward(head)
+                is_kept = await _deliver(writer, self._with_fault(head, response))
         except (asyncio.IncompleteReadError, ConnectionError):
-            # The client has gone: it timed out, was killed or is done.
+            # The client is gone: it timed out, was killed or is done.
             pass
         finally:
             writer.close()
@@ -149,60 +149,60 @@ class FaultyProxy:
     def _count(self) -> None:
         self.requests += 1
         if self._due is not None and self.requests >= self._due[0]:
-            (_, do), self._due = self._due, None
-            do()
+            (_, action), self._due = self._due, None
+            action()
 
-    async def _ask(self, head: bytes) -> Whole:
-        """The sandbox's answer, from a connection of its own."""
+    async def _forward(self, head: bytes) -> RawResponse:
+        """The sandbox's response, on a connection of its own."""
         first, *lines = head.split(b"\r\n")
         kept = [line for line in lines if not line.lower().startswith(b"connection:")]
         reader, writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
         writer.write(b"\r\n".join([first, b"Connection: close", *kept]))
-        answer_head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        response_head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
         writer.close()
-        return Whole(answer_head + b"\r\n\r\n", body).with_header(b"Connection", None)
+        return RawResponse(response_head + b"\r\n\r\n", body).with_header(b"Connection", None)
 
-    def _fate(self, head: bytes, whole: Whole) -> Sent:
+    def _with_fault(self, head: bytes, response: RawResponse) -> Sent:
         target = head.split(b" ", 2)[1].decode()
-        self._asked[target] += 1
-        rng = random.Random(f"{self._seed} {self._asked[target]} {target}")
+        self._targets[target] += 1
+        rng = random.Random(f"{self._seed} {self._targets[target]} {target}")
         request = parse_request("GET", target, {}, 0.0)
-        which = (request.kind, request.account_id, request.param("workspace[id]"))
-        last = self._last_pages.pop(which, None)
-        misfortune = self._drawn(rng, can_repeat=last is not None)
-        self.met[misfortune.__name__] += 1
-        if misfortune is repeated and last is not None:
-            whole = last
-        if whole.is_page and misfortune not in LASTING:
-            self._last_pages[which] = whole
-        return misfortune(whole, rng)
+        key = (request.kind, request.account_id, request.param("workspace[id]"))
+        last = self._last_pages.pop(key, None)
+        fault = self._draw(rng, can_repeat=last is not None)
+        self.fault_counts[fault.__name__] += 1
+        if fault is repeated and last is not None:
+            response = last
+        if response.is_page and fault not in PERMANENT:
+            self._last_pages[key] = response
+        return fault(response, rng)
 
-    def _drawn(self, rng: random.Random, *, can_repeat: bool) -> Misfortune:
-        weather, draw = self.weather, rng.random()
-        for chance, choice in (
-            (weather.odd, ODD_WAYS),
-            (weather.passing, PASSING),
-            (weather.timeout, TIMEOUTS),
-            (weather.lasting, LASTING),
-            (weather.repeated if can_repeat else 0.0, (repeated,)),
+    def _draw(self, rng: random.Random, *, can_repeat: bool) -> NetworkFault:
+        rates, draw = self.rates, rng.random()
+        for rate, choice in (
+            (rates.harmless, HARMLESS),
+            (rates.transient, TRANSIENT),
+            (rates.timeout, TIMEOUTS),
+            (rates.permanent, PERMANENT),
+            (rates.repeated if can_repeat else 0.0, (repeated,)),
         ):
-            if draw < chance:
+            if draw < rate:
                 return rng.choice(choice)
-            draw -= chance
-        return nothing
+            draw -= rate
+        return unchanged
 
 
 async def _deliver(writer: asyncio.StreamWriter, sent: Sent) -> bool:
-    """Sends an answer; true if the connection is kept."""
+    """Sends a response; true if the connection is kept."""
     writer.write(sent.content[: sent.pause_at])
     await writer.drain()
     if sent.pause:
         await asyncio.sleep(sent.pause)
     writer.write(sent.content[sent.pause_at :])
     await writer.drain()
-    if sent.end is End.RESET:
+    if sent.ending is Ending.RESET:
         await asyncio.sleep(_SECONDS_BEFORE_RESET)
         connection = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         writer.transport.abort()
-    return sent.end is End.KEPT
+    return sent.ending is Ending.KEPT

@@ -1,8 +1,8 @@
 """Runs the command in real processes that start at once.
 
-The package is imported a single time; each line on stdin, `{"argv": […], "out": path}`, then forks
-a process that runs the command with its stdout in that file. The answer is its process ID, and to
-the line `{"wait": pid, "seconds": …}` its exit code (negative: the signal that ended it).
+The package is imported a single time; each line on stdin, `{"argv": […], "out": path, …}`, then
+forks a process that runs the command with its stdout in that file. The reply is its process ID, and
+to the line `{"wait": pid, "seconds": …}` its exit code (negative: the signal that ended it).
 """
 
 import faulthandler
@@ -13,23 +13,21 @@ import signal
 import sys
 import time
 
-from integration_tests.support import Time
-from source_truto_segments import SourceTrutoSegments, checkpoints, client
+from integration_tests.support import FakeClock
 from source_truto_segments import run as command
+from source_truto_segments import sync, transport
 
-# Seconds to connect, and without a byte of the answer, for a swift process.
-SWIFT_TIMEOUT = (5.0, 0.5)
+# Seconds to connect, and without a byte of the response, where waits are skipped.
+SHORT_TIMEOUT = (5.0, 0.5)
 
 
-def child(argv: list[str], out: str, *, is_swift: bool) -> None:
+def child(argv: list[str], out: str, *, skip_waits: bool) -> None:
     for number, path in ((1, out), (2, f"{out}.err")):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     faulthandler.enable()
-    if is_swift:
-        passing = Time()
-        client.TIMEOUT = SWIFT_TIMEOUT
-        swift = functools.partial(SourceTrutoSegments, passing.clock, passing.sleep)
-        vars(command)["SourceTrutoSegments"] = swift
+    if skip_waits:
+        transport.TIMEOUT = SHORT_TIMEOUT
+        vars(command)["BatchSource"] = functools.partial(command.BatchSource, FakeClock())
     code = 1
     try:
         command.run(argv)
@@ -53,18 +51,17 @@ def wait(pid: int, seconds: float) -> int:
 
 
 def main() -> None:
-    # Every step writes its state: a kill then loses what the design loses, not what the clock does.
-    checkpoints.CHECKPOINT_SECONDS = 0.0
-    checkpoints.ACCOUNTS_A_SECOND = 1e9
+    # Each event writes its state: a kill then loses what the design loses, not what the clock does.
+    sync.CHECKPOINT_SECONDS = 0.0
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:
-            answer = wait(order["wait"], order["seconds"])
+            reply = wait(order["wait"], order["seconds"])
         else:
-            answer = os.fork()
-            if answer == 0:
-                child(order["argv"], order["out"], is_swift=order["swift"])
-        print(answer, flush=True)
+            reply = os.fork()
+            if reply == 0:
+                child(order["argv"], order["out"], skip_waits=order["skip_waits"])
+        print(reply, flush=True)
 
 
 if __name__ == "__main__":

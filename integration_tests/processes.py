@@ -1,4 +1,4 @@
-"""Real processes of the command, and what they wrote."""
+"""Real processes of the command, and their output."""
 
 import json
 import subprocess
@@ -21,19 +21,19 @@ class Processes:
             cwd=Path(__file__).parent.parent,
         )
 
-    def start(self, argv: list[str], out: Path, *, swift: bool = False) -> int:
-        """Starts a process and gives its ID; a swift one waits for nothing but answers.
+    def start(self, argv: list[str], out: Path, *, skip_waits: bool = False) -> int:
+        """Starts a process and gives its ID; it can skip all waits but those for responses.
 
         Its stderr goes to a file beside `out`, with the suffix `.err`.
         """
-        return self._ask({"argv": argv, "out": str(out), "swift": swift})
+        return self._order({"argv": argv, "out": str(out), "skip_waits": skip_waits})
 
     def wait(self, pid: int, seconds: float = 60.0) -> int:
         """Waits for the end of a process and gives its exit code.
 
         Negative, it is the signal that ended the process: SIGABRT if it did not end in time.
         """
-        return self._ask({"wait": pid, "seconds": seconds})
+        return self._order({"wait": pid, "seconds": seconds})
 
     def close(self) -> None:
         assert self._forker.stdin
@@ -42,7 +42,7 @@ class Processes:
         self._forker.wait(10)
         self._forker.stdout.close()
 
-    def _ask(self, order: dict[str, Any]) -> int:
+    def _order(self, order: dict[str, Any]) -> int:
         assert self._forker.stdin
         assert self._forker.stdout
         self._forker.stdin.write(json.dumps(order) + "\n")
@@ -51,6 +51,6 @@ class Processes:
 
 
 def result_of(out: Path) -> Result:
-    """What was written; a kill can cut the last line."""
+    """The messages that were written; a kill can cut the last line."""
     lines = out.read_text().splitlines(keepends=True) if out.exists() else []
     return Result([json.loads(line) for line in lines if line.endswith("\n")])

@@ -1,4 +1,4 @@
-"""Runs the connector through its public surface, and reads the messages that it gives."""
+"""Runs the connector through its public surface, and parses the messages that it emits."""
 
 import json
 import logging
@@ -6,11 +6,11 @@ import os
 import subprocess
 import sysconfig
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from airbyte_cdk.models import (
     AirbyteMessage,
@@ -24,33 +24,34 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
 from source_truto_segments import SourceTrutoSegments, errors
-from source_truto_segments.envelope import ErrorBody, Origin
-from source_truto_segments.errors import Meaning
+from source_truto_segments.errors import ErrorResolution
+from source_truto_segments.responses import ErrorBody, Origin
+from source_truto_segments.streams import STREAMS
+from source_truto_segments.worker_pool import Clock
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 
 
-class Time:
+class FakeClock(Clock):
     """A clock that a wait moves on instead of taking place."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
-        self._waited = 0.0
-        self._lock = threading.Lock()
+        self._now = 0.0
 
-    def clock(self) -> float:
-        return time.monotonic() + self._waited
+    def now(self) -> float:
+        return self._now
 
-    def sleep(self, seconds: float) -> None:
-        with self._lock:
-            self.waits.append(seconds)
-            self._waited += seconds
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        del condition
+        self.waits.append(seconds)
+        self._now += seconds
 
 
 @dataclass
 class Result:
-    """What one command said, message by message."""
+    """The messages of one command."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     failure: AirbyteTracedException | None = None
@@ -63,7 +64,17 @@ class Result:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [record["data"] for record in self.of_type("RECORD")]
+        """The data of the records of `segments`."""
+        return self.records_of("segments")
+
+    def records_of(self, stream: str) -> list[dict[str, Any]]:
+        """The data of a stream's records."""
+        return [record["data"] for record in self.of_type("RECORD") if record["stream"] == stream]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The records of `segments` without the columns that depend on the time of the read."""
+        return [_without_cdc(record) for record in self.records]
 
     @property
     def ids(self) -> list[str]:
@@ -74,13 +85,39 @@ class Result:
         return self.of_type("STATE")
 
     @property
+    def last_state(self) -> list[dict[str, Any]]:
+        """The last state of each stream, as Airbyte hands it over to the next sync."""
+        last = {state["stream"]["stream_descriptor"]["name"]: state for state in self.states}
+        return [{k: v for k, v in state.items() if k != "sourceStats"} for state in last.values()]
+
+    @property
     def errors(self) -> list[dict[str, Any]]:
-        return [trace["error"] for trace in self.of_type("TRACE") if "error" in trace]
+        """The errors that were emitted, and the one that was raised."""
+        emitted = [trace["error"] for trace in self.of_type("TRACE") if "error" in trace]
+        if self.failure is None:
+            return emitted
+        failure_type = self.failure.failure_type.value
+        return [*emitted, {"message": str(self.failure), "failure_type": failure_type}]
 
     @property
     def statuses(self) -> list[str]:
-        traces = self.of_type("TRACE")
-        return [trace["stream_status"]["status"] for trace in traces if "stream_status" in trace]
+        """The statuses of `segments`."""
+        return self.statuses_of("segments")
+
+    def statuses_of(self, stream: str) -> list[str]:
+        """The statuses of a stream, without those that report a rate limit."""
+        statuses = [t["stream_status"] for t in self.of_type("TRACE") if "stream_status" in t]
+        return [
+            status["status"]
+            for status in statuses
+            if status["stream_descriptor"]["name"] == stream and not status.get("reasons")
+        ]
+
+    @property
+    def rate_limited(self) -> list[dict[str, Any]]:
+        """The statuses that report a rate limit."""
+        statuses = [t["stream_status"] for t in self.of_type("TRACE") if "stream_status" in t]
+        return [status for status in statuses if status.get("reasons")]
 
     @property
     def logs(self) -> list[str]:
@@ -106,57 +143,68 @@ def config(sandbox: Sandbox, **fields: Any) -> dict[str, Any]:
 
 
 def catalog(
-    sync_mode: str = "full_refresh", schema: Mapping[str, Any] | None = None
+    sync_mode: str = "full_refresh",
+    schema: Mapping[str, Any] | None = None,
+    streams: Sequence[str] = ("segments",),
 ) -> dict[str, Any]:
-    """The configured catalog that asks for all of `segments`."""
-    stream = {
-        "name": "segments",
-        "json_schema": dict(schema or {}),
-        "supported_sync_modes": ["full_refresh", "incremental"],
+    """The configured catalog that selects all columns, or those of a schema, of some streams."""
+    return {
+        "streams": [
+            {
+                "stream": {
+                    "name": name,
+                    "json_schema": dict(schema or {}),
+                    "supported_sync_modes": ["full_refresh", "incremental"],
+                },
+                "sync_mode": sync_mode,
+                "destination_sync_mode": (
+                    "overwrite" if sync_mode == "full_refresh" else "append_dedup"
+                ),
+            }
+            for name in streams
+        ]
     }
-    configured = {
-        "stream": stream,
-        "sync_mode": sync_mode,
-        "destination_sync_mode": "overwrite" if sync_mode == "full_refresh" else "append_dedup",
-    }
-    return {"streams": [configured]}
+
+
+ALL_STREAMS = tuple(STREAMS)
 
 
 def read(
     sandbox: Sandbox,
     *,
-    asked: dict[str, Any] | None = None,
+    configured: dict[str, Any] | None = None,
     state: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Result:
     """Reads in this process, with waits that take no time; keeps what came before a failure."""
-    passing = Time()
-    source = SourceTrutoSegments(clock=passing.clock, sleep=passing.sleep)
-    result = _read(source, sandbox, asked, state, fields)
-    result.waits = passing.waits
+    clock = FakeClock()
+    result = _read(SourceTrutoSegments(clock), sandbox, configured, state, fields)
+    result.waits = clock.waits
     return result
 
 
-def read_in_real_time(sandbox: Sandbox, **fields: Any) -> Result:
+def read_in_real_time(
+    sandbox: Sandbox, *, configured: dict[str, Any] | None = None, **fields: Any
+) -> Result:
     """Reads in this process, with waits that take their time."""
-    return _read(SourceTrutoSegments(), sandbox, None, None, fields)
+    return _read(SourceTrutoSegments(), sandbox, configured, None, fields)
 
 
 def _read(
     source: SourceTrutoSegments,
     sandbox: Sandbox,
-    asked: dict[str, Any] | None,
+    configured: dict[str, Any] | None,
     state: list[dict[str, Any]] | None,
     fields: dict[str, Any],
 ) -> Result:
-    configured: ConfiguredAirbyteCatalog = ConfiguredAirbyteCatalogSerializer.load(
-        asked or catalog()
+    parsed: ConfiguredAirbyteCatalog = ConfiguredAirbyteCatalogSerializer.load(
+        configured or catalog()
     )
     begin = [AirbyteStateMessageSerializer.load(message) for message in state or []]
     result = Result()
     logger = logging.getLogger("airbyte.test")
     try:
-        for message in source.read(logger, config(sandbox, **fields), configured, begin):
+        for message in source.read(logger, config(sandbox, **fields), parsed, begin):
             result.messages.append(_plain(message))
     except AirbyteTracedException as failure:
         result.failure = failure
@@ -165,8 +213,7 @@ def _read(
 
 def check(sandbox: Sandbox, **fields: Any) -> tuple[Status, str | None]:
     """Checks in this process, with waits that take no time."""
-    passing = Time()
-    source = SourceTrutoSegments(clock=passing.clock, sleep=passing.sleep)
+    source = SourceTrutoSegments(FakeClock())
     status = source.check(logging.getLogger("airbyte.test"), config(sandbox, **fields))
     return status.status, status.message
 
@@ -192,19 +239,52 @@ def write(path: Path, content: Any) -> str:
     return str(path)
 
 
-def meanings() -> list[Meaning]:
+def error_resolutions() -> list[ErrorResolution]:
     """All rows of the error table, and those that are made for what it does not have."""
-    found: list[Meaning] = []
+    found: list[ErrorResolution] = []
     for value in vars(errors).values():
         entries = value.values() if isinstance(value, Mapping) else [value]
-        found += [entry for entry in entries if isinstance(entry, Meaning)]
+        found += [entry for entry in entries if isinstance(entry, ErrorResolution)]
     for origin in Origin:
         for status in (418, 599):
             body = ErrorBody(origin)
-            found.append(errors.meaning_of_answer(status, body, sent_cursor=False))
-    return [*found, errors.meaning_of_status("a new one")]
+            found.append(errors.interpret_response(status, body, sent_cursor=False))
+    return found
+
+
+def _without_cdc(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if not name.startswith("_ab_cdc_")}
 
 
 def _plain(message: AirbyteMessage) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(AirbyteMessageSerializer.dump(message)))
     return plain
+
+
+def read_with(
+    source: SourceTrutoSegments,
+    sandbox: Sandbox,
+    *,
+    configured: dict[str, Any] | None = None,
+    state: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> Result:
+    """Reads in this process with a source of the test's own."""
+    return _read(source, sandbox, configured, state, fields)
+
+
+def id_of(number: int) -> str:
+    """The ID of one of several accounts."""
+    return str(uuid5(NAMESPACE_URL, f"account-{number}"))
+
+
+def numbered_account(number: int, vendor: str = "klaviyo", count: int = 3, **how: Any) -> Account:
+    """One of several accounts, with some segments."""
+    if "segments" not in how:
+        how["segments"] = vendors.segments(vendor, count)
+    return Account(id=id_of(number), vendor=vendor, **how)
+
+
+def listed(*numbers: int) -> dict[str, Any]:
+    """The option that reads some of several accounts."""
+    return {"mode": "listed", "ids": [id_of(number) for number in numbers]}

@@ -6,12 +6,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
 
-from integration_tests.support import COMMAND, account, catalog, config, read, run, write
-from sandbox import Sandbox, faults
+from integration_tests.support import (
+    ALL_STREAMS,
+    COMMAND,
+    Result,
+    account,
+    catalog,
+    config,
+    read,
+    run,
+    write,
+)
+from sandbox import Sandbox, faults, vendors
 
 Serve = Callable[..., Sandbox]
 PACKAGE = Path(__file__).parent.parent / "source_truto_segments"
@@ -35,39 +46,43 @@ def test_given_a_good_account_when_checked_discovered_and_read_then_all_of_it_co
     checked = run("check", "--config", settings)
     assert checked.exit_code == 0
     assert checked.of_type("CONNECTION_STATUS") == [{"status": "SUCCEEDED"}]
-    assert [request.param("limit") for request in sandbox.requests] == ["1"]
+    assert [request.kind for request in sandbox.requests] == ["segments"]
 
     discovered = run("discover", "--config", settings)
     (found,) = discovered.of_type("CATALOG")
-    (stream,) = found["streams"]
-    assert stream["name"] == "segments"
-    assert stream["source_defined_primary_key"] == [["integrated_account_id"], ["id"]]
-    Draft7Validator.check_schema(stream["json_schema"])
+    assert [stream["name"] for stream in found["streams"]] == list(ALL_STREAMS)
+    for stream in found["streams"]:
+        account_key = [["integrated_account_id"]] if stream["name"] != "integrated_accounts" else []
+        assert stream["source_defined_primary_key"] == [*account_key, ["id"]]
+        assert stream["supported_sync_modes"] == ["full_refresh", "incremental"]
+        assert stream["source_defined_cursor"] is True
+        assert stream["default_cursor_field"] == ["_ab_cdc_updated_at"]
+        Draft7Validator.check_schema(stream["json_schema"])
+    segments = found["streams"][0]
 
-    asked = write(tmp_path / "catalog.json", catalog(schema=stream["json_schema"]))
-    got = run("read", "--config", settings, "--catalog", asked, "--debug")
+    selected = write(tmp_path / "catalog.json", catalog(schema=segments["json_schema"]))
+    got = run("read", "--config", settings, "--catalog", selected, "--debug")
     assert got.exit_code == 0
     assert len(set(got.ids)) == 43
     assert got.statuses == ["STARTED", "RUNNING", "COMPLETE"]
-    assert got.states[-1]["sourceStats"]["recordCount"] == 43
+    assert sum(state["sourceStats"]["recordCount"] for state in got.states) == 43
     assert sandbox.environment.token not in json.dumps(got.messages)
 
 
-def test_given_a_refused_token_when_read_then_it_is_asked_once_and_the_exit_code_is_1(
+def test_given_a_refused_token_when_read_then_it_is_sent_once_and_the_exit_code_is_1(
     serve: Serve, tmp_path: Path
 ) -> None:
     sandbox = serve(account())
     settings = write(tmp_path / "config.json", config(sandbox, token="tok-not-this-one"))
-    asked = write(tmp_path / "catalog.json", catalog())
+    selected = write(tmp_path / "catalog.json", catalog())
 
-    result = run("read", "--config", settings, "--catalog", asked)
+    result = run("read", "--config", settings, "--catalog", selected)
 
     assert result.exit_code == 1
     assert len(sandbox.requests) == 1
     assert result.errors[-1]["failure_type"] == "config_error"
-    assert "Truto refused the API token" in result.errors[-1]["message"]
-    said = json.dumps(result.messages)
-    assert "tok-not-this-one" not in said
+    assert "Truto rejected the API token" in result.errors[-1]["message"]
+    assert "tok-not-this-one" not in json.dumps(result.messages)
     assert not any("Traceback" in line for line in result.logs)
 
 
@@ -84,7 +99,7 @@ def test_given_a_failed_check_when_checked_then_there_is_a_status_and_exit_code_
     assert "Truto has blocked this account" in status["message"]
 
 
-def test_given_wrong_fields_when_checked_then_the_status_names_each(tmp_path: Path) -> None:
+def test_given_invalid_fields_when_checked_then_the_status_names_each(tmp_path: Path) -> None:
     fields = {"integrated_account_id": "acme", "page_size": 0}
 
     result = run("check", "--config", write(tmp_path / "config.json", fields))
@@ -100,15 +115,15 @@ def test_given_wrong_fields_when_checked_then_the_status_names_each(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "expected"),
     [
         (None, "config.json cannot be read: No such file"),
         ("{", "Could not read json file"),
         ("[]", "is not an"),
     ],
 )
-def test_given_a_file_that_is_none_when_checked_then_a_sentence_says_so(
-    tmp_path: Path, content: str | None, says: str
+def test_given_a_file_that_is_not_valid_when_checked_then_a_message_reports_it(
+    tmp_path: Path, content: str | None, expected: str
 ) -> None:
     path = tmp_path / "config.json"
     if content is not None:
@@ -117,52 +132,52 @@ def test_given_a_file_that_is_none_when_checked_then_a_sentence_says_so(
     result = run("check", "--config", str(path))
 
     assert result.exit_code == 1
-    assert says in result.errors[-1]["message"]
+    assert expected in result.errors[-1]["message"]
     assert result.errors[-1]["failure_type"] == "config_error"
 
 
-def test_given_another_stream_in_the_catalog_when_read_then_a_sentence_says_so(
+def test_given_another_stream_in_the_catalog_when_read_then_a_message_reports_it(
     serve: Serve, tmp_path: Path
 ) -> None:
-    asked = catalog()
-    asked["streams"][0]["stream"]["name"] = "contacts"
+    other = catalog()
+    other["streams"][0]["stream"]["name"] = "contacts"
     settings = write(tmp_path / "config.json", config(serve(account())))
 
-    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", asked))
+    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", other))
 
     assert 'no stream "contacts"' in result.errors[-1]["message"]
 
 
-def test_given_no_catalog_when_read_then_a_sentence_says_so(serve: Serve, tmp_path: Path) -> None:
+def test_given_no_catalog_when_read_then_a_message_reports_it(serve: Serve, tmp_path: Path) -> None:
     settings = write(tmp_path / "config.json", config(serve(account())))
 
     result = run("read", "--config", settings, "--catalog", settings)
 
-    assert "is not what it should be" in result.errors[-1]["message"]
+    assert "config.json is not valid" in result.errors[-1]["message"]
 
 
-def test_given_a_file_that_is_no_state_when_read_then_the_user_is_told_to_reset(
+def test_given_a_file_that_is_not_a_state_when_read_then_the_user_is_asked_to_reset(
     serve: Serve, tmp_path: Path
 ) -> None:
     settings = write(tmp_path / "config.json", config(serve(account())))
-    asked = write(tmp_path / "catalog.json", catalog("incremental"))
+    selected = write(tmp_path / "catalog.json", catalog("incremental"))
     state = write(tmp_path / "state.json", {"segments": {"updated_at": "2020-01-01"}})
 
-    result = run("read", "--config", settings, "--catalog", asked, "--state", state)
+    result = run("read", "--config", settings, "--catalog", selected, "--state", state)
 
-    assert "state.json is not what it should be" in result.errors[-1]["message"]
+    assert "state.json is not valid" in result.errors[-1]["message"]
     assert "Reset the connection's streams" in result.errors[-1]["message"]
     assert result.errors[-1]["failure_type"] == "config_error"
 
 
-def test_given_a_reader_who_leaves_when_read_then_the_process_ends_without_a_word(
+def test_given_a_consumer_that_leaves_when_read_then_the_process_ends_silently(
     serve: Serve, tmp_path: Path
 ) -> None:
     sandbox = serve(account("activecampaign", count=20_000, default_page_size=10_000))
     settings = write(tmp_path / "config.json", config(sandbox))
-    asked = write(tmp_path / "catalog.json", catalog())
+    selected = write(tmp_path / "catalog.json", catalog())
     process = subprocess.Popen(
-        [str(COMMAND), "read", "--config", settings, "--catalog", asked],
+        [str(COMMAND), "read", "--config", settings, "--catalog", selected],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -191,22 +206,105 @@ def test_given_records_of_all_kinds_when_read_then_the_lines_are_the_messages(
 ) -> None:
     segments = [
         {"id": "plain", "name": 'ä\n\u2028"', "remote_data": {"a": [1.5, None, True]}},
-        {"id": "misfit", "created_at": "yesterday"},
-        {"id": "huge", "remote_data": {"number": 2**70}},
+        {"id": "coerced", "created_at": "yesterday", "name": "a\0", "is_starred": "maybe"},
+        {
+            "id": "huge",
+            "remote_data": {"number": 2**70},
+            "updated_at": f"2026-01-02T03:04:05.{1:09}Z",
+        },
         {"id": "without a name"},
     ]
-    sandbox = serve(account(segments=segments))
+    known = {"id": "w", "name": "ä\n", "created_at": [], "remote_data": {"a": 2**70}}
+    workspaces = faults.body(json.dumps({"result": [known]}), kind="workspaces", times=None)
+    found = account(
+        "brevo",
+        segments=segments,
+        faults=[workspaces],
+        last_error="yes\0",
+        created_at="soon",
+        last_forbidden_error={"missing_scopes": ["é"]},
+    )
+    sandbox = serve(found)
+    configured = catalog(streams=ALL_STREAMS)
 
-    settings = write(tmp_path / "config.json", config(sandbox))
-    asked = write(tmp_path / "catalog.json", catalog())
-
-    result = run("read", "--config", settings, "--catalog", asked)
-    expected = read(sandbox)
+    result = run(
+        *("read", "--config", write(tmp_path / "config.json", config(sandbox))),
+        *("--catalog", write(tmp_path / "catalog.json", configured)),
+    )
+    expected = read(sandbox, configured=configured)
 
     for record in (*result.of_type("RECORD"), *expected.of_type("RECORD")):
         assert abs(record.pop("emitted_at") / 1000 - time.time()) < 60
-    assert result.of_type("RECORD") == expected.of_type("RECORD")
-    assert [record["data"]["id"] for record in result.of_type("RECORD")] == [
-        "plain", "misfit", "huge", "without a name",
+        assert record["data"].pop("_ab_cdc_updated_at")
+    assert by_stream(result) == by_stream(expected)
+    printed = by_stream(result)
+    assert [record["data"]["id"] for record in printed["segments"]] == [
+        "plain", "coerced", "huge", "without a name",
     ]  # fmt: skip
-    assert sum(state["sourceStats"]["recordCount"] for state in result.states) == 4
+    changed = {
+        (name, change["field"], change["change"])
+        for name, records in printed.items()
+        for record in records
+        for change in record.get("meta", {}).get("changes", [])
+    }
+    assert changed == {
+        ("segments", "created_at", "NULLED"),
+        ("segments", "name", "TRUNCATED"),
+        ("segments", "is_starred", "NULLED"),
+        ("segments", "updated_at", "TRUNCATED"),
+        ("workspaces", "created_at", "NULLED"),
+        ("integrated_accounts", "last_error", "TRUNCATED"),
+        ("integrated_accounts", "created_at", "NULLED"),
+    }
+
+
+def test_given_all_streams_when_read_then_each_has_its_statuses_and_its_states_count_its_records(
+    serve: Serve, tmp_path: Path
+) -> None:
+    segments = vendors.segments("beehiiv", 43)
+    sandbox = serve(
+        account("beehiiv", workspaces={"a": segments[:40], "b": segments[40:], "c": []})
+    )
+    counts = {"segments": 43, "integrated_accounts": 1, "workspaces": 3}
+    settings = write(tmp_path / "config.json", config(sandbox))
+
+    for mode in ("full_refresh", "incremental"):
+        selected = write(tmp_path / "catalog.json", catalog(mode, streams=ALL_STREAMS))
+        result = run("read", "--config", settings, "--catalog", selected)
+
+        assert result.exit_code == 0
+        for name, count in counts.items():
+            assert result.statuses_of(name) == ["STARTED", "RUNNING", "COMPLETE"]
+            assert len(result.records_of(name)) == count
+            assert counted(result, name) == count
+
+
+def test_given_another_stream_fails_when_read_then_the_rest_has_its_statuses_and_counts(
+    serve: Serve, tmp_path: Path
+) -> None:
+    refused = faults.scopes_missing(kind="segments", after=1, times=None)
+    sandbox = serve(account("customerio", count=5, default_page_size=3, faults=[refused]))
+    settings = write(tmp_path / "config.json", config(sandbox))
+    selected = write(tmp_path / "catalog.json", catalog("incremental", streams=ALL_STREAMS))
+
+    result = run("read", "--config", settings, "--catalog", selected)
+
+    assert result.exit_code == 1
+    assert result.statuses_of("segments") == ["STARTED", "RUNNING", "INCOMPLETE"]
+    assert result.statuses_of("integrated_accounts") == ["STARTED", "RUNNING", "COMPLETE"]
+    assert result.statuses_of("workspaces") == ["STARTED", "COMPLETE"]
+    assert [counted(result, name) for name in ALL_STREAMS] == [3, 1, 0]
+
+
+def by_stream(result: Result) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [record for record in result.of_type("RECORD") if record["stream"] == name]
+        for name in ALL_STREAMS
+    }
+
+
+def counted(result: Result, stream: str) -> float:
+    """The records that the states of a stream count."""
+    states = [s for s in result.states if s["stream"]["stream_descriptor"]["name"] == stream]
+    assert states
+    return float(sum(state["sourceStats"]["recordCount"] for state in states))

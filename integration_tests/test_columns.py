@@ -1,4 +1,4 @@
-"""Which columns there are, which were asked for, and what odd values become."""
+"""Which columns there are, which are selected, and what values of another type become."""
 
 import json
 import logging
@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL_STREAMS,
     COMMAND,
     Result,
     account,
@@ -21,29 +22,34 @@ from integration_tests.support import (
     write,
 )
 from sandbox import Fault, Sandbox, faults, vendors
-from source_truto_segments import SourceTrutoSegments, client, model
-from source_truto_segments.records import segments_schema
+from source_truto_segments import SourceTrutoSegments, custom_fields, transport
+from source_truto_segments.records import load_schema
 
 Serve = Callable[..., Sandbox]
-MODEL = segments_schema()["properties"]
+MODEL = load_schema("segments")["properties"]
 
 
 def discover(sandbox: Sandbox, **fields: Any) -> dict[str, Any]:
     found = SourceTrutoSegments().discover(
         logging.getLogger("airbyte.test"), config(sandbox, **fields)
     )
-    (stream,) = found.streams
-    Draft7Validator.check_schema(stream.json_schema)
-    return stream.json_schema
+    assert [stream.name for stream in found.streams] == list(ALL_STREAMS)
+    for stream in found.streams:
+        Draft7Validator.check_schema(stream.json_schema)
+    return next(s.json_schema for s in found.streams if s.name == "segments")
 
 
 def selection(*names: str) -> dict[str, Any]:
     return catalog(schema={"type": "object", "properties": {name: MODEL[name] for name in names}})
 
 
-def of_page(serve: Serve, *records: Any, asked: dict[str, Any] | None = None) -> Result:
+def of_page(serve: Serve, *records: Any, configured: dict[str, Any] | None = None) -> Result:
     content = json.dumps({"result": list(records), "next_cursor": None})
-    return read(serve(account(faults=[faults.body(content)])), asked=asked)
+    return read(serve(account(faults=[faults.body(content)])), configured=configured)
+
+
+def without_time(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != "_ab_cdc_updated_at"}
 
 
 CUSTOM = {
@@ -56,7 +62,7 @@ CUSTOM = {
     "rules": {"type": "object", "properties": {"x": {"type": "string", "required": True}}},
     "mixed": {"type": ["string", "number"]},
     "nullable": {"type": ["string", "null"]},
-    "odd": {"type": "enum", "values": ["a"]},
+    "unknown": {"type": "enum", "values": ["a"]},
     "nothing": {},
 }
 
@@ -82,7 +88,7 @@ def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
         "rules": {"type": ["null", "object"], "additionalProperties": True},
         "mixed": any_type,
         "nullable": {"type": ["null", "string"]},
-        "odd": any_type,
+        "unknown": any_type,
         "nothing": any_type,
     }
 
@@ -102,14 +108,14 @@ def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
     ],
     ids=["401", "500", "404", "html", "list", "reset", "redirect", "hang", "drip"],
 )
-def test_given_no_model_when_discovered_then_the_nine_stand_and_one_line_says_so(
+def test_given_no_model_when_discovered_then_the_unified_columns_remain_and_one_line_reports_it(
     serve: Serve,
     fault: Fault,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", (0.5, 0.5))
-    monkeypatch.setattr(model, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(custom_fields, "_TIMEOUT", 1.0)
     fault.times, fault.kind = None, "meta"
 
     schema = discover(serve(account(custom_fields=CUSTOM, faults=[fault])))
@@ -124,27 +130,27 @@ def test_given_no_model_when_discovered_then_the_nine_stand_and_one_line_says_so
     "content",
     ["{}", '{"schema": null}', '{"schema": {"properties": []}}', '{"schema": {"properties": {}}}'],
 )
-def test_given_another_form_of_model_when_discovered_then_the_nine_stand(
+def test_given_another_form_of_model_when_discovered_then_the_unified_columns_remain(
     serve: Serve, content: str
 ) -> None:
     sandbox = serve(account(faults=[faults.body(content, kind="meta")]))
     assert discover(sandbox)["properties"] == MODEL
 
 
-def test_given_custom_columns_when_read_then_their_values_are_made_to_fit(serve: Serve) -> None:
+def test_given_custom_columns_when_read_then_their_values_are_coerced(serve: Serve) -> None:
     (segment,) = vendors.segments("klaviyo", 1)
-    fitting = {"score": "4.5", "members": 7.0, "owner": 5, "archived_at": 1670000000, "mixed": [1]}
-    misfit = {"score": "high", "members": 7.5, "labels": "a,b", "rules": [], "is_live": "maybe"}
+    good = {"score": "4.5", "members": 7.0, "owner": 5, "archived_at": 1670000000, "mixed": [1]}
+    bad = {"score": "high", "members": 7.5, "labels": "a,b", "rules": [], "is_live": "maybe"}
     segments = [
-        {**segment, **fitting, "surprise": {"a": None}},
-        {**segment, "id": "2", **misfit},
+        {**segment, **good, "surprise": {"a": None}},
+        {**segment, "id": "2", **bad},
     ]
     sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
 
-    result = read(sandbox, asked=catalog(schema=discover(sandbox)))
+    result = read(sandbox, configured=catalog(schema=discover(sandbox)))
 
     first, second = result.of_type("RECORD")
-    assert {name: first["data"][name] for name in fitting} == {
+    assert {name: first["data"][name] for name in good} == {
         "score": 4.5,
         "members": 7,
         "owner": "5",
@@ -153,46 +159,46 @@ def test_given_custom_columns_when_read_then_their_values_are_made_to_fit(serve:
     }
     assert first["data"]["surprise"] == {"a": None}
     assert "meta" not in first
-    assert {change["field"] for change in second["meta"]["changes"]} == set(misfit)
-    assert not set(misfit) & set(second["data"])
+    assert {change["field"] for change in second["meta"]["changes"]} == set(bad)
+    assert not set(bad) & set(second["data"])
 
 
-def test_given_a_selection_when_read_then_the_rest_is_neither_asked_nor_emitted(
+def test_given_a_selection_when_read_then_the_rest_is_neither_requested_nor_emitted(
     serve: Serve,
 ) -> None:
     segments = [{**segment, "surprise": 1} for segment in vendors.segments("klaviyo", 15)]
     sandbox = serve(account(segments=segments))
 
-    result = read(sandbox, asked=selection("id", "name", "integrated_account_id"))
+    result = read(sandbox, configured=selection("id", "name", "integrated_account_id"))
 
     for request in sandbox.requests:
         assert request.param("truto_ignore_remote_data") == "true"
         assert request.params("truto_exclude_fields[]") == [
-            "created_at", "description", "is_starred", "last_calculated_at", "status"
+            "created_at", "description", "is_starred", "last_calculated_at", "status", "updated_at"
         ]  # fmt: skip
     assert len(result.records) == 15
     for record in result.records:
-        assert set(record) == {"id", "name", "integrated_account_id", "updated_at"}
+        assert set(record) == {"id", "name", "integrated_account_id", "_ab_cdc_updated_at"}
 
 
 def test_given_a_selection_without_key_and_cursor_when_read_then_they_come_all_the_same(
     serve: Serve,
 ) -> None:
-    result = read(serve(account(count=12)), asked=selection("status"))
+    result = read(serve(account(count=12)), configured=selection("status"))
 
     assert {frozenset(record) for record in result.records} == {
-        frozenset({"integrated_account_id", "id", "updated_at", "status"})
+        frozenset({"integrated_account_id", "id", "_ab_cdc_updated_at", "status"})
     }
 
 
-@pytest.mark.parametrize("schema", [{}, {"properties": {}}, segments_schema()])
+@pytest.mark.parametrize("schema", [{}, {"properties": {}}, load_schema("segments")])
 def test_given_no_selection_when_read_then_everything_comes(
     serve: Serve, schema: dict[str, Any]
 ) -> None:
     segments = [{**vendors.segments("klaviyo", 1)[0], "surprise": 1}]
     sandbox = serve(account(segments=segments))
 
-    (record,) = read(sandbox, asked=catalog(schema=schema)).records
+    (record,) = read(sandbox, configured=catalog(schema=schema)).records
 
     assert set(record) >= {"remote_data", "name", "surprise"}
     assert [name for name, _ in sandbox.requests[0].query] == ["integrated_account_id"]
@@ -206,7 +212,7 @@ def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Ser
     segments = [tagged("a", "t1"), tagged("b", "t2"), tagged("c"), tagged("d", "t2", "t1")]
     sandbox = serve(account("flodesk", segments=segments))
 
-    result = read(sandbox, tag_id="t1", asked=selection("id", "name"))
+    result = read(sandbox, tag_id="t1", configured=selection("id", "name"))
 
     assert result.ids == ["a", "d"]
     assert all("remote_data" not in record for record in result.records)
@@ -217,9 +223,9 @@ def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Ser
 def read_by_command(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
     """The messages on stdout, each a line of JSON in UTF-8; anything else fails."""
     settings = write(folder / "config.json", config(sandbox))
-    asked = write(folder / "catalog.json", catalog())
+    path = write(folder / "catalog.json", catalog())
     process = subprocess.run(
-        [str(COMMAND), "read", "--config", settings, "--catalog", asked],
+        [str(COMMAND), "read", "--config", settings, "--catalog", path],
         capture_output=True,
         check=True,
         timeout=60,
@@ -250,11 +256,11 @@ def test_given_deep_remote_data_when_read_then_it_is_written_or_null_and_named(
     assert not any("serialization" in str(message.get("log")) for message in messages)
 
 
-def test_given_odd_texts_when_read_by_the_command_then_every_line_is_json_in_utf_8(
+def test_given_unusual_texts_when_read_by_the_command_then_every_line_is_json_in_utf_8(
     serve: Serve, tmp_path: Path
 ) -> None:
     names = [
-        "\x00\x01\x1f",
+        "\x01\x1f",
         "a\u2028b\u2029",
         "\ufeff",
         "é漢😀",
@@ -263,15 +269,82 @@ def test_given_odd_texts_when_read_by_the_command_then_every_line_is_json_in_utf
         "\r\n",
         "",
     ]
-    pages = [
-        '{"result": [{"id": "s", "name": "lone \\ud800 half", "n": 123456789012345678901}]}',
-        json.dumps({"result": [{"id": str(n), "name": name} for n, name in enumerate(names)]}),
-    ]
-    for page in pages:
+    lone = '{"result": [{"id": "s", "name": "lone \\ud800 half", "n": 123456789012345678901}]}'
+    listed = json.dumps({"result": [{"id": str(n), "name": name} for n, name in enumerate(names)]})
+    for page, expected in ((listed, names), (lone, ["lone \N{REPLACEMENT CHARACTER} half"])):
         sandbox = serve(account(faults=[faults.body(page)]))
         messages = read_by_command(sandbox, tmp_path)
         found = [m["record"]["data"]["name"] for m in messages if m["type"] == "RECORD"]
-        assert found in (names, ["lone \N{REPLACEMENT CHARACTER} half"])
+        assert found == expected
+
+
+def test_given_u_0000_anywhere_when_read_then_it_is_replaced_and_named(serve: Serve) -> None:
+    """PostgreSQL takes none, neither in a text nor in JSON: one would fail the whole load."""
+    nested = {"a\0": [{"b": "\0", "c": 1}, ["d\0"]], "e": "f"}
+    first = {"id": "1\0", "name": "\0x\0y", "remote_data": nested, "k\0": 5, "status": "active"}
+
+    result = of_page(serve, first, {"id": "2", "name": "x\\u0000"})
+
+    changed, unchanged = result.of_type("RECORD")
+    assert without_time(changed["data"]) == {
+        "integrated_account_id": ACCOUNT_ID,
+        "id": "1\ufffd",
+        "name": "\ufffdx\ufffdy",
+        "remote_data": {"a\ufffd": [{"b": "\ufffd", "c": 1}, ["d\ufffd"]], "e": "f"},
+        "k\ufffd": 5,
+        "status": "active",
+    }
+    named = {change.pop("field"): change for change in changed["meta"]["changes"]}
+    assert set(named) == {"id", "name", "remote_data", "k\ufffd"}
+    for change in named.values():
+        assert change == {"change": "TRUNCATED", "reason": "SOURCE_SERIALIZATION_ERROR"}
+    assert unchanged["data"]["name"] == "x\\u0000"
+    assert "meta" not in unchanged
+
+
+def test_given_u_0000_in_every_stream_when_read_then_no_message_has_it(serve: Serve) -> None:
+    found = account(
+        "beehiiv",
+        tenant_id="acme\0",
+        last_error="\0",
+        workspaces={"w\0": [{"id": "1\0", "remote_data": {"\0": "\0"}}]},
+    )
+    sandbox = serve(found)
+
+    for accounts in ({"mode": "none"}, {"mode": "all"}):
+        configured = catalog(streams=ALL_STREAMS)
+        result = read(sandbox, configured=configured, additional_accounts=accounts)
+
+        assert result.failure is None
+        assert [len(result.records_of(name)) for name in ALL_STREAMS] == [1, 1, 1]
+        assert "\\u0000" not in json.dumps(result.messages)
+        assert result.records[0]["workspace_id"] == result.records_of("workspaces")[0]["id"]
+
+
+def test_given_a_record_above_16_mb_when_read_then_its_remote_data_is_null_and_named(
+    serve: Serve,
+) -> None:
+    page = [
+        {"id": "huge", "name": "n", "remote_data": {"a": "é" * 8_000_000}},
+        {"id": "large", "remote_data": {"a": "é" * 7_900_000}},
+    ]
+
+    huge, large = of_page(serve, *page).of_type("RECORD")
+
+    assert without_time(huge["data"]) == {
+        "integrated_account_id": ACCOUNT_ID,
+        "id": "huge",
+        "name": "n",
+    }
+    assert huge["meta"]["changes"] == [
+        {
+            "field": "remote_data",
+            "change": "NULLED",
+            "reason": "SOURCE_RECORD_SIZE_LIMITATION",
+        }
+    ]
+    assert large["data"]["remote_data"] == page[1]["remote_data"]
+    assert "meta" not in large
 
 
 def test_given_an_id_twice_when_read_then_both_come(serve: Serve) -> None:
@@ -280,43 +353,43 @@ def test_given_an_id_twice_when_read_then_both_come(serve: Serve) -> None:
     assert [(record["id"], record["name"]) for record in result.records] == [("1", "a"), ("1", "b")]
 
 
-def test_given_an_id_that_is_none_when_read_then_the_record_comes_and_it_is_told(
+def test_given_an_id_that_is_not_valid_when_read_then_the_record_comes_and_is_counted(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = of_page(serve, {"name": "a"}, {"id": {}, "name": "b"}, {"id": 10**25, "name": "c"}, {})
 
     assert [record.get("name") for record in result.records] == ["a", "b", "c", None]
     assert all(record["integrated_account_id"] == ACCOUNT_ID for record in result.records)
-    assert any("Records without an id: 4." in line for line in caplog.messages)
-    assert any("cannot say: 2." in line for line in caplog.messages)
+    assert any("records without an id: 4." in line for line in caplog.messages)
+    assert any("or that no destination takes: 2." in line for line in caplog.messages)
 
 
-def test_given_numbers_for_ids_when_read_then_they_are_their_text(serve: Serve) -> None:
+def test_given_numbers_for_ids_when_read_then_they_become_strings(serve: Serve) -> None:
     result = of_page(serve, {"id": 53}, {"id": 2**63 - 1}, {"id": "007"})
 
     assert result.ids == ["53", str(2**63 - 1), "007"]
 
 
-def test_given_a_catalog_with_other_types_when_incremental_then_the_marks_hold(
+def test_given_a_catalog_with_other_types_when_incremental_then_dates_mean_the_same(
     serve: Serve,
 ) -> None:
     """A catalog edited by hand, or of an earlier version, must not change what a date means."""
     plain = {"properties": {name: {"type": ["null", "string"]} for name in MODEL}}
-    asked = catalog("incremental", plain)
     segments = [
-        {"id": "late", "updated_at": "2026-01-02T01:00:00+05:00"},
-        {"id": "later", "updated_at": 1767312000},
+        {"id": "offset", "updated_at": "2026-01-02T01:00:00+05:00"},
+        {"id": "epoch", "updated_at": 1767312000},
     ]
     sandbox = serve(account(segments=segments))
 
-    first = read(sandbox, asked=asked)
-    state = [{k: v for k, v in first.states[-1].items() if k != "sourceStats"}]
+    first = read(sandbox, configured=catalog("incremental", plain))
 
     assert [record["updated_at"] for record in first.records] == [
         "2026-01-01T20:00:00Z",
         "2026-01-02T00:00:00Z",
     ]
-    assert read(sandbox, asked=asked, state=state).ids == ["later"]
+    for schema in (plain, None):
+        configured = catalog("incremental", schema)
+        assert read(sandbox, configured=configured, state=first.last_state).records == []
 
 
 def test_given_a_custom_column_of_any_type_when_selected_then_it_comes(serve: Serve) -> None:
@@ -324,6 +397,6 @@ def test_given_a_custom_column_of_any_type_when_selected_then_it_comes(serve: Se
     sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
     mixed = discover(sandbox)["properties"]["mixed"]
 
-    (record,) = read(sandbox, asked=catalog(schema={"properties": {"mixed": mixed}})).records
+    (row,) = read(sandbox, configured=catalog(schema={"properties": {"mixed": mixed}})).rows
 
-    assert record == {"integrated_account_id": ACCOUNT_ID, "id": "1", "mixed": [1, "a"]}
+    assert row == {"integrated_account_id": ACCOUNT_ID, "id": "1", "mixed": [1, "a"]}

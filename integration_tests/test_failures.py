@@ -8,14 +8,11 @@ from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import ACCOUNT_ID, account, check, read
 from sandbox import Environment, Fault, Sandbox, faults
-from source_truto_segments import client, transport
+from source_truto_segments import transport
 
 Serve = Callable[..., Sandbox]
-CONFIG, TRANSIENT, SYSTEM = (
-    FailureType.config_error,
-    FailureType.transient_error,
-    FailureType.system_error,
-)
+CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
+LOST = "the connection could not be established or was lost"
 
 
 @dataclass
@@ -23,9 +20,9 @@ class Row:
     """A failure, and what is expected of the message and of the number of requests."""
 
     fault: Fault
-    kind: FailureType
+    failure_type: FailureType
     requests: int
-    says: tuple[str, ...]
+    expected: tuple[str, ...]
 
 
 def always(make: Callable[..., Fault], *arguments: object) -> Fault:
@@ -38,43 +35,50 @@ ROWS = {
         always(faults.bad_request),
         CONFIG,
         1,
-        ("Truto rejected the request", '(HTTP 400; Truto said: "The request could', "workspace_id"),
+        (
+            "Truto rejected the request",
+            '(HTTP 400; Truto reported: "The request could',
+            "workspace_id",
+        ),
     ),
     "400 not supported": Row(
         always(faults.resource_not_supported),
         CONFIG,
         1,
-        ("no such resource for this integration", "Take this account out of the source"),
+        (
+            "Truto does not support this resource for this integration",
+            "Remove this account from the source",
+        ),
     ),
     "400 vendor": Row(
         always(faults.vendor_error, 400),
         CONFIG,
         1,
-        ("the vendor rejected the request", 'the vendor said: "The vendor could not do this"'),
+        ("the vendor rejected the request", 'the vendor reported: "The vendor could not do this"'),
     ),
     "400 stale cursor": Row(
         always(faults.stale_cursor),
         TRANSIENT,
         2,
-        ("cursor of the next page was refused", "Invalid cursor", "from its first page"),
+        ("cursor of the next page was rejected", "Invalid cursor", "from its first page"),
     ),
     "401 truto": Row(
         always(faults.token_refused),
         CONFIG,
         1,
-        ("Truto refused the API token", "API token field"),
+        ("Truto rejected the API token", "API token field"),
     ),
     "401 vendor": Row(
         always(faults.credentials_refused),
         CONFIG,
         1,
-        ("the vendor refused the credentials", "owner must reconnect it in Truto"),
+        ("the vendor rejected the credentials", "owner must reconnect it in Truto"),
     ),
     "403 truto": Row(
         always(faults.token_forbidden),
         CONFIG,
         1,
-        ("Truto does not let the API token do this", "Forbidden resource"),
+        ("Truto denied access with this API token", "Forbidden resource"),
     ),
     "403 vendor": Row(
         always(faults.scopes_missing, "segments:read", "lists:read"),
@@ -86,13 +90,14 @@ ROWS = {
         always(faults.account_not_found),
         CONFIG,
         1,
-        ("Truto does not know this account", "same Truto environment"),
+        ("Truto has no such account", "same Truto environment"),
     ),
+    # The second request asks for the integration: an ActiveCampaign account would just be empty.
     "404 vendor": Row(
         always(faults.vendor_not_found),
         CONFIG,
-        1,
-        ("the vendor does not know what was asked for", 'said: "Not found"'),
+        2,
+        ("the vendor did not find the requested resource", 'reported: "Not found"'),
     ),
     "405 vendor": Row(
         always(faults.vendor_refused, 405), CONFIG, 1, ("the vendor does not allow this request",)
@@ -107,7 +112,7 @@ ROWS = {
         ("the vendor could not process the request", "The request cannot be processed"),
     ),
     "418 undocumented": Row(
-        always(faults.truto_error, 418), CONFIG, 1, ("Truto refused the request for no documented",)
+        always(faults.truto_error, 418), CONFIG, 1, ("Truto rejected the request unexpectedly",)
     ),
     "500 truto": Row(
         always(faults.truto_failed), TRANSIENT, 6, ("Truto had an internal error", "6 times")
@@ -116,10 +121,16 @@ ROWS = {
         always(faults.vendor_failed), TRANSIENT, 6, ("the vendor had an internal error", "6 times")
     ),
     "502 truto": Row(
-        always(faults.bad_gateway), TRANSIENT, 6, ("Truto got no clean answer from the vendor",)
+        always(faults.bad_gateway),
+        TRANSIENT,
+        6,
+        ("Truto received an invalid response from the vendor (bad gateway)",),
     ),
     "502 vendor": Row(
-        always(faults.vendor_failed, 502), TRANSIENT, 6, ("the vendor gave Truto no clean answer",)
+        always(faults.vendor_failed, 502),
+        TRANSIENT,
+        6,
+        ("the vendor returned a bad gateway error",),
     ),
     "503 truto": Row(
         always(faults.account_blocked),
@@ -131,55 +142,61 @@ ROWS = {
         always(faults.vendor_unavailable), TRANSIENT, 6, ("the vendor is unavailable",)
     ),
     "504 truto": Row(
-        always(faults.gateway_timeout), TRANSIENT, 6, ("did not answer Truto in time",)
+        always(faults.gateway_timeout),
+        TRANSIENT,
+        6,
+        ("the vendor did not respond to Truto in time",),
     ),
     "504 vendor": Row(
-        always(faults.vendor_failed, 504), TRANSIENT, 6, ("the vendor did not answer in time",)
+        always(faults.vendor_failed, 504), TRANSIENT, 6, ("the vendor did not respond in time",)
     ),
     "599 undocumented": Row(
-        always(faults.truto_error, 599), TRANSIENT, 6, ("an error that is not documented",)
+        always(faults.truto_error, 599),
+        TRANSIENT,
+        6,
+        ("Truto returned an undocumented server error",),
     ),
     "302 redirect": Row(
         always(faults.redirect, "http://127.0.0.1:9/"),
         CONFIG,
         1,
-        ("redirect, which is not followed", "api_url"),
+        ("redirects are not followed, to protect the API token", "api_url"),
     ),
     "200 html": Row(
         always(faults.body, "<html><body>Bad   gateway</body></html>"),
         TRANSIENT,
         6,
-        ("the answer could not be read", "is not JSON: <html><body>Bad gateway</body></html>"),
+        ("the response is malformed", "is not JSON: <html><body>Bad gateway</body></html>"),
     ),
     "200 cut json": Row(
         always(faults.body, '{"result": [{"id": "1"'), TRANSIENT, 6, ("is not JSON",)
     ),
-    "200 empty": Row(always(faults.body, ""), TRANSIENT, 6, ("the answer is empty",)),
-    "204": Row(always(faults.body, "", 204), TRANSIENT, 6, ("the answer is empty",)),
+    "200 empty": Row(always(faults.body, ""), TRANSIENT, 6, ("the response is empty",)),
+    "204": Row(always(faults.body, "", 204), TRANSIENT, 6, ("the response is empty",)),
     "200 no result": Row(
-        always(faults.body, '{"next_cursor": null}'), TRANSIENT, 6, ("the answer has no result",)
+        always(faults.body, '{"next_cursor": null}'), TRANSIENT, 6, ("the response has no result",)
     ),
     "200 null result": Row(
-        always(faults.body, '{"result": null}'), TRANSIENT, 6, ("the answer has no result",)
+        always(faults.body, '{"result": null}'), TRANSIENT, 6, ("the response has no result",)
     ),
     "200 text result": Row(
         always(faults.body, '{"result": "none"}'), TRANSIENT, 6, ("neither a list nor an object",)
     ),
     "200 list": Row(always(faults.body, "[]"), TRANSIENT, 6, ("is not a JSON object",)),
     "200 NaN": Row(always(faults.body, '{"result": [NaN]}'), TRANSIENT, 6, ("is not JSON",)),
-    "200 odd cursor": Row(
+    "200 malformed cursor": Row(
         always(faults.body, '{"result": [], "next_cursor": {"a": 1}}'),
         TRANSIENT,
         6,
-        ("next_cursor is no text",),
+        ("next_cursor is not a string",),
     ),
-    "reset": Row(always(faults.reset), TRANSIENT, 6, ("could not be made or was broken off",)),
-    "cut": Row(always(faults.cut, 50), TRANSIENT, 6, ("broken off",)),
+    "reset": Row(always(faults.reset), TRANSIENT, 6, (LOST,)),
+    "cut": Row(always(faults.cut, 50), TRANSIENT, 6, (LOST,)),
 }
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_given_a_failure_when_read_then_one_message_says_all(serve: Serve, name: str) -> None:
+def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name: str) -> None:
     row = ROWS[name]
     row.fault.kind = "segments"
     sandbox = serve(account(count=25, faults=[row.fault]))
@@ -189,11 +206,11 @@ def test_given_a_failure_when_read_then_one_message_says_all(serve: Serve, name:
     (error,) = result.errors
     assert error["message"] == str(result.failure)
     assert error["message"].startswith(READING)
-    for words in row.says:
+    for words in row.expected:
         assert words in error["message"]
-    assert error["failure_type"] == row.kind.value
+    assert error["failure_type"] == row.failure_type.value
     assert result.failure is not None
-    assert result.failure.failure_type is row.kind
+    assert result.failure.failure_type is row.failure_type
     assert "Traceback" not in error["message"]
     assert len(sandbox.requests) == row.requests
     assert result.statuses[-1] == "INCOMPLETE"
@@ -202,14 +219,14 @@ def test_given_a_failure_when_read_then_one_message_says_all(serve: Serve, name:
 @pytest.mark.parametrize(
     "name", ["400 truto", "401 vendor", "403 vendor", "404 truto", "503 truto"]
 )
-def test_given_a_failure_when_checked_then_the_status_says_the_same(
+def test_given_a_failure_when_checked_then_the_status_reports_the_same(
     serve: Serve, name: str
 ) -> None:
     row = ROWS[name]
     status, message = check(serve(account(faults=[row.fault])))
 
     assert status is Status.FAILED
-    for words in row.says:
+    for words in row.expected:
         assert words in str(message)
 
 
@@ -218,7 +235,7 @@ def test_given_a_failure_that_passes_when_read_then_nothing_is_lost(
     serve: Serve, name: str
 ) -> None:
     fault = ROWS[name].fault
-    passing = Fault(answer=fault.answer, delivery=fault.delivery, times=2, after=1)
+    passing = Fault(response=fault.response, delivery=fault.delivery, times=2, after=1)
     result = read(serve(account(count=25, faults=[passing])))
 
     assert result.failure is None
@@ -237,10 +254,10 @@ def test_given_the_network_dies_in_a_page_when_read_then_nothing_is_lost(
     assert len(result.ids) == len(set(result.ids)) == 35
 
 
-def test_given_no_answer_when_read_then_it_times_out_and_tries_again(
+def test_given_no_response_when_read_then_it_times_out_and_tries_again(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", (1.0, 0.2))
+    monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.2))
     sandbox = serve(account(count=25, faults=[faults.hang(times=2)]))
 
     result = read(sandbox)
@@ -249,20 +266,20 @@ def test_given_no_answer_when_read_then_it_times_out_and_tries_again(
     assert len(sandbox.requests) == 5
 
 
-def test_given_never_an_answer_when_read_then_a_timeout_is_told(
+def test_given_never_a_response_when_read_then_a_timeout_is_reported(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", (1.0, 0.1))
+    monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.1))
     result = read(serve(account(faults=[faults.hang(times=None)])))
 
-    assert "no answer came in time" in str(result.failure)
+    assert "the request timed out" in str(result.failure)
     assert "6 times in a row" in str(result.failure)
 
 
-def test_given_an_answer_byte_by_byte_when_read_then_it_is_given_up_and_asked_for_again(
+def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_requested_again(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 1.5)
     sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
 
     result = read(sandbox)
@@ -271,15 +288,15 @@ def test_given_an_answer_byte_by_byte_when_read_then_it_is_given_up_and_asked_fo
     assert [request.status for request in sandbox.requests] == [200] * 4
 
 
-def test_given_answers_byte_by_byte_only_when_read_then_a_timeout_is_told(
+def test_given_responses_byte_by_byte_only_when_read_then_a_timeout_is_reported(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
 
     result = read(serve(account(faults=[faults.drip(0.05, times=None)])))
 
-    assert "no answer came in time" in str(result.failure)
-    assert "the answer was not whole after" in str(result.failure)
+    assert "the request timed out" in str(result.failure)
+    assert "the response was not complete after" in str(result.failure)
 
 
 def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
@@ -290,7 +307,7 @@ def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
     result = read(sandbox)
 
     host = sandbox.url.removeprefix("http://")
-    assert f"broken off ({host}: " in str(result.failure)
+    assert f"was lost ({host}: " in str(result.failure)
     assert "refused" in str(result.failure)
 
 
@@ -302,7 +319,9 @@ def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Se
     assert sum(result.waits) < 60
 
 
-def test_given_a_server_that_says_when_to_retry_when_read_then_it_is_heeded(serve: Serve) -> None:
+def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_waited(
+    serve: Serve,
+) -> None:
     fault = faults.vendor_error(503, headers={"Retry-After": "7"})
     result = read(serve(account(faults=[fault])))
 
@@ -321,7 +340,7 @@ def test_given_a_wait_of_hours_when_read_then_the_account_fails_at_once(serve: S
     assert len(sandbox.requests) == 1
 
 
-def test_given_a_long_reason_when_read_then_it_is_quoted_cut_on_one_line(serve: Serve) -> None:
+def test_given_a_long_reason_when_read_then_an_excerpt_is_on_one_line(serve: Serve) -> None:
     reason = "<h1>\n" + "x" * 10_000
     result = read(serve(account(faults=[faults.vendor_error(400, raw_response=reason)])))
 
@@ -330,7 +349,7 @@ def test_given_a_long_reason_when_read_then_it_is_quoted_cut_on_one_line(serve: 
     assert "\n" not in str(result.failure)
 
 
-def test_given_an_informational_insight_when_read_then_it_is_no_call_for_a_workspace(
+def test_given_an_informational_insight_when_read_then_no_workspace_is_looked_for(
     serve: Serve,
 ) -> None:
     insight = {
@@ -347,7 +366,7 @@ def test_given_an_informational_insight_when_read_then_it_is_no_call_for_a_works
     assert {request.kind for request in sandbox.requests} == {"segments"}
 
 
-def test_given_a_workspace_is_named_and_still_missing_when_read_then_it_is_told(
+def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is_reported(
     serve: Serve,
 ) -> None:
     fault = faults.missing_parameters("workspace[id]", times=None)
@@ -355,11 +374,13 @@ def test_given_a_workspace_is_named_and_still_missing_when_read_then_it_is_told(
 
     result = read(sandbox, workspace_id="a")
 
-    assert "the vendor insists on a workspace" in str(result.failure)
+    assert "the vendor requires a workspace" in str(result.failure)
     assert len(sandbox.requests) == 1
 
 
-def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_told(serve: Serve) -> None:
+def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(
+    serve: Serve,
+) -> None:
     fault = faults.scopes_missing("publications:read", kind="workspaces", times=None)
     result = read(serve(account("beehiiv", faults=[fault])))
 
@@ -369,7 +390,7 @@ def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_told(serve
     assert "publications:read" in str(result.failure)
 
 
-def test_given_the_token_in_an_answer_when_read_then_it_is_masked_everywhere(
+def test_given_the_token_in_a_response_when_read_then_it_is_masked_everywhere(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")

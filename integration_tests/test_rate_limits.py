@@ -1,14 +1,46 @@
-"""429s in all their forms, and the budgets that avoid them."""
+"""429s in all their forms, the budgets that avoid them, and the statuses that report a wait."""
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from airbyte_cdk.models import Status
 
-from integration_tests.support import account, check, read, read_in_real_time
-from sandbox import Fault, Limit, Sandbox, VendorLimit, faults
+from integration_tests.support import (
+    ALL_STREAMS,
+    Result,
+    account,
+    catalog,
+    check,
+    numbered_account,
+    read,
+    read_in_real_time,
+)
+from sandbox import (
+    TRUTO_ACCOUNT_LIMIT,
+    TRUTO_TOKEN_LIMIT,
+    Fault,
+    Sandbox,
+    VendorLimit,
+    faults,
+    large_environment,
+)
 
 Serve = Callable[..., Sandbox]
+ALL = {"mode": "all"}
+
+
+def quota_resets(result: Result, stream: str = "segments") -> list[float]:
+    """The waits that a stream's statuses report, in seconds from now on."""
+    statuses = [s for s in result.rate_limited if s["stream_descriptor"]["name"] == stream]
+    assert {status["status"] for status in statuses} <= {"RUNNING"}
+    reasons = [reason for status in statuses for reason in status["reasons"]]
+    assert len(reasons) == len(statuses)
+    assert {reason["type"] for reason in reasons} <= {"RATE_LIMITED"}
+    resets = [reason["rate_limited"]["quota_reset"] for reason in reasons]
+    assert all(isinstance(reset, int) for reset in resets)
+    return [reset / 1000 - time.time() for reset in resets]
 
 
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
@@ -39,7 +71,7 @@ def test_given_a_429_that_says_nothing_when_read_then_it_backs_off(
     assert 30 < sum(result.waits) <= 71
 
 
-def test_given_429s_for_half_an_hour_when_read_then_they_are_sat_out(serve: Serve) -> None:
+def test_given_429s_for_half_an_hour_when_read_then_they_are_waited_out(serve: Serve) -> None:
     sandbox = serve(account(count=25, faults=[faults.vendor_rate_limited(60, times=30)]))
 
     result = read(sandbox)
@@ -50,20 +82,20 @@ def test_given_429s_for_half_an_hour_when_read_then_they_are_sat_out(serve: Serv
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (faults.truto_rate_limited, "Truto's rate limit was exceeded"),
         (faults.vendor_rate_limited, "the vendor's rate limit was exceeded"),
     ],
 )
 def test_given_429s_without_end_when_read_then_it_ends_with_the_reason(
-    serve: Serve, make: Callable[..., Fault], says: str
+    serve: Serve, make: Callable[..., Fault], message: str
 ) -> None:
     sandbox = serve(account(faults=[make(0, times=None)]))
 
     result = read(sandbox)
 
-    assert says in str(result.failure)
+    assert message in str(result.failure)
     assert "HTTP 429" in str(result.failure)
     assert sum(result.waits) <= 3600
     assert len(sandbox.requests) < 200
@@ -75,7 +107,7 @@ def test_given_a_429_for_a_day_when_read_then_the_account_fails_at_once(serve: S
     result = read(sandbox)
 
     assert "the vendor's rate limit was exceeded" in str(result.failure)
-    assert "86,400 s are to be waited" in str(result.failure)
+    assert "the wait would be 86,400 s" in str(result.failure)
     assert len(sandbox.requests) == 1
 
 
@@ -100,11 +132,117 @@ def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) ->
 def test_given_trutos_account_limit_when_read_then_no_429_is_met(serve: Serve) -> None:
     sandbox = serve(
         account(count=50, default_page_size=1),
-        account_limit=Limit(50, 10.0),
-        token_limit=Limit(500, 10.0),
+        account_limit=TRUTO_ACCOUNT_LIMIT,
+        token_limit=TRUTO_TOKEN_LIMIT,
     )
 
     result = read_in_real_time(sandbox)
 
     assert len(set(result.ids)) == 50
     assert {request.status for request in sandbox.requests} == {200}
+
+
+def test_given_more_accounts_than_trutos_token_limit_when_read_then_no_429_is_met(
+    serve: Serve,
+) -> None:
+    environment = large_environment(700, vendors=("klaviyo",), segments=1)
+    sandbox = serve(
+        *environment.accounts,
+        latency=0.2,
+        account_limit=TRUTO_ACCOUNT_LIMIT,
+        token_limit=TRUTO_TOKEN_LIMIT,
+    )
+
+    configured = catalog(streams=("segments", "integrated_accounts"))
+    result = read_in_real_time(sandbox, configured=configured, additional_accounts=ALL)
+
+    assert {request.status for request in sandbox.requests} == {200}
+    assert len({record["integrated_account_id"] for record in result.records}) == 700
+    assert len(result.records_of("integrated_accounts")) == 700
+
+
+@pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
+@pytest.mark.parametrize("streams", [("segments",), ALL_STREAMS])
+def test_given_no_request_can_go_out_when_read_then_each_wait_is_reported_once(
+    serve: Serve, make: Callable[..., Fault], streams: tuple[str, ...]
+) -> None:
+    script = [make(30, after=after, kind="segments") for after in (1, 0, 1)]
+    sandbox = serve(account(count=35, faults=script))
+
+    result = read(sandbox, configured=catalog(streams=streams))
+
+    assert len(set(result.ids)) == 35
+    assert len(result.rate_limited) == 3 * len(streams)
+    for stream in streams:
+        assert quota_resets(result, stream) == [pytest.approx(30, abs=5)] * 3
+
+
+def test_given_a_limit_that_is_waited_for_in_time_when_read_then_that_is_reported(
+    serve: Serve,
+) -> None:
+    sandbox = serve(account(count=60, default_page_size=1))
+
+    result = read(sandbox)
+
+    assert len(set(result.ids)) == 60
+    assert len(sandbox.requests) == 60
+    assert quota_resets(result) == [pytest.approx(10, abs=5)]
+
+
+def retry_after_7_seconds(**match: Any) -> Fault:
+    return faults.vendor_error(503, headers={"Retry-After": "7"}, **match)
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.vendor_failed, faults.bad_gateway, faults.reset, retry_after_7_seconds]
+)
+def test_given_a_backoff_when_read_then_no_rate_limit_is_reported(
+    serve: Serve, fault: Callable[..., Fault]
+) -> None:
+    result = read(serve(account(count=25, faults=[fault(times=3)])))
+
+    assert len(set(result.ids)) == 25
+    assert sum(result.waits) > 3
+    assert result.rate_limited == []
+
+
+def test_given_a_wait_of_less_than_a_second_when_read_then_it_is_not_reported(
+    serve: Serve,
+) -> None:
+    announced = {"ratelimit-remaining": "0", "ratelimit-reset": "0.9"}
+    first = faults.body('{"result": [{"id": "a"}], "next_cursor": "b"}', headers=announced)
+    second = faults.body('{"result": [{"id": "b"}], "next_cursor": null}')
+
+    result = read(serve(account(faults=[first, second])))
+
+    assert result.ids == ["a", "b"]
+    assert result.waits == [pytest.approx(0.9)]
+    assert result.rate_limited == []
+
+
+def test_given_accounts_that_wait_in_turn_when_read_then_each_standstill_is_reported(
+    serve: Serve,
+) -> None:
+    script = [faults.vendor_error(429, headers={"Retry-After": s}) for s in ("1.5", "3")]
+    sandbox = serve(*[numbered_account(n, faults=[fault]) for n, fault in enumerate(script)])
+
+    result = read_in_real_time(sandbox, additional_accounts=ALL)
+
+    assert len(result.records) == 6
+    first, second = (s["reasons"][0]["rate_limited"]["quota_reset"] for s in result.rate_limited)
+    # Both begin to wait at about the same time; what is left of the second wait is reported later.
+    assert 1000 < second - first < 2000
+
+
+def test_given_another_account_can_be_read_when_one_waits_then_no_rate_limit_is_reported(
+    serve: Serve,
+) -> None:
+    waiting = numbered_account(0, faults=[faults.vendor_rate_limited(2)])
+    busy = numbered_account(1, count=50, latency=0.6)
+    sandbox = serve(waiting, busy)
+
+    result = read_in_real_time(sandbox, additional_accounts=ALL)
+
+    assert len(result.records) == 53
+    assert 429 in {request.status for request in sandbox.requests}
+    assert result.rate_limited == []

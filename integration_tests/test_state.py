@@ -1,81 +1,144 @@
-"""Kills, resumes and incremental syncs, through the output of real processes."""
+"""Kills, resumed syncs and states, through the output of real processes."""
 
 import json
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airbyte_cdk.models import AirbyteMessage, Type
 
+from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of, without_cdc
 from integration_tests.processes import Processes, result_of
-from integration_tests.support import Result, catalog, config, read, write
-from integration_tests.test_many_accounts import ALL, broken, id_of, some
+from integration_tests.support import (
+    ALL_STREAMS,
+    FakeClock,
+    Result,
+    catalog,
+    config,
+    id_of,
+    numbered_account,
+    read,
+    read_with,
+    write,
+)
 from sandbox import Account, Sandbox, faults, vendors
+from source_truto_segments import SourceTrutoSegments
+from source_truto_segments.changes import fingerprint
+from source_truto_segments.sync import CHECKPOINT_SECONDS
 
 Serve = Callable[..., Sandbox]
+ALL = {"mode": "all"}
 NEUTRAL = {"__ab_no_cursor_state_message": True}
+GONE = "fingerprint0"
 
 
-def last_state(result: Result) -> list[dict[str, Any]]:
-    return (
-        [{k: v for k, v in result.states[-1].items() if k != "sourceStats"}]
-        if result.states
-        else []
-    )
+def blob(result: Result, stream: str = "segments") -> dict[str, Any]:
+    """The last state of a stream."""
+    return state_of_stream(result.last_state, stream)
 
 
-def blob(result: Result) -> dict[str, Any]:
-    found: dict[str, Any] = result.states[-1]["stream"]["stream_state"]
-    return found
-
-
-def cursors_of(result: Result) -> dict[str, dict[str, Any]]:
+def cursors(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The cursor of each partition of a stream's state."""
     return {
-        state["partition"]["integrated_account_id"]: state["cursor"]
-        for state in blob(result)["states"]
+        entry["partition"].get("integrated_account_id", ""): entry["cursor"]
+        for entry in state.get("states", [])
     }
 
 
-def assert_no_state_is_ahead(result: Result) -> None:
-    """At every prefix of the output, the states count the records before them."""
-    counted, emitted = 0.0, 0
-    for message in result.messages:
-        emitted += message["type"] == "RECORD"
-        if message["type"] == "STATE":
-            counted += message["state"]["sourceStats"]["recordCount"]
-            assert counted == emitted
+def cursors_of(result: Result, stream: str = "segments") -> dict[str, dict[str, Any]]:
+    return cursors(blob(result, stream))
+
+
+def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None = None) -> None:
+    """At every prefix of the output, each stream's state counts what was emitted before it.
+
+    Args:
+        result: The messages of an attempt.
+        begin: The state that the attempt began with.
+    """
+    for stream in ALL_STREAMS:
+        loaded = state_of_stream(begin or [], stream)
+        known = fingerprints(loaded)
+        if loaded.get("in_progress"):
+            # The attempt before was killed: nobody knows which versions the destination has.
+            known = dict.fromkeys(known, "")
+        counted, emitted = 0.0, 0
+        for message in result.messages:
+            if message["type"] == "RECORD" and message["record"]["stream"] == stream:
+                emitted += 1
+                data = message["record"]["data"]
+                version = "gone" if DELETED_AT in data else fingerprint(without_cdc(data))
+                # All of integrated_accounts is one partition where the accounts are listed.
+                for partition in (data.get("integrated_account_id"), data["id"], ""):
+                    known[partition, data["id"]] = version
+            elif message["type"] == "STATE" and stream_of(message["state"]) == stream:
+                counted += message["state"]["sourceStats"]["recordCount"]
+                assert counted == emitted
+                now = fingerprints(message["state"]["stream"]["stream_state"])
+                assert now == {key: known.get(key) for key in now}, "a state is ahead"
+
+
+def fingerprints(state: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """All fingerprints of a stream's state, by partition and id."""
+    return {
+        (partition, id_): version
+        for partition, cursor in cursors(state).items()
+        for id_, version in (cursor.get("records") or {}).items()
+    }
+
+
+def stream_of(state: Mapping[str, Any]) -> str:
+    """The stream of a state message."""
+    name: str = state["stream"]["stream_descriptor"]["name"]
+    return name
+
+
+def state_of_stream(states: list[dict[str, Any]], stream: str) -> dict[str, Any]:
+    """A stream's state in what Airbyte hands over; empty if there is none."""
+    found = [state["stream"]["stream_state"] for state in states if stream_of(state) == stream]
+    return found[-1] if found else {}
 
 
 def environment() -> list[Account]:
     return [
-        some(0, count=35),
-        some(1, "beehiiv", workspaces={
+        numbered_account(0, count=35),
+        numbered_account(1, "beehiiv", workspaces={
             "w1": vendors.segments("beehiiv", 14),
             "w2": vendors.segments("beehiiv", 31)[14:],
         }),
-        some(2, "brevo", count=25),
-        some(3, "mailerlite", count=9),
-        some(4, "activecampaign", count=30, default_page_size=10),
+        numbered_account(2, "brevo", count=25, workspaces={}),
+        numbered_account(3, "mailerlite", count=9),
+        numbered_account(4, "activecampaign", count=30, default_page_size=10),
     ]  # fmt: skip
 
 
-def everything(sandbox: Sandbox) -> set[tuple[str, str]]:
+def keys_in(sandbox: Sandbox, stream: str = "segments") -> set[Key]:
+    """The keys of all records of a stream that the sandbox holds."""
+    accounts = sandbox.environment.accounts
+    if stream == "integrated_accounts":
+        return {(account.id,) for account in accounts}
+    if stream == "workspaces":
+        return {(account.id, workspace) for account in accounts for workspace in account.workspaces}
     return {
         (account.id, str(segment["id"]))
-        for account in sandbox.environment.accounts
+        for account in accounts
         for segment in [*account.segments, *(s for w in account.workspaces.values() for s in w)]
     }
 
 
-def keys(result: Result) -> list[tuple[str, str]]:
-    return [(record["integrated_account_id"], record["id"]) for record in result.records]
+def keys(result: Result, stream: str = "segments") -> list[Key]:
+    return [key_of(stream, record) for record in result.records_of(stream)]
 
 
 def pages(sandbox: Sandbox) -> Counter[tuple[Any, ...]]:
+    """How often each page of segments was read."""
     return Counter(
         (request.account_id, request.param("workspace[id]"), request.param("next_cursor"))
         for request in sandbox.requests
@@ -84,30 +147,31 @@ def pages(sandbox: Sandbox) -> Counter[tuple[Any, ...]]:
 
 
 def arguments(
-    tmp_path: Path, sandbox: Sandbox, mode: str, state: list[dict[str, Any]] | None = None
+    folder: Path, sandbox: Sandbox, mode: str, state: list[dict[str, Any]] | None = None
 ) -> list[str]:
     settings = config(sandbox, additional_accounts=ALL, num_workers=2)
+    configured = catalog(mode, streams=ALL_STREAMS)
     return [
         "read",
-        *("--config", write(tmp_path / "config.json", settings)),
-        *("--catalog", write(tmp_path / "catalog.json", catalog(mode))),
-        *(("--state", write(tmp_path / "state.json", state)) if state is not None else ()),
+        *("--config", write(folder / "config.json", settings)),
+        *("--catalog", write(folder / "catalog.json", configured)),
+        *(("--state", write(folder / "state.json", state)) if state is not None else ()),
     ]
 
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-def test_given_a_kill_at_any_moment_when_resumed_then_nothing_is_missing(
+def test_given_a_kill_at_any_request_when_resumed_then_nothing_is_missing(
     serve: Serve, processes: Processes, tmp_path: Path, mode: str, number: int
 ) -> None:
     sandbox = serve(*environment(), latency=0.02)
-    whole = everything(sandbox)
-    read(sandbox, additional_accounts=ALL)
-    total = sum(pages(sandbox).values())
+    configured = catalog(mode, streams=ALL_STREAMS)
+    read(sandbox, configured=configured, additional_accounts=ALL)
+    total = len(sandbox.requests)
     out = tmp_path / "out.jsonl"
-    asked_twice = {}
+    read_twice = {}
 
-    for moment in range(0, len(sandbox.requests) + 1, 1 if mode == "full_refresh" else 4):
+    for moment in range(0, total + 1, 1 if mode == "full_refresh" else 3):
         sandbox.clear()
         out.unlink(missing_ok=True)
         pid = processes.start(arguments(tmp_path, sandbox, mode), out)
@@ -118,34 +182,38 @@ def test_given_a_kill_at_any_moment_when_resumed_then_nothing_is_missing(
         processes.wait(pid)
         first = result_of(out)
         assert_no_state_is_ahead(first)
-        killed = last_state(first)
-        if number == signal.SIGTERM and first.statuses:
-            # Told to end, it writes its state last, or it was over already.
-            assert killed
-            assert first.statuses[-1] in {"INCOMPLETE", "COMPLETE"}
+        statuses = {stream: first.statuses_of(stream) for stream in ALL_STREAMS}
+        if number == signal.SIGTERM and all(statuses.values()):
+            # Its states come last, or it was over already.
+            assert len(first.last_state) == len(ALL_STREAMS)
+            assert all(found[-1] in {"INCOMPLETE", "COMPLETE"} for found in statuses.values())
 
-        pid = processes.start(arguments(tmp_path, sandbox, mode, killed), out)
+        pid = processes.start(arguments(tmp_path, sandbox, mode, first.last_state), out)
         assert processes.wait(pid) == 0
         second = result_of(out)
 
-        assert_no_state_is_ahead(second)
-        assert set(keys(first)) | set(keys(second)) == whole
-        assert second.statuses[-1] == "COMPLETE"
-        if mode == "full_refresh":
-            assert blob(second) == NEUTRAL
-        asked_twice[moment] = sum(pages(sandbox).values()) - total
-    print(f"{mode}, {total} pages: asked twice after a kill at each request: {asked_twice}")
+        assert_no_state_is_ahead(second, first.last_state)
+        was_complete = any(found[-1:] == ["COMPLETE"] for found in statuses.values())
+        for stream in ALL_STREAMS:
+            assert {*keys(first, stream), *keys(second, stream)} == keys_in(sandbox, stream)
+            assert second.statuses_of(stream)[-1] == "COMPLETE"
+            if mode == "full_refresh":
+                assert blob(second, stream) == NEUTRAL
+            elif number == signal.SIGTERM:
+                assert not {*keys(first, stream)} & {*keys(second, stream)}
+        if not was_complete:
+            accounts = Counter(page[0] for page, times in pages(sandbox).items() if times > 1)
+            read_twice[moment] = len(accounts)
+    print(f"{mode}, {total} requests: accounts read twice after a kill at each: {read_twice}")
     if mode == "full_refresh":
-        # Before the last state: what the two workers had under way, and what was not written yet.
-        over = {moment for moment, pages_ in asked_twice.items() if pages_ > 4}
-        # When the first attempt was over before the kill, the next one rightly reads all again.
-        assert all(moment >= total for moment in over)
+        # What the two workers had under way, and what was not written yet.
+        assert max(read_twice.values()) <= 3
 
 
-def test_given_a_limit_is_waited_for_when_told_to_end_then_it_ends_at_once_and_goes_on_later(
+def test_given_a_wait_for_a_limit_when_terminated_then_it_ends_at_once_and_goes_on_later(
     serve: Serve, processes: Processes, tmp_path: Path
 ) -> None:
-    waiting = some(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
+    waiting = numbered_account(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
     sandbox = serve(*environment(), waiting)
     out = tmp_path / "out.jsonl"
 
@@ -161,29 +229,32 @@ def test_given_a_limit_is_waited_for_when_told_to_end_then_it_ends_at_once_and_g
 
     assert code == 1
     assert took < 4
-    assert first.statuses[-1] == "INCOMPLETE"
-    assert "was told to end" in first.errors[-1]["message"]
-    assert first.errors[-1]["failure_type"] == "transient_error"
-    cursors = cursors_of(first)
-    assert set(cursors[waiting.id]) == {"next_cursor"}
-    assert all(cursor == {"complete": True} for id_, cursor in cursors.items() if id_ != waiting.id)
+    (error,) = first.errors
+    assert "The sync was interrupted before all accounts were read" in error["message"]
+    assert error["failure_type"] == "transient_error"
+    complete = {id_of(number): {"complete": True} for number in range(5)}
+    assert cursors_of(first) == complete
+    assert set(cursors_of(first, "workspaces")) == {*complete, waiting.id}
+    assert cursors_of(first, "integrated_accounts") == {"": {"complete": True}}
+    assert {first.statuses_of(stream)[-1] for stream in ALL_STREAMS} == {"INCOMPLETE"}
 
     sandbox.clear()
-    pid = processes.start(arguments(tmp_path, sandbox, "full_refresh", last_state(first)), out)
+    pid = processes.start(arguments(tmp_path, sandbox, "full_refresh", first.last_state), out)
     assert processes.wait(pid) == 0
     second = result_of(out)
-    assert set(keys(first)) | set(keys(second)) == everything(sandbox)
-    assert sum(pages(sandbox).values()) == 2
-    assert not set(keys(first)) & set(keys(second))
+    assert {*keys(first), *keys(second)} == keys_in(sandbox)
+    assert Counter(account_id for account_id, _ in keys(second)) == {waiting.id: 25}
+    assert sum(pages(sandbox).values()) == 3
+    assert second.records_of("workspaces") == second.records_of("integrated_accounts") == []
 
 
-def test_given_an_answer_that_does_not_come_when_told_to_end_then_it_ends_soon(
+def test_given_a_response_that_does_not_come_when_terminated_then_it_ends_soon(
     serve: Serve, processes: Processes, tmp_path: Path
 ) -> None:
-    sandbox = serve(some(0, faults=[faults.hang(times=None)]))
+    sandbox = serve(numbered_account(0, faults=[faults.hang(times=None)]))
     out = tmp_path / "out.jsonl"
     pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
-    while not sandbox.requests:
+    while not any(request.account_id for request in sandbox.requests):
         time.sleep(0.01)
     begun = time.monotonic()
     os.kill(pid, signal.SIGTERM)
@@ -207,185 +278,253 @@ def of_stream(state: Any) -> list[dict[str, Any]]:
     return [{"type": "STREAM", "stream": stream}]
 
 
-def test_given_a_state_of_the_design_when_read_then_it_is_understood(serve: Serve) -> None:
-    sandbox = serve(some(0, count=25), some(1, count=25), some(2, count=25))
-    read(sandbox)
-    (_, second, _) = [request.param("next_cursor") for request in sandbox.requests]
-    sandbox.clear()
+def test_given_a_documented_state_when_resumed_then_complete_accounts_are_not_read(
+    serve: Serve,
+) -> None:
+    sandbox = serve(
+        numbered_account(0, count=25), numbered_account(1, count=25), numbered_account(2, count=25)
+    )
+    started_at = (datetime.now(timezone.utc) - timedelta(hours=23)).isoformat()
 
-    state = state_of((0, {"next_cursor": second}), (1, {"complete": True}))
+    state = state_of((1, {"complete": True}), filters={}, started_at=started_at)
     result = read(sandbox, state=state, additional_accounts=ALL)
 
-    assert Counter(account for account, _ in keys(result)) == {id_of(0): 15, id_of(2): 25}
+    assert Counter(account_id for account_id, _ in keys(result)) == {id_of(0): 25, id_of(2): 25}
+    assert id_of(1) not in {request.account_id for request in sandbox.requests}
 
 
-def test_given_a_refused_cursor_when_resumed_then_the_account_is_read_from_its_first_page(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    sandbox = serve(some(0, count=25), some(1, count=5))
+def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serve: Serve) -> None:
+    sandbox = serve(
+        numbered_account(0, segments=[{"id": "a", "name": "A"}, {"id": "b", "name": "B"}])
+    )
+    row = {"integrated_account_id": id_of(0), "id": "a", "name": "A"}
+    records = {"a": fingerprint(row), "b": GONE, "c": GONE}
+    emitted_at = "2026-01-02T03:04:05.678901Z"
 
-    result = read(sandbox, state=state_of((0, {"next_cursor": "old"})), additional_accounts=ALL)
+    state = state_of((0, {"records": records}), filters={}, emitted_at=emitted_at)
+    result = read(sandbox, configured=catalog("incremental"), state=state)
 
-    assert result.failure is None
-    assert set(keys(result)) == everything(sandbox)
-    assert any("read from its first page now" in line for line in caplog.messages)
-    assert any("Invalid cursor" in line for line in caplog.messages)
+    assert [(r["id"], DELETED_AT in r) for r in result.records] == [("b", False), ("c", True)]
+    assert set(cursors_of(result)[id_of(0)]["records"]) == {"a", "b"}
+    assert emitted_at < blob(result)["emitted_at"] == result.records[-1][CURSOR]
 
 
-def test_given_a_workspace_was_read_in_part_when_resumed_then_it_goes_on_in_it(
+def test_given_an_old_unfinished_sync_when_read_then_everything_is_read(serve: Serve) -> None:
+    sandbox = serve(numbered_account(0))
+    started_at = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
+
+    result = read(sandbox, state=state_of((0, {"complete": True}), started_at=started_at))
+
+    assert len(result.records) == 3
+
+
+def test_given_a_workspace_that_failed_when_resumed_then_the_account_is_read_whole(
     serve: Serve,
 ) -> None:
     segments = vendors.segments("beehiiv", 45)
     workspaces = {"w1": segments[:15], "w2": segments[15:40], "w3": segments[40:]}
     fault = faults.account_blocked(after=5, times=None)
-    sandbox = serve(some(0, "beehiiv", workspaces=workspaces, faults=[fault]))
+    sandbox = serve(numbered_account(0, "beehiiv", workspaces=workspaces, faults=[fault]))
 
     first = read(sandbox)
     sandbox.environment.accounts[0].faults.clear()
-    sandbox.clear()
-    second = read(sandbox, state=last_state(first))
+    second = read(sandbox, state=first.last_state)
 
-    assert blob(first)["states"][0]["cursor"]["workspaces_done"] == ["w1"]
-    assert blob(first)["states"][0]["cursor"]["workspace_id"] == "w2"
     assert len(first.records) == 25
-    assert set(keys(first)) | set(keys(second)) == everything(sandbox)
-    assert not set(keys(first)) & set(keys(second))
-    assert {request.param("workspace[id]") for request in sandbox.requests} == {None, "w2", "w3"}
+    assert cursors_of(first) == {}
+    assert set(keys(second)) == keys_in(sandbox)
+    assert len(second.records) == 45
 
 
 def test_given_a_failed_account_when_tried_again_then_only_that_one_is_read(serve: Serve) -> None:
-    sandbox = serve(some(0, count=12), broken(1, faults.account_blocked(after=1)), some(2))
+    blocked = faults.account_blocked(after=1, times=None, kind="segments")
+    failing = numbered_account(1, count=25, faults=[blocked])
+    sandbox = serve(numbered_account(0, count=12), failing, numbered_account(2))
+    configured = catalog(streams=ALL_STREAMS)
 
-    first = read(sandbox, additional_accounts=ALL)
-    sandbox.environment.accounts[1].faults.clear()
-    second = read(sandbox, state=last_state(first), additional_accounts=ALL)
+    first = read(sandbox, configured=configured, additional_accounts=ALL)
+    failing.faults.clear()
+    second = read(sandbox, configured=configured, state=first.last_state, additional_accounts=ALL)
 
     assert first.statuses[-1] == "INCOMPLETE"
-    assert Counter(account for account, _ in keys(second)) == {id_of(1): 15}
-    assert blob(second) == NEUTRAL
-    third = read(sandbox, state=last_state(second), additional_accounts=ALL)
-    assert set(keys(third)) == everything(sandbox)
+    assert first.statuses_of("integrated_accounts")[-1] == "COMPLETE"
+    assert Counter(account_id for account_id, _ in keys(second)) == {id_of(1): 25}
+    # What was complete is a sync of its own.
+    assert len(second.records_of("integrated_accounts")) == 3
+    assert {json.dumps(blob(second, stream)) for stream in ALL_STREAMS} == {json.dumps(NEUTRAL)}
+    third = read(sandbox, state=second.last_state, additional_accounts=ALL)
+    assert set(keys(third)) == keys_in(sandbox)
 
 
-def records_of(**days: str | None) -> list[dict[str, Any]]:
-    return [
-        {"id": id_, "name": id_, **({"updated_at": f"2026-01-{day}T00:00:00Z"} if day else {})}
-        for id_, day in days.items()
-    ]
-
-
-def test_given_an_incremental_sync_when_run_again_then_only_what_may_have_changed_comes(
-    serve: Serve,
-) -> None:
-    first_account = some(0, segments=records_of(a="01", b="05", c="03", d=None))
-    sandbox = serve(first_account, some(1, "flodesk", count=3))
-    asked = catalog("incremental")
-
-    first = read(sandbox, asked=asked, additional_accounts=ALL)
-    assert len(first.records) == 7
-    assert cursors_of(first) == {
-        id_of(0): {"updated_at": "2026-01-05T00:00:00Z"},
-        id_of(1): {"updated_at": None},
-    }
-    assert blob(first)["filters"] == {}
-
-    first_account.segments = records_of(a="06", b="05", c="03", d=None, e="04", f="07")
-    sandbox.environment.accounts.append(some(2, segments=records_of(z="01")))
-    second = read(sandbox, asked=asked, state=last_state(first), additional_accounts=ALL)
-    of_first = sorted(id_ for account, id_ in keys(second) if account == id_of(0))
-    # e is new but was changed before the mark, as a restored backup might be: its date says so.
-    assert of_first == ["a", "b", "d", "f"]
-    assert len([1 for account, _ in keys(second) if account == id_of(1)]) == 3
-    assert [id_ for account, id_ in keys(second) if account == id_of(2)] == ["z"]
-
-    del sandbox.environment.accounts[1]
-    third = read(sandbox, asked=asked, state=last_state(second), additional_accounts=ALL)
-    assert sorted(id_ for _, id_ in keys(third)) == ["d", "f", "z"]
-    assert set(cursors_of(third)) == {id_of(0), id_of(2)}
-
-
-def test_given_an_account_that_fails_when_incremental_then_its_mark_does_not_move(
-    serve: Serve,
-) -> None:
-    bad = broken(0, faults.account_blocked(after=1))
-    bad.segments = records_of(**{f"id{day}": f"{day:02}" for day in range(1, 26)})
-    sandbox = serve(bad, some(1, segments=records_of(x="09")))
-    asked = catalog("incremental")
-    mark = {"updated_at": "2026-01-02T00:00:00Z"}
-
-    result = read(sandbox, asked=asked, state=state_of((0, mark)), additional_accounts=ALL)
-
-    assert cursors_of(result) == {id_of(0): mark, id_of(1): {"updated_at": "2026-01-09T00:00:00Z"}}
-    assert result.statuses[-1] == "INCOMPLETE"
-
-
-def test_given_a_vendor_clock_ahead_when_incremental_then_the_next_change_still_comes(
-    serve: Serve,
-) -> None:
-    sandbox = serve(some(0, segments=[{"id": "a", "updated_at": "2199-01-01T00:00:00Z"}]))
-    asked = catalog("incremental")
-
-    first = read(sandbox, asked=asked)
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    assert blob(first)["states"][0]["cursor"]["updated_at"] <= now
-
-    sandbox.environment.accounts[0].segments = [{"id": "b", "updated_at": now}]
-    assert read(sandbox, asked=asked, state=last_state(first)).ids == ["b"]
-
-
-def test_given_a_state_in_the_future_when_incremental_then_nothing_comes_and_it_is_told(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    sandbox = serve(some(0, segments=records_of(a="01", b="02")))
-    state = state_of((0, {"updated_at": "2999-01-01T00:00:00Z"}))
-
-    result = read(sandbox, asked=catalog("incremental"), state=state)
-
-    assert result.records == []
-    assert result.statuses[-1] == "COMPLETE"
-    assert any("lies in the future" in line for line in caplog.messages)
-
-
-def test_given_other_modes_and_filters_when_read_then_everything_comes(serve: Serve) -> None:
-    sandbox = serve(some(0, "brevo", segments=records_of(a="01", b="02")))
-    marked = last_state(read(sandbox, asked=catalog("incremental")))
+def test_given_other_modes_when_read_then_everything_comes(serve: Serve) -> None:
+    sandbox = serve(numbered_account(0, "brevo", segments=[{"id": "a"}, {"id": "b"}]))
+    incremental = catalog("incremental")
+    known = read(sandbox, configured=incremental).last_state
     begun = state_of((0, {"complete": True}))
 
-    assert len(read(sandbox, state=marked).records) == 2
-    assert len(read(sandbox, asked=catalog("incremental"), state=begun).records) == 2
-    assert len(read(sandbox, asked=catalog("incremental"), state=of_stream(NEUTRAL)).records) == 2
+    assert len(read(sandbox, state=known).records) == 2
+    assert len(read(sandbox, configured=incremental, state=begun).records) == 2
+    assert len(read(sandbox, configured=incremental, state=of_stream(NEUTRAL)).records) == 2
     assert len(read(sandbox, state=of_stream(NEUTRAL)).records) == 2
-    assert len(read(sandbox, asked=catalog("incremental"), state=marked).records) == 1
-    for filters in ({"tag_id": "t"}, {"remote_query": [{"name": "a", "value": "b"}]}):
-        again = read(sandbox, asked=catalog("incremental"), state=marked, **filters)
-        assert len(again.records) == 2
+    assert read(sandbox, configured=incremental, state=known).records == []
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"tag_id": "t"}, {"remote_query": [{"name": "a", "value": "b"}]}, {"workspace_id": "w"}],
+)
+@pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
+def test_given_other_filters_when_read_then_the_state_is_not_used_and_nothing_is_deleted(
+    serve: Serve, mode: str, filters: dict[str, Any]
+) -> None:
+    segments = vendors.segments("brevo", 2)
+    sandbox = serve(numbered_account(0, "brevo", segments=segments, workspaces={"w": segments[:1]}))
+    whole = {"complete": True} if mode == "full_refresh" else {"records": {"x": GONE}}
+    expected = segments[:1] if "workspace_id" in filters else segments
+
+    state = state_of((0, whole), filters={})
+    result = read(sandbox, configured=catalog(mode), state=state, **filters)
+
+    assert sorted(result.ids) == sorted(segment["id"] for segment in expected)
+    if mode == "incremental":
+        assert blob(result)["filters"] == filters | (
+            {"remote_query": [["a", "b"]]} if "remote_query" in filters else {}
+        )
+        again = read(sandbox, configured=catalog(mode), state=result.last_state, **filters)
+        assert again.records == []
+
+
+OF_VERSION_0_1: list[dict[str, Any]] = [
+    {"updated_at": "2026-01-05T00:00:00Z"},
+    {"updated_at": None},
+    {"next_cursor": "tc_abc"},
+    {"next_cursor": None, "workspace_id": "w2", "workspaces_done": ["w1"]},
+]
+
+
+@pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
+@pytest.mark.parametrize("cursor", OF_VERSION_0_1, ids=str)
+def test_given_a_state_of_version_0_1_when_read_then_it_is_not_used_and_a_log_line_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture, mode: str, cursor: dict[str, Any]
+) -> None:
+    caplog.set_level("INFO")
+    sandbox = serve(numbered_account(0), numbered_account(1))
+    state = state_of((0, cursor), (1, {"complete": True}), filters={})
+
+    result = read(sandbox, configured=catalog(mode), state=state, additional_accounts=ALL)
+
+    assert result.failure is None
+    assert len(result.records) == 6
+    (line,) = [line for line in caplog.messages if "version 0.1" in line]
+    assert "The state of the stream segments was written by version 0.1 and is not used" in line
 
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 @pytest.mark.parametrize(
-    "state", [{"states": "x"}, {"updated_at": "2026-01-01"}, {"states": [{"cursor": {}}]}]
+    "state",
+    [
+        {"states": "x"},
+        {"updated_at": "2026-01-01"},
+        {"states": [{"cursor": {}}]},
+        {"states": ["x"]},
+        {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
+    ],
 )
-def test_given_another_form_of_state_when_read_then_the_user_is_told_to_reset(
+def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     serve: Serve, mode: str, state: dict[str, Any]
 ) -> None:
-    sandbox = serve(some(0))
-    result = read(sandbox, asked=catalog(mode), state=of_stream(state))
+    sandbox = serve(numbered_account(0))
+    result = read(sandbox, configured=catalog(mode), state=of_stream(state))
 
-    assert "cannot be understood" in str(result.failure)
+    assert "The state of a stream is not valid: " in str(result.failure)
     assert "Reset the stream" in str(result.failure)
+    assert [error["failure_type"] for error in result.errors] == ["config_error"]
     assert sandbox.requests == []
 
 
-def test_given_a_long_sync_when_read_then_states_are_sparing_and_never_ahead(
+@pytest.mark.parametrize(
+    ("mode", "state"),
+    [
+        ("full_refresh", {"states": [], "started_at": "yesterday"}),
+        ("full_refresh", {"states": [], "started_at": 5}),
+        ("incremental", {"states": [], "emitted_at": "yesterday"}),
+        ("incremental", {"states": [], "emitted_at": 5}),
+    ],
+)
+def test_given_a_malformed_time_in_a_state_when_read_then_the_user_is_asked_to_reset(
+    serve: Serve, mode: str, state: dict[str, Any]
+) -> None:
+    result = read(serve(numbered_account(0)), configured=catalog(mode), state=of_stream(state))
+
+    assert "is not a valid timestamp. Reset the stream" in str(result.failure)
+
+
+@pytest.mark.parametrize("records", ["x", ["a"], {"a": 5}, {"a": None}], ids=str)
+def test_given_malformed_fingerprints_when_read_then_the_user_is_asked_to_reset(
+    serve: Serve, records: Any
+) -> None:
+    state = state_of((0, {"records": records}))
+    result = read(serve(numbered_account(0)), configured=catalog("incremental"), state=state)
+
+    assert "a cursor's records are not fingerprints by id. Reset" in str(result.failure)
+
+
+class TimedSource(SourceTrutoSegments):
+    """Notes when each stream's states are emitted, by the clock of the sync."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.times: dict[str, list[float]] = defaultdict(list)
+        super().__init__(self.clock)
+
+    def read(self, *args: Any, **kwargs: Any) -> Iterator[AirbyteMessage]:
+        for message in super().read(*args, **kwargs):
+            if message.type is Type.STATE and message.state and message.state.stream:
+                stream = message.state.stream.stream_descriptor.name
+                self.times[stream].append(self.clock.now())
+            yield message
+
+
+@pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
+def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute(
+    serve: Serve, mode: str
+) -> None:
+    accounts = [numbered_account(number, count=35) for number in range(40)]
+    waiting = [
+        numbered_account(
+            100 + number,
+            count=95,
+            faults=[faults.vendor_rate_limited(25 + number, after=page) for page in range(9)],
+        )
+        for number in range(8)
+    ]
+    sandbox = serve(*accounts, *waiting)
+    source = TimedSource()
+    configured = catalog(mode, streams=ALL_STREAMS)
+
+    read_with(source, sandbox, configured=configured, additional_accounts=ALL)
+
+    assert source.clock.now() > 5 * CHECKPOINT_SECONDS
+    for times in source.times.values():
+        # The last one comes when the sync is over.
+        assert all(later - earlier >= CHECKPOINT_SECONDS for earlier, later in pairwise(times[:-1]))
+    assert len(source.times["segments"]) >= 4
+    # It was read in the first minute, and did not change again.
+    assert len(source.times["integrated_accounts"]) <= 2
+
+
+def test_given_nothing_has_changed_when_it_takes_long_then_there_is_one_state(
     serve: Serve,
 ) -> None:
-    accounts = [some(number, count=35) for number in range(40)]
-    waiting = some(99, count=95, faults=[faults.vendor_rate_limited(60, after=n) for n in range(9)])
-    sandbox = serve(*accounts, waiting)
+    slow = numbered_account(0, count=95)
+    sandbox = serve(slow)
+    configured = catalog("incremental", streams=ALL_STREAMS)
+    first = read(sandbox, configured=configured)
+    slow.faults = [faults.vendor_rate_limited(90, after=page, kind="segments") for page in range(9)]
 
-    result = read(sandbox, additional_accounts=ALL)
+    result = read(sandbox, configured=configured, state=first.last_state)
 
-    assert 2 <= len(result.states) <= 12
-    written = sum(len(json.dumps(state)) for state in result.states)
-    assert written < sum(len(json.dumps(record)) for record in result.records) / 10
+    assert sum(result.waits) > 9 * CHECKPOINT_SECONDS
+    assert result.of_type("RECORD") == []
+    assert len(result.states) == len(ALL_STREAMS)
+    assert [blob(result, s) for s in ALL_STREAMS] == [blob(first, s) for s in ALL_STREAMS]

@@ -1,11 +1,11 @@
-"""A local Truto API: seven vendors, every failure, real sockets.
+"""A local Truto API with seven vendors, rate limits and failures, on a real socket.
 
 with Sandbox(demo_environment()) as sandbox:
     requests.get(f"{sandbox.url}/unified/marketing-automation/segments", ...)
 """
 
 from sandbox import faults, vendors
-from sandbox.environment import DEFAULT_TOKEN, MISSING, Account, Environment
+from sandbox.environment import CONTEXT_SECRET, DEFAULT_TOKEN, MISSING, Account, Environment
 from sandbox.faults import Fault
 from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
 from sandbox.presets import demo_environment, large_environment
@@ -13,6 +13,7 @@ from sandbox.request import Request
 from sandbox.server import Sandbox
 
 __all__ = [
+    "CONTEXT_SECRET",
     "DEFAULT_TOKEN",
     "MISSING",
     "TRUTO_ACCOUNT_LIMIT",

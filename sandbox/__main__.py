@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -16,13 +17,12 @@ from sandbox.presets import demo_environment, large_environment
 from sandbox.server import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
-_ACCOUNTS_SHOWN = 10
-_HIGHEST_PORT = 65_535
+_MAX_TABLE_ROWS = 10
 _DEFAULT_SEGMENTS = 10
-_SECONDS_BETWEEN_LOOKS = 0.2
+_POLL_INTERVAL = 0.2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal ends it; returns the exit code."""
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
     options = _options(arguments)
     environment = _environment(options)
     signals: list[int] = []
@@ -52,20 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = _as_json(sandbox) if options.json else _as_table(sandbox)
         sys.stdout.write(lines)
         sys.stdout.flush()
-        # Looking now and then, because a signal that arrives just before a wait without an end
-        # would not end it.
+        # Polling, because a signal that arrives just before an endless wait would not end it.
         while not signals:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_INTERVAL)
     finally:
         sandbox.stop()
-    # With --json the standard output is for the one line that a program reads.
+    # With --json, standard output has only the one line that a program reads.
     (sys.stderr if options.json else sys.stdout).write("Stopped.\n")
     return 0
 
 
 def _reason(failure: OSError) -> str:
-    # The system's own words: asyncio wraps them in a sentence about the address. Names that are
-    # not resolved have errors below zero, which the system has no words for.
+    # The system's own message: asyncio wraps it in a sentence about the address. Errors of name
+    # resolution are below zero, and the system has no message for them.
     if failure.errno is not None and failure.errno > 0:
         return os.strerror(failure.errno)
     return failure.strerror or str(failure)
@@ -77,24 +76,28 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="A local Truto API with made-up segments of seven vendors.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=_port, default=0, help="port to listen on; 0 finds one")
-    parser.add_argument("--token", default=DEFAULT_TOKEN, help="API token that is accepted")
+    parser.add_argument(
+        "--port", type=_PORT, default=0, help="port to listen on (default: a free one)"
+    )
+    parser.add_argument("--token", default=DEFAULT_TOKEN, help="API token to accept")
     parser.add_argument(
         "--accounts",
-        type=_positive,
-        help="serve so many accounts of mixed vendors; without it, one account of each vendor",
+        type=_COUNT,
+        help="number of accounts, of mixed vendors (default: the demo, one of each vendor)",
     )
     parser.add_argument(
         "--segments",
-        type=_positive,
+        type=_COUNT,
         help=f"segments of each account, with --accounts (default: {_DEFAULT_SEGMENTS})",
     )
-    parser.add_argument("--latency", type=_seconds, default=0.0, help="seconds before an answer")
+    parser.add_argument("--latency", type=_SECONDS, default=0.0, help="seconds before a response")
     parser.add_argument("--limits", action="store_true", help="enforce Truto's rate limits")
-    parser.add_argument("--json", action="store_true", help="describe it in one line of JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the description as one line of JSON"
+    )
     options = parser.parse_args(arguments)
     if options.segments is not None and options.accounts is None:
-        parser.error("argument --segments: needs --accounts")
+        parser.error("argument --segments: requires --accounts")
     return options
 
 
@@ -111,28 +114,24 @@ def _environment(options: argparse.Namespace) -> Environment:
     return environment
 
 
-def _port(text: str) -> int:
-    port = int(text) if text.isdecimal() else -1
-    if not 0 <= port <= _HIGHEST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {_HIGHEST_PORT}")
-    return port
+def _number(
+    convert: Callable[[str], float], lowest: float, highest: float, description: str
+) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = convert(text)
+        except ValueError:
+            number = math.nan
+        if not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+        return number
+
+    return parse
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 up")
-    return seconds
+_PORT = _number(int, 0, 65_535, "a port number from 0 to 65535")
+_COUNT = _number(int, 1, sys.maxsize, "a whole number above 0")
+_SECONDS = _number(float, 0, sys.float_info.max, "a number of seconds, 0 or more")
 
 
 def _as_json(sandbox: Sandbox) -> str:
@@ -159,10 +158,10 @@ def _as_table(sandbox: Sandbox) -> str:
     lines.append(f"{'vendor':<15} {'id':<36} {'segments':>8}  status")
     lines += [
         f"{account.vendor:<15} {account.id:<36} {_count(account):>8}  {account.status}"
-        for account in accounts[:_ACCOUNTS_SHOWN]
+        for account in accounts[:_MAX_TABLE_ROWS]
     ]
-    if len(accounts) > _ACCOUNTS_SHOWN:
-        lines.append(f"… and {len(accounts) - _ACCOUNTS_SHOWN} more")
+    if len(accounts) > _MAX_TABLE_ROWS:
+        lines.append(f"… and {len(accounts) - _MAX_TABLE_ROWS} more")
     lines += ["", "Stop with Ctrl-C."]
     return "\n".join(lines) + "\n"
 

@@ -1,82 +1,78 @@
-"""The API itself: from a request to the answer, without any network."""
+"""The API itself: from a request to the response, without any network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from sandbox import answers, cursors, faults
-from sandbox.cursors import Position
+from sandbox import faults, responses
+from sandbox.accounts import account_object, list_accounts
 from sandbox.faults import Delivery
 from sandbox.limits import SlidingWindow, VendorBudget, retry_headers
 from sandbox.meta import meta
-from sandbox.pages import asked_limit, cut_page, list_page
+from sandbox.pages import list_page
+from sandbox.vendors import workspace_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from sandbox.answers import Answer
     from sandbox.environment import Account, Environment, Records
     from sandbox.request import Request
+    from sandbox.responses import Response
 
 _UNIFIED = frozenset({"segments", "workspaces", "meta"})
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What becomes of a request.
-
-    Attributes:
-        answer: The answer.
-        delivery: How it travels.
-        latency: Seconds before it is sent, besides what the delivery adds.
-    """
-
-    answer: Answer
-    delivery: Delivery
-    latency: float
-
-
 class Api:
-    """Answers requests for an environment, and remembers only how many there were lately."""
+    """Responds to requests for an environment, and remembers only how many there were."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self._token_window = SlidingWindow()
         self._account_windows: dict[str, SlidingWindow] = {}
         self._budgets: dict[str, VendorBudget] = {}
+        self._pages_served: Counter[tuple[str, str | None]] = Counter()
 
-    def handle(self, request: Request) -> Outcome:
-        """Answer one request, at the moment of its arrival."""
+    def handle(self, request: Request) -> tuple[Response, Delivery]:
+        """Respond to a request at its arrival; the delay of the delivery includes the latency."""
         account = self.environment.find(request.account_id) if request.account_id else None
         fault = faults.first_due(self.environment.faults, request)
-        refusal = None if fault and fault.answer else self._refusal(request, account)
+        refusal = None if fault and fault.response else self._refusal(request, account)
         if fault is None and refusal is None and account is not None:
             fault = faults.first_due(account.faults, request)
+        delivery = fault.delivery if fault else Delivery()
         if refusal is not None:
-            answer = refusal
-        elif fault is not None and fault.answer is not None:
-            answer = fault.answer()
+            response = refusal
+        elif fault is not None and fault.response is not None:
+            response = fault.response()
         else:
-            answer = self._answer(request, account)
+            response = self._respond(request, account)
+            if account is not None and response.status == HTTPStatus.OK and delivery.is_complete:
+                self._page_served(request, account)
         if fault is not None and fault.account_status is not None and account is not None:
             account.status = fault.account_status
-        return Outcome(
-            answer,
-            fault.delivery if fault else Delivery(),
-            0.0 if answer.at_once else self._latency(account),
-        )
+        if response.immediate:
+            return response, delivery
+        return response, replace(delivery, delay=delivery.delay + self._latency(account))
+
+    def _page_served(self, request: Request, account: Account) -> None:
+        if request.kind == "segments" and account.on_page is not None:
+            key = account.id, request.param("workspace[id]")
+            self._pages_served[key] += 1
+            account.on_page(account, self._pages_served[key])
 
     def _latency(self, account: Account | None) -> float:
         if account is None or account.latency is None:
             return self.environment.latency
         return account.latency
 
-    def _refusal(self, request: Request, account: Account | None) -> Answer | None:
-        """Truto's refusal of a token that is wrong, or of one request too many."""
+    def _refusal(self, request: Request, account: Account | None) -> Response | None:
+        """Truto's refusal of a wrong token, or of one request too many."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or token.strip() != self.environment.token:
-            return answers.truto_error(401, "Unauthorized")
+            return responses.truto_error(401, "Unauthorized")
         windows = [(self._token_window, self.environment.token_limit)]
         if account is not None and request.kind in _UNIFIED:
             window = self._account_windows.setdefault(account.id, SlidingWindow())
@@ -84,154 +80,103 @@ class Api:
         limited = [(window, limit) for window, limit in windows if limit is not None]
         if any(window.is_full(limit, request.at) for window, limit in limited):
             retry_after = retry_headers("seconds", self.environment.retry_after)
-            return faults.truto_rate_limit_answer(retry_after)
+            return faults.truto_rate_limit_response(retry_after)
         for window, _ in limited:
             window.add(request.at)
         return None
 
-    def _answer(self, request: Request, account: Account | None) -> Answer:
+    def _respond(self, request: Request, account: Account | None) -> Response:
         if request.kind == "other":
-            return answers.truto_error(404, f"Cannot {request.method} {request.path}")
+            return responses.truto_error(404, f"Cannot {request.method} {request.path}")
         if request.kind == "accounts":
-            return self._accounts(request)
+            return list_accounts(request, self.environment)
         if not request.account_id:
-            return faults.missing_parameters_answer(["integrated_account_id"])
+            return faults.missing_parameters_response(["integrated_account_id"])
         if account is None:
-            return answers.truto_error(404, "Integrated account not found")
-        return self._answer_for(account, request)
+            return responses.truto_error(404, "Integrated account not found")
+        return self._respond_for(account, request)
 
-    def _answer_for(self, account: Account, request: Request) -> Answer:
+    def _respond_for(self, account: Account, request: Request) -> Response:
         if request.kind == "account":
-            return answers.ok(_account_entry(account))
+            return responses.ok(account_object(account))
         if request.kind == "meta":
-            return answers.ok(meta(account))
-        resource = _segments if request.kind == "segments" else _workspaces
-        return _unusable(account) or self._from_vendor(request, account, resource)
+            return responses.ok(meta(account))
+        if account.status != "active" and not account.heals_on_request:
+            return _inactive(account)
+        response = self._from_vendor(request, account)
+        if response.status == HTTPStatus.OK and account.heals_on_request:
+            account.status = "active"
+        return response
 
-    def _accounts(self, request: Request) -> Answer:
-        environment = self.environment
-        limit, refusal = asked_limit(request)
-        scope = "accounts"
-        cursor = request.param("next_cursor")
-        position = cursors.read(cursor, scope) if cursor else Position()
-        if refusal is not None:
-            return refusal
-        if position is None:
-            return answers.truto_error(400, "Invalid next_cursor")
-        size = min(limit or environment.list_page_size, environment.list_page_size)
-        page, following = cut_page(environment.accounts, position.offset, size, _matches(request))
-        return answers.ok(
-            {
-                environment.list_key: [_account_entry(account) for account in page],
-                "next_cursor": (
-                    None if following is None else cursors.write(Position(following), scope)
-                ),
-                "limit": size,
-            }
-        )
-
-    def _from_vendor(
-        self,
-        request: Request,
-        account: Account,
-        resource: Callable[[Request, Account], Answer],
-    ) -> Answer:
-        """What the vendor answers, within the budget that it gives the account."""
+    def _from_vendor(self, request: Request, account: Account) -> Response:
+        """The vendor's response, within the budget that it gives the account."""
         limit = account.vendor_limit
-        answer = resource(request, account)
+        resource = _segments if request.kind == "segments" else _workspaces
+        response = resource(request, account)
         # What Truto refuses by itself costs nothing at the vendor.
-        if limit is None or answer.at_once:
-            return answer
+        if limit is None or response.immediate:
+            return response
         budget = self._budgets.setdefault(account.id, VendorBudget())
         if not budget.spend(limit, request.at):
             wait = budget.seconds_left(limit, request.at)
-            answer = faults.vendor_rate_limit_answer(retry_headers(limit.retry_after, wait))
+            response = faults.vendor_rate_limit_response(retry_headers(limit.retry_after, wait))
         if not limit.announce:
-            return answer
+            return response
         announced = budget.headers(limit, request.at)
-        return replace(answer, headers={**announced, **answer.headers})
+        return replace(response, headers={**announced, **response.headers})
 
 
-def _unusable(account: Account) -> Answer | None:
-    """The refusal of an account that is not active."""
-    if account.status == "active":
-        return None
+def _inactive(account: Account) -> Response:
     if account.status == "needs_reauth":
-        return faults.credentials_refused_answer()
-    return answers.truto_error(
+        return faults.credentials_refused_response()
+    return responses.truto_error(
         400, f"Integrated account is not active, its status is {account.status}"
     )
 
 
-def _segments(request: Request, account: Account) -> Answer:
+def _segments(request: Request, account: Account) -> Response:
+    if not account.supports_segments:
+        return faults.not_supported_response("segments", account.vendor)
     workspace = request.param("workspace[id]")
     if account.needs_workspace and not workspace:
-        return faults.missing_parameters_answer(["workspace[id]"])
+        return faults.missing_parameters_response(["workspace[id]"])
     records = account.segments
-    # Where there are no workspaces the parameter is ignored without a word.
+    # Where there are no workspaces the parameter is silently ignored.
     if workspace and account.has_workspaces and (account.needs_workspace or account.workspaces):
         known = _workspaces_of(account)
         if workspace not in known:
             reason = {"errors": [{"status": 404, "detail": f"There is no workspace {workspace}"}]}
-            return answers.vendor_error(404, "", raw_response=reason)
+            return responses.vendor_error(404, "", raw_response=reason)
         records = known[workspace]
+    error = account.integration.no_segments_error
+    if error is not None and not len(records) and not request.param("next_cursor"):
+        return responses.vendor_error(404, "", raw_response=error)
     scope = f"{account.id}/segments/{workspace or ''}"
     return list_page(request, account, records, scope, looping=True)
 
 
-def _workspaces(request: Request, account: Account) -> Answer:
+def _workspaces(request: Request, account: Account) -> Response:
     if not account.has_workspaces:
-        return answers.truto_error(
-            400, f"Resource workspaces is not supported by the integration {account.vendor}"
-        )
+        return faults.not_supported_response("workspaces", account.vendor)
     records = [_workspace(account, workspace) for workspace in _workspaces_of(account)]
     return list_page(request, account, records, f"{account.id}/workspaces", looping=False)
 
 
 def _workspaces_of(account: Account) -> Mapping[str, Records]:
-    """The workspaces of an account; one that needs them but names none has a single one."""
+    """The workspaces of an account; one that needs them but has none given gets a single one."""
     if account.needs_workspace and account.segments and not account.workspaces:
         return {f"pub_{account.id}": account.segments}
     return account.workspaces
 
 
-def _workspace(account: Account, workspace: str) -> dict[str, Any]:
-    name = account.workspace_names.get(workspace, workspace)
+def _workspace(account: Account, workspace_id: str) -> dict[str, Any]:
+    name = account.workspace_names.get(workspace_id, workspace_id)
+    created_at, remote_data = workspace_data(account.vendor, workspace_id, name)
     return {
-        "id": workspace,
+        "id": workspace_id,
         "name": name,
         "description": None,
-        "created_at": account.created_at,
+        "created_at": created_at,
         "updated_at": None,
-        "remote_data": {"id": workspace, "name": name},
+        "remote_data": remote_data,
     }
-
-
-def _matches(request: Request) -> Callable[[Account], bool]:
-    statuses = request.params("status")
-    vendors = request.params("integration.name")
-    tenants = request.params("tenant_id")
-
-    def matches(account: Account) -> bool:
-        return (
-            (not statuses or account.status in statuses)
-            and (not vendors or account.vendor in vendors)
-            and (not tenants or account.tenant_id in tenants)
-        )
-
-    return matches
-
-
-def _account_entry(account: Account) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": account.id,
-        "tenant_id": account.tenant_id,
-        "status": account.status,
-        "is_sandbox": account.is_sandbox,
-        "integration": {"name": account.vendor},
-        "created_at": account.created_at,
-        "updated_at": account.updated_at,
-    }
-    if account.last_error is not None:
-        entry["last_error"] = account.last_error
-    return entry

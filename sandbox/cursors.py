@@ -1,7 +1,7 @@
-"""Cursors: opaque to the caller, and yet without any state in the server.
+"""Cursors: opaque to the caller, although the server keeps no state for them.
 
-A cursor names its place and the scope it was handed out for, so that one of another account,
-another workspace or from before an expiry is recognised and refused.
+A cursor contains its position and the scope it was handed out for, so that one of another
+account, another workspace or from before an expiry is recognised and refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-CursorStyle = Literal["plain", "odd", "long"]
+CursorStyle = Literal["plain", "special", "long"]
 
 _TOKEN = re.compile(r"tc_[A-Za-z0-9_-]+")
 _DIGEST_LENGTH = 12
@@ -22,22 +22,28 @@ _LONG_CURSOR_PADDING = 4_000
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a list.
+    """A position in a list.
 
     Attributes:
-        offset: The record the page begins with.
+        index: The page number or the offset that the page begins with.
         step: Counts the pages that do not move forward: empty ones, and those of a loop.
+        before: Fingerprints of the last records before the position, the nearest first.
+        after: Fingerprints of the first records after it. Both are empty where the vendor has
+            no real cursors.
     """
 
-    offset: int = 0
+    index: int = 0
     step: int = 0
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def write(position: Position, scope: str, style: CursorStyle = "plain") -> str:
     """Write the cursor for a position in a scope."""
-    text = f"{_digest(scope)}:{position.offset}:{position.step}"
+    neighbours = f"{','.join(position.before)}:{','.join(position.after)}"
+    text = f"{fingerprint(scope)}:{position.index}:{position.step}:{neighbours}"
     token = "tc_" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-    if style == "odd":
+    if style == "special":
         return '{"after": "é漢 +/=&%' + token + '"}'
     if style == "long":
         filler = hashlib.sha256(token.encode()).hexdigest()
@@ -47,11 +53,16 @@ def write(position: Position, scope: str, style: CursorStyle = "plain") -> str:
 
 
 def read(cursor: str, scope: str, style: CursorStyle = "plain") -> Position | None:
-    """Read a cursor back; none if it is not, to the letter, one that this scope hands out."""
+    """Read a cursor back; none unless it is exactly one that this scope hands out."""
     position = _position(cursor)
     if position is None or write(position, scope, style) != cursor:
         return None
     return position
+
+
+def fingerprint(text: str) -> str:
+    """A short digest of any text, lone surrogates included."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _position(cursor: str) -> Position | None:
@@ -61,11 +72,11 @@ def _position(cursor: str) -> Position | None:
     encoded = token.group().removeprefix("tc_")
     try:
         text = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode("ascii")
-        _, offset, step = text.split(":")
-        return Position(int(offset), int(step))
+        _, index, step, before, after = text.split(":")
+        return Position(int(index), int(step), _fingerprints(before), _fingerprints(after))
     except (binascii.Error, ValueError):
         return None
 
 
-def _digest(scope: str) -> str:
-    return hashlib.sha256(scope.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+def _fingerprints(text: str) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

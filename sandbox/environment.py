@@ -1,23 +1,29 @@
-"""What the sandbox holds: an environment of Truto's, and the integrated accounts in it."""
+"""What the sandbox holds: a Truto environment, and the integrated accounts in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
+from sandbox.integrations import INTEGRATIONS, Integration, integration
 
 if TYPE_CHECKING:
     from sandbox.cursors import CursorStyle
     from sandbox.faults import Fault
+    from sandbox.limits import Limit, VendorLimit
 
-DEFAULT_TOKEN = "sandbox-token-4f1d7c9e2b"  # noqa: S105 - opens nothing but the sandbox
-"""Distinctive, so that a test can look for it where it must never appear."""
+DEFAULT_TOKEN = "sandbox-token-4f1d7c9e2b"  # noqa: S105 - valid in the sandbox only
+"""Distinctive, so that a test can search for it where it must never appear."""
+
+CONTEXT_SECRET = "context-secret-"  # noqa: S105 - valid nowhere
+"""What every secret in an account's `context` begins with, for the same purpose."""
 
 BEEHIIV = "beehiiv"
-VENDORS_WITH_WORKSPACES = frozenset({BEEHIIV, "brevo", "customerio"})
+VENDORS_WITH_WORKSPACES = frozenset(
+    name for name, known in INTEGRATIONS.items() if known.has_workspaces
+)
 
 Records = Sequence[Mapping[str, Any]]
 Form = Literal["list", "keyed", "bare"]
@@ -31,27 +37,16 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
-"""The key is left out altogether."""
+"""The key is left out."""
 
 
-@dataclass(frozen=True)
-class PageSizes:
-    """Records a page where none are asked for, and at most; none for the whole list."""
-
-    default: int | None
-    maximum: int | None
-
-
-PAGE_SIZES: Mapping[str, PageSizes] = {
-    "activecampaign": PageSizes(100, 10_000),
-    BEEHIIV: PageSizes(10, 100),
-    "brevo": PageSizes(10, 50),
-    "customerio": PageSizes(None, None),
-    "flodesk": PageSizes(20, 100),
-    "klaviyo": PageSizes(10, 10),
-    "mailerlite": PageSizes(25, 250),
-}
-_OTHER_PAGE_SIZES = PageSizes(20, 100)
+def _context() -> dict[str, Any]:
+    tokens = {name: f"{CONTEXT_SECRET}{name}-7be1" for name in ("access_token", "refresh_token")}
+    return {
+        "api_key": f"{CONTEXT_SECRET}api_key-7be1",
+        "oauth": {"token": {**tokens, "expires_at": "2026-01-01T00:00:00.000Z"}},
+        "company": "Example Ltd",
+    }
 
 
 @dataclass
@@ -64,50 +59,82 @@ class Account:
         id: The integrated account's id, a UUID.
         vendor: Truto's name of the integration.
         segments: The unified records, served as they are. Only ever indexed, never copied, so it
-            can be a sequence that makes its records when they are asked for.
+            can be a sequence that makes its records on demand.
         tenant_id: The customer it belongs to.
-        status: As Truto names it; all but `active` are refused.
-        is_sandbox: As the account listing shows it.
-        created_at: As the account listing shows it.
-        updated_at: As the account listing shows it.
-        last_error: As the account listing shows it; left out if none.
+        status: As Truto names it; requests for all but `active` are refused.
+        heals_on_request: Whether such a request succeeds instead, and makes the account `active`.
+        is_sandbox: As Truto shows it, like the fields down to `context`.
+        created_at: A date in one of the two forms that Truto uses.
+        updated_at: A date in the other form.
+        last_error: Left out if none.
+        last_forbidden_error: `resource`, `method`, `missing_scopes` and `occurred_at` of the
+            vendor's last 403; left out if none.
+        label: The integration's label; none for the usual one.
+        label_in_config: Whether the label is in `integration.config` instead of `integration`.
+        category: The integration's category; none for marketing automation if it is one of the
+            seven, and another category if not.
+        authentication_method: None for what is usual for the integration.
+        region: Where Truto keeps its data.
+        environment_id: The environment it belongs to.
+        unified_model_override: The account's changes to the unified models; left out if none.
+        context: The customer's own settings and secrets.
+        has_segments: Whether the integration has segments; none for yes if it is one of the seven
+            or any segments are given.
         workspaces: The segments of each workspace, by its id.
-        workspace_names: Names of workspaces; the id stands in for a missing one.
+        workspace_names: Names of workspaces; a workspace without one is named by its id.
         requires_workspace: Whether segments are refused without `workspace[id]`. Beehiiv
             always requires it.
-        default_page_size: Records a page without `limit`; none for what is usual for the vendor.
-        max_page_size: The most that `limit` can ask for; none for what is usual for the vendor.
-        latency: Seconds before each answer; none for the environment's.
-        form: The form of `result`: a list, an object keyed by id, or a bare record wherever a
-            page holds just one.
-        empty_pages: So many empty pages with a cursor come before each page.
-        loop: `cursor`: the first page's cursor comes back for ever. `page`: the first page comes
-            back for ever, under ever new cursors. `empty`: nothing but empty pages, under ever
-            new cursors. Loops concern segments only.
-        cursor_style: `odd` cursors hold characters that have a meaning in URLs and JSON, `long`
+        default_page_size: Records a page without `limit`; none for the vendor's default.
+        max_page_size: A larger `limit` is lowered to it; none for the vendor's maximum, and what
+            the vendor does with a larger one.
+        on_page: Called after each page of segments with the account and how many pages of that
+            list were served so far, in the server's thread. It can change the account, for
+            records that come and go during a read.
+        latency: Seconds before each response; none for the environment's.
+        form: The form of `result`: a list, an object keyed by id, or a bare record where a page
+            holds just one.
+        empty_pages: How many empty pages with a cursor precede each page.
+        loop: `cursor`: the first page's cursor comes back forever. `page`: the first page comes
+            back forever, with a new cursor each time. `empty`: only empty pages, with a new
+            cursor each time. Loops affect segments only.
+        cursor_style: `special` cursors contain characters with a meaning in URLs and JSON, `long`
             ones have thousands of characters.
-        last_cursor: How the end of the list is said: null, an empty string or no key at all.
+        last_cursor: What marks the end of the list: null, an empty string or no key at all.
         cursors_expire: Whether every cursor has expired by the time it comes back.
-        partial: Whether answers say `is_partial_response`.
+        partial: Whether responses have `is_partial_response` set.
         vendor_limit: The vendor's own budget for this account.
-        faults: What goes wrong for this account, once the token has been accepted.
-        custom_fields: Fields an override adds to the model: name to its entry in the meta schema.
+        faults: What goes wrong for this account, once the token is accepted.
+        custom_fields: Fields that an override adds to the model, by name, as the meta schema
+            shows them.
     """
 
     id: str
     vendor: str
     segments: Records = ()
+    _: KW_ONLY
     tenant_id: str = "tenant-1"
     status: str = "active"
+    heals_on_request: bool = False
     is_sandbox: bool = False
-    created_at: str = "2024-02-12T09:30:00.000Z"
+    created_at: str = "2024-02-12 09:30:00"
     updated_at: str = "2025-06-03T14:05:21.000Z"
     last_error: str | None = None
+    last_forbidden_error: Mapping[str, Any] | None = None
+    label: str | None = None
+    label_in_config: bool = False
+    category: str | None = None
+    authentication_method: str | None = None
+    region: str = "us"
+    environment_id: str = "8f0c2d7e-51a4-4b7e-9d38-6a2f1c0b9e44"
+    unified_model_override: Mapping[str, Any] | None = None
+    context: Mapping[str, Any] = field(default_factory=_context, repr=False)
+    has_segments: bool | None = None
     workspaces: dict[str, Records] = field(default_factory=dict)
     workspace_names: dict[str, str] = field(default_factory=dict)
     requires_workspace: bool = False
     default_page_size: int | None = None
     max_page_size: int | None = None
+    on_page: Callable[[Account, int], None] | None = None
     latency: float | None = None
     form: Form = "list"
     empty_pages: int = 0
@@ -122,50 +149,70 @@ class Account:
     cursor_generation: int = field(default=0, init=False, repr=False)
 
     @property
+    def integration(self) -> Integration:
+        """What is documented about its integration."""
+        return integration(self.vendor)
+
+    @property
+    def supports_segments(self) -> bool:
+        """Whether the integration has segments at all."""
+        if self.has_segments is not None:
+            return self.has_segments
+        return bool(self.vendor in INTEGRATIONS or self.segments or self.workspaces)
+
+    @property
     def needs_workspace(self) -> bool:
-        """Whether segments can be had only for one workspace at a time."""
-        return self.requires_workspace or self.vendor == BEEHIIV
+        """Whether segments can be read only one workspace at a time."""
+        return self.requires_workspace or self.integration.requires_workspace
 
     @property
     def has_workspaces(self) -> bool:
         """Whether the integration has workspaces at all."""
-        return self.needs_workspace or self.vendor in VENDORS_WITH_WORKSPACES
+        return self.needs_workspace or self.integration.has_workspaces or bool(self.workspaces)
 
     def expire_cursors(self) -> None:
-        """Make every cursor handed out so far one that the vendor refuses."""
+        """Make the vendor refuse every cursor handed out so far."""
         self.cursor_generation += 1
 
-    def page_size(self, asked_for: int | None) -> int | None:
+    def page_size(self, limit: int | None) -> int | None:
         """Records a page for a `limit`; none for the whole list."""
-        usual = PAGE_SIZES.get(self.vendor, _OTHER_PAGE_SIZES)
-        default = self.default_page_size or usual.default
-        if default is None:
-            return self.max_page_size
-        maximum = self.max_page_size or max(usual.maximum or default, default)
-        return min(asked_for or default, maximum)
+        default = self.default_page_size or self.integration.default_page_size
+        maximum = self._max_page_size()
+        if default is None or maximum is None:
+            return default and (limit or default)
+        return min(limit or default, maximum)
+
+    def limit_error(self, limit: int | None) -> Mapping[str, Any] | None:
+        """The vendor's body of the 400 for a `limit` that it does not accept; none for others."""
+        maximum = self._max_page_size()
+        if limit is None or maximum is None or limit <= maximum or self.max_page_size:
+            return None
+        return self.integration.limit_error
+
+    def _max_page_size(self) -> int | None:
+        documented = self.integration.max_page_size
+        # Where a test makes the default pages larger than the vendor's, `limit` can follow.
+        return self.max_page_size or (documented and max(documented, self.default_page_size or 0))
 
 
 @dataclass
 class Environment:
-    """One environment of Truto's: the accounts that an API token can see.
+    """One Truto environment: the accounts that an API token can see.
 
     `accounts` is a plain list that can be changed while the sandbox runs; looking an account up
-    stays quick for thousands of them.
+    stays fast for thousands of them.
 
     Attributes:
-        accounts: The integrated accounts, in the order they are listed in.
+        accounts: The integrated accounts, in the order of their listing.
         token: The API token that is accepted.
-        latency: Seconds before each answer that needs more than Truto itself.
+        latency: Seconds before each response that needs more than Truto itself.
         token_limit: Truto's limit for the token; none for no limit.
         account_limit: Truto's limit for each account; none for no limit.
-        retry_after: Seconds that Truto's 429 asks for.
-        faults: What goes wrong for any request, before anything else is looked at.
+        retry_after: Seconds that Truto's 429 asks to wait.
+        faults: What goes wrong for any request, before anything else is checked.
         list_page_size: Accounts a page, by default and at most.
-        list_key: The key that the account listing has its records under.
+        list_key: The key that holds the records of the account listing.
     """
-
-    TRUTO_TOKEN_LIMIT: ClassVar[Limit] = TRUTO_TOKEN_LIMIT
-    TRUTO_ACCOUNT_LIMIT: ClassVar[Limit] = TRUTO_ACCOUNT_LIMIT
 
     accounts: list[Account] = field(default_factory=list)
     token: str = DEFAULT_TOKEN
@@ -176,20 +223,20 @@ class Environment:
     faults: list[Fault] = field(default_factory=list)
     list_page_size: int = 100
     list_key: Literal["result", "results"] = "result"
-    _places: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _index: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, account_id: str) -> Account | None:
         """Look an account up by its id."""
-        account = self._at_known_place(account_id)
+        account = self._find_indexed(account_id)
         if account is None:
-            self._places = {account.id: n for n, account in enumerate(list(self.accounts))}
-            account = self._at_known_place(account_id)
+            self._index = {account.id: n for n, account in enumerate(list(self.accounts))}
+            account = self._find_indexed(account_id)
         return account
 
-    def _at_known_place(self, account_id: str) -> Account | None:
-        place = self._places.get(account_id)
-        # The list can have changed since the places were noted.
-        if place is None or place >= len(self.accounts):
+    def _find_indexed(self, account_id: str) -> Account | None:
+        number = self._index.get(account_id)
+        # The list may have changed since it was indexed.
+        if number is None or number >= len(self.accounts):
             return None
-        account = self.accounts[place]
+        account = self.accounts[number]
         return account if account.id == account_id else None

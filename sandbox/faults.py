@@ -1,7 +1,7 @@
 """Faults: what can go wrong, and to which requests it happens.
 
 A list of faults reads like a script: a request meets the first fault that is due, and the faults
-behind that one do not see the request at all.
+behind it are not used up.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from sandbox import answers
-from sandbox.answers import Answer
+from sandbox import responses
 from sandbox.limits import RetryAfter, retry_headers
+from sandbox.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
     from sandbox.request import Kind, Request
 
-# One lock for all, so that a fault stays plain data that can be copied.
-_TAKING = threading.Lock()
+# One lock for all faults, so that a fault is plain data that can be copied.
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How an answer travels.
+    """How a response is sent.
 
     Attributes:
-        delay: Seconds before the answer, besides the latency.
+        delay: Seconds before the response, besides the latency.
         seconds_per_byte: Pause after each byte of the body; none sends it in one piece.
         reset_after: Bytes of the body after which the connection is reset (RST). At 0 not even
             the headers are sent.
-        cut_after: Bytes of the body after which the connection is closed in good order, although
-            `Content-Length` has announced the whole of it.
+        cut_after: Bytes of the body after which the connection is closed properly, although
+            `Content-Length` announced all of it.
     """
 
     delay: float = 0.0
@@ -45,25 +45,25 @@ class Delivery:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the whole answer is delivered in the end."""
+        """Whether the whole response is sent in the end."""
         return self.reset_after is None and self.cut_after is None
 
 
 @dataclass
 class Fault:
-    """Something that goes wrong, for the requests that it is meant for.
+    """Something that goes wrong, for the requests that match.
 
     Attributes:
-        answer: Makes the answer given in place of the normal one; none leaves that as it is.
-        delivery: How the answer travels.
-        account_status: The status that the account is left with, and keeps.
+        response: Makes the response sent instead of the normal one; none keeps the normal one.
+        delivery: How the response is sent.
+        account_status: The status that the account gets, and keeps.
         times: How many requests it happens to; none for all of them.
-        after: How many of the requests it is meant for pass first.
-        kind: Only requests of this kind.
-        when: Only requests that this is true of. Called in the server's thread.
+        after: How many matching requests pass first.
+        kind: Matches only requests of this kind.
+        when: Matches only requests that this is true for. Called in the server's thread.
     """
 
-    answer: Callable[[], Answer] | None = None
+    response: Callable[[], Response] | None = None
     delivery: Delivery = field(default_factory=Delivery)
     account_status: str | None = None
     times: int | None = 1
@@ -77,7 +77,7 @@ class Fault:
             return False
         if self.when is not None and not self.when(request):
             return False
-        with _TAKING:
+        with _LOCK:
             if self.times is not None and self.times <= 0:
                 return False
             if self.after > 0:
@@ -94,7 +94,7 @@ def first_due(script: Iterable[Fault], request: Request) -> Fault | None:
 
 
 class Match(TypedDict, total=False):
-    """Which requests a fault is meant for; see `Fault`."""
+    """Which requests a fault matches; see `Fault`."""
 
     times: int | None
     after: int
@@ -115,8 +115,10 @@ def truto_error(
     **match: Unpack[Match],
 ) -> Fault:
     """An error of Truto's own. `insight` is the whole of `truto_error_insight`."""
-    answer = answers.truto_error(status, message, insight=insight, details=details, headers=headers)
-    return Fault(lambda: answer, **match)
+    response = responses.truto_error(
+        status, message, insight=insight, details=details, headers=headers
+    )
+    return Fault(lambda: response, **match)
 
 
 def vendor_error(
@@ -129,10 +131,10 @@ def vendor_error(
     **match: Unpack[Match],
 ) -> Fault:
     """An error of the vendor's. `raw_response` is its body, parsed or as text."""
-    answer = answers.vendor_error(
+    response = responses.vendor_error(
         status, message, raw_response=raw_response, insight=insight, headers=headers
     )
-    return Fault(lambda: answer, **match)
+    return Fault(lambda: response, **match)
 
 
 def body(
@@ -142,43 +144,43 @@ def body(
     headers: Mapping[str, str] | None = None,
     **match: Unpack[Match],
 ) -> Fault:
-    """Any body as it is: HTML, no JSON, JSON that is cut short, another envelope."""
+    """Any body, unchanged: HTML, invalid JSON, truncated JSON, another envelope."""
     raw = content.encode() if isinstance(content, str) else content
-    answer = Answer(status, raw, headers or {}, content_type)
-    return Fault(lambda: answer, **match)
+    response = Response(status, raw, headers or {}, content_type)
+    return Fault(lambda: response, **match)
 
 
 def redirect(location: str, status: int = 302, **match: Unpack[Match]) -> Fault:
     """A redirect to another address."""
-    answer = Answer(status, b"", {"Location": location}, "text/plain", at_once=True)
-    return Fault(lambda: answer, **match)
+    response = Response(status, b"", {"Location": location}, "text/plain", immediate=True)
+    return Fault(lambda: response, **match)
 
 
 def reset(after_bytes: int = 0, **match: Unpack[Match]) -> Fault:
-    """The normal answer, until the connection is reset after so many bytes of the body.
+    """The normal response, until the connection is reset after so many bytes of the body.
 
-    At 0 the connection is reset before any byte of the answer, its headers included.
+    At 0 the connection is reset before any byte of the response, its headers included.
     """
     return Fault(delivery=Delivery(reset_after=after_bytes), **match)
 
 
 def cut(after_bytes: int, **match: Unpack[Match]) -> Fault:
-    """The normal answer, until the connection is closed after so many bytes of the body."""
+    """The normal response, until the connection is closed after so many bytes of the body."""
     return Fault(delivery=Delivery(cut_after=after_bytes), **match)
 
 
 def hang(seconds: float = 3_600.0, **match: Unpack[Match]) -> Fault:
-    """No answer for so long; given up when the sandbox stops."""
+    """No response for so many seconds; abandoned when the sandbox stops."""
     return Fault(delivery=Delivery(delay=seconds), **match)
 
 
 def delay(seconds: float, **match: Unpack[Match]) -> Fault:
-    """The normal answer, so much later."""
+    """The normal response, so many seconds later."""
     return Fault(delivery=Delivery(delay=seconds), **match)
 
 
 def drip(seconds_per_byte: float = 0.1, **match: Unpack[Match]) -> Fault:
-    """The normal answer, its body byte by byte."""
+    """The normal response, its body byte by byte."""
     return Fault(delivery=Delivery(seconds_per_byte=seconds_per_byte), **match)
 
 
@@ -191,13 +193,13 @@ def bad_request(**match: Unpack[Match]) -> Fault:
 
 
 def missing_parameters(*names: str, **match: Unpack[Match]) -> Fault:
-    """Truto's 400: the vendor needs parameters that the request does not have."""
-    return Fault(lambda: missing_parameters_answer(names or ("workspace[id]",)), **match)
+    """Truto's 400: the vendor requires parameters that the request lacks."""
+    return Fault(lambda: missing_parameters_response(names or ("workspace[id]",)), **match)
 
 
-def resource_not_supported(**match: Unpack[Match]) -> Fault:
+def resource_not_supported(resource: str = "segments", **match: Unpack[Match]) -> Fault:
     """Truto's 400: the integration does not have this resource."""
-    return truto_error(400, "Resource is not supported by this integration", **match)
+    return Fault(lambda: not_supported_response(resource, "klaviyo"), **match)
 
 
 def token_refused(**match: Unpack[Match]) -> Fault:
@@ -219,7 +221,7 @@ def truto_rate_limited(
     seconds: float = 10.0, form: RetryAfter = "seconds", **match: Unpack[Match]
 ) -> Fault:
     """Truto's 429."""
-    return Fault(lambda: truto_rate_limit_answer(retry_headers(form, seconds)), **match)
+    return Fault(lambda: truto_rate_limit_response(retry_headers(form, seconds)), **match)
 
 
 def truto_failed(status: int = 500, **match: Unpack[Match]) -> Fault:
@@ -228,13 +230,13 @@ def truto_failed(status: int = 500, **match: Unpack[Match]) -> Fault:
 
 
 def bad_gateway(**match: Unpack[Match]) -> Fault:
-    """Truto's 502: no clean answer from the vendor."""
-    return truto_error(502, "The vendor gave no valid answer", **match)
+    """Truto's 502: an invalid response from the vendor."""
+    return truto_error(502, "Invalid response from the vendor", **match)
 
 
 def gateway_timeout(**match: Unpack[Match]) -> Fault:
-    """Truto's 504: no answer from the vendor in time."""
-    return truto_error(504, "The vendor did not answer in time", **match)
+    """Truto's 504: no response from the vendor in time."""
+    return truto_error(504, "The vendor did not respond in time", **match)
 
 
 def account_blocked(**match: Unpack[Match]) -> Fault:
@@ -247,28 +249,25 @@ def account_blocked(**match: Unpack[Match]) -> Fault:
 
 
 def stale_cursor(**match: Unpack[Match]) -> Fault:
-    """The vendor's 400 for a cursor it does not take; by default only where one is sent."""
+    """The vendor's 400 for an expired cursor; by default only for requests with a cursor."""
     match.setdefault("when", lambda request: request.param("next_cursor") is not None)
-    return Fault(stale_cursor_answer, **match)
+    return Fault(stale_cursor_response, **match)
 
 
 def credentials_refused(**match: Unpack[Match]) -> Fault:
-    """The vendor's 401: the account becomes `needs_reauth`, and so every later call fails too."""
-    return Fault(credentials_refused_answer, account_status="needs_reauth", **match)
+    """The vendor's 401: the account becomes `needs_reauth`, so later requests fail too."""
+    return Fault(credentials_refused_response, account_status="needs_reauth", **match)
 
 
 def scopes_missing(*scopes: str, **match: Unpack[Match]) -> Fault:
     """The vendor's 403: the connection lacks OAuth scopes."""
-    missing = list(scopes or ("segments:read",))
+    value = {"missing_scopes": list(scopes or ("segments:read",))}
+    description = "The connected account does not have the required scopes."
     return vendor_error(
         403,
         "The connection is not allowed to do this",
         raw_response={"errors": [{"status": 403, "code": "permission_denied"}]},
-        insight=answers.insight(
-            "forbidden_error",
-            "The connected account does not have the required scopes.",
-            {"missing_scopes": missing},
-        ),
+        insight=responses.insight("forbidden_error", description, value),
         **match,
     )
 
@@ -287,8 +286,8 @@ def vendor_refused(status: int = 422, **match: Unpack[Match]) -> Fault:
 def vendor_rate_limited(
     seconds: float = 1.0, form: RetryAfter = "seconds", **match: Unpack[Match]
 ) -> Fault:
-    """The vendor's 429, in one of the forms it can say how long to wait."""
-    return Fault(lambda: vendor_rate_limit_answer(retry_headers(form, seconds)), **match)
+    """The vendor's 429, with the time to wait in one of its forms."""
+    return Fault(lambda: vendor_rate_limit_response(retry_headers(form, seconds)), **match)
 
 
 def vendor_failed(status: int = 500, **match: Unpack[Match]) -> Fault:
@@ -301,16 +300,16 @@ def vendor_unavailable(**match: Unpack[Match]) -> Fault:
     return vendor_error(503, raw_response="Service Unavailable", **match)
 
 
-# --- answers that the API gives by itself as well -------------------------------------------------
+# --- responses that the API gives without a fault, too --------------------------------------------
 
 
-def missing_parameters_answer(names: Iterable[str]) -> Answer:
-    """Truto's 400 with the parameters that the request would have needed."""
+def missing_parameters_response(names: Iterable[str]) -> Response:
+    """Truto's 400 that names the parameters which the request lacks."""
     missing = list(names)
-    return answers.truto_error(
+    return responses.truto_error(
         400,
         f"Missing required query parameters: {', '.join(missing)}",
-        insight=answers.insight(
+        insight=responses.insight(
             "missing_required_query_parameters",
             "The following query parameters are required and missing from the request.",
             missing,
@@ -318,45 +317,44 @@ def missing_parameters_answer(names: Iterable[str]) -> Answer:
     )
 
 
-def truto_rate_limit_answer(headers: Mapping[str, str]) -> Answer:
+def not_supported_response(resource: str, integration: str) -> Response:
+    """Truto's 400 for a resource that the integration does not have."""
+    return responses.truto_error(
+        400, f"Resource {resource} is not supported by the integration {integration}"
+    )
+
+
+def truto_rate_limit_response(headers: Mapping[str, str]) -> Response:
     """Truto's 429."""
-    return answers.truto_error(429, "Too many requests, please try again later", headers=headers)
+    return responses.truto_error(429, "Too many requests, please try again later", headers=headers)
 
 
-def vendor_rate_limit_answer(headers: Mapping[str, str]) -> Answer:
+def vendor_rate_limit_response(headers: Mapping[str, str]) -> Response:
     """The vendor's 429."""
-    return answers.vendor_error(
+    description = "The vendor's rate limit has been reached."
+    return responses.vendor_error(
         429,
         "Request was throttled",
         raw_response={"errors": [{"status": 429, "code": "throttled"}]},
-        insight=answers.insight(
-            "rate_limit_error", "The vendor's rate limit has been reached.", None
-        ),
+        insight=responses.insight("rate_limit_error", description, None),
         headers=headers,
     )
 
 
-def stale_cursor_answer() -> Answer:
-    """The vendor's 400 for a cursor that it does not take, or no longer."""
-    return answers.vendor_error(
-        400,
-        "Invalid cursor",
-        raw_response={
-            "errors": [
-                {
-                    "status": 400,
-                    "code": "invalid",
-                    "detail": "The cursor is invalid or has expired.",
-                    "source": {"parameter": "page[cursor]"},
-                }
-            ]
-        },
-    )
+def stale_cursor_response() -> Response:
+    """The vendor's 400 for a cursor that is invalid or has expired."""
+    error = {
+        "status": 400,
+        "code": "invalid",
+        "detail": "The cursor is invalid or has expired.",
+        "source": {"parameter": "page[cursor]"},
+    }
+    return responses.vendor_error(400, "Invalid cursor", raw_response={"errors": [error]})
 
 
-def credentials_refused_answer() -> Answer:
-    """The vendor's 401 for credentials that it no longer takes."""
-    return answers.vendor_error(
+def credentials_refused_response() -> Response:
+    """The vendor's 401 for credentials that it no longer accepts."""
+    return responses.vendor_error(
         401,
         "The credentials of the connected account were refused",
         raw_response={"error": "invalid_grant", "error_description": "Token has been revoked"},

@@ -1,4 +1,4 @@
-"""The rate limits: Truto's own sliding windows, and the budget a vendor gives one account."""
+"""Rate limits: Truto's own sliding windows, and the budget that a vendor gives one account."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Literal
 
-RetryAfter = Literal["seconds", "date", "ratelimit-reset", "nothing"]
-"""The ways a 429 says how long to wait; with `nothing` the caller is left to guess."""
+RetryAfter = Literal[
+    "seconds",
+    "date",
+    "ratelimit-reset",
+    "ratelimit-reset-epoch",
+    "ratelimit-reset-epoch-ms",
+    "nothing",
+]
+"""How a 429 gives the time to wait: `Retry-After` in seconds or as a date, `ratelimit-reset` in
+seconds or as a timestamp in seconds or milliseconds, or no header at all."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +46,28 @@ class VendorLimit:
     Attributes:
         limit: Requests in each window.
         window: Length of the window in seconds.
-        retry_after: How the 429 says when to come back.
-        announce: Whether every answer carries the `ratelimit-*` headers.
+        retry_after: How the 429 gives the time to wait. With one of the timestamps, all
+            `ratelimit-reset` headers have that form.
+        announce: Whether every response has the `ratelimit-*` headers.
+        reset: Seconds to the reset in all headers, more than the window perhaps; none for what is
+            left of the window.
     """
 
     limit: int
     window: float
     retry_after: RetryAfter = "seconds"
     announce: bool = True
+    reset: float | None = None
 
 
 @dataclass
 class SlidingWindow:
-    """The requests let through lately; requests that were refused do not count."""
+    """The latest requests that were let through; refused ones do not count."""
 
     _arrivals: deque[float] = field(default_factory=deque)
 
     def is_full(self, limit: Limit, now: float) -> bool:
-        """Tell whether a request that arrives `now` would exceed the limit."""
+        """Whether a request that arrives `now` would exceed the limit."""
         while self._arrivals and self._arrivals[0] <= now - limit.seconds:
             self._arrivals.popleft()
         return len(self._arrivals) >= limit.requests
@@ -83,25 +95,35 @@ class VendorBudget:
         return True
 
     def seconds_left(self, limit: VendorLimit, now: float) -> float:
-        """Seconds until the whole budget is back."""
+        """Seconds until the whole budget is back, or what the limit states instead."""
+        if limit.reset is not None:
+            return limit.reset
         return max(0.0, limit.window - (now - self._opened))
 
     def headers(self, limit: VendorLimit, now: float) -> dict[str, str]:
-        """The state of the budget as Truto normalizes it: the reset in seconds from now."""
+        """The state of the budget in Truto's normalized headers."""
         return {
             "ratelimit-limit": f"{limit.limit};w={limit.window:g}",
             "ratelimit-remaining": str(max(0, limit.limit - self._used)),
-            "ratelimit-reset": str(math.ceil(self.seconds_left(limit, now))),
+            "ratelimit-reset": _reset(limit.retry_after, self.seconds_left(limit, now)),
         }
 
 
 def retry_headers(form: RetryAfter, seconds: float) -> dict[str, str]:
-    """Headers that ask to come back after `seconds`, rounded up to what the form can say."""
+    """Headers that ask to wait for `seconds`, rounded up to the precision of the form."""
+    if form == "nothing":
+        return {}
     if form == "seconds":
         return {"Retry-After": str(math.ceil(seconds))}
     if form == "date":
         # A date has whole seconds only: rounding down would invite a retry that is too early.
         return {"Retry-After": formatdate(math.ceil(time.time() + seconds), usegmt=True)}
-    if form == "ratelimit-reset":
-        return {"ratelimit-remaining": "0", "ratelimit-reset": str(math.ceil(seconds))}
-    return {}
+    return {"ratelimit-remaining": "0", "ratelimit-reset": _reset(form, seconds)}
+
+
+def _reset(form: RetryAfter, seconds: float) -> str:
+    if form == "ratelimit-reset-epoch":
+        return str(math.ceil(time.time() + seconds))
+    if form == "ratelimit-reset-epoch-ms":
+        return str(math.ceil((time.time() + seconds) * 1_000))
+    return str(math.ceil(seconds))

@@ -1,57 +1,56 @@
-"""Pages of a list, with everything that can be odd about them."""
+"""Pages of a list, as each vendor cuts them, and with everything that can go wrong with them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sandbox import answers, cursors, faults
+from sandbox import cursors, faults, responses
 from sandbox.cursors import Position
 from sandbox.environment import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.answers import Answer
     from sandbox.environment import Account, Records
     from sandbox.request import Request
+    from sandbox.responses import Response
 
-    Wanted = Callable[[Any], bool] | None
+    Matches = Callable[[Any], bool] | None
 
-# No more digits than any list has records.
+# No list has a number of records with more digits.
 _LIMIT = re.compile(r"[1-9][0-9]{0,17}")
+# A real cursor keeps its position unless all these records before and after it are removed at once.
+_BEFORE, _AFTER = 10, 5
 
 
 def list_page(
     request: Request, account: Account, records: Records, scope: str, *, looping: bool
-) -> Answer:
-    """Answer with the page that a request asks for, in the unified envelope.
+) -> Response:
+    """Respond with the page that a request asks for, in the unified envelope.
 
     Args:
         request: The request.
-        account: The account, for its ways with pages.
+        account: The account, which decides how its pages are cut and shown.
         records: The whole list.
-        scope: What the cursors of this list are good for, and no other's are.
-        looping: Whether the account's loop, if it has one, concerns this list.
+        scope: Which list it is; the cursors of another one are refused.
+        looping: Whether the account's loop, if it has one, affects this list.
     """
-    limit, refusal = asked_limit(request)
+    limit, refusal = parse_limit(request)
     if refusal is not None:
         return refusal
+    if (error := account.limit_error(limit)) is not None:
+        return responses.vendor_error(400, "", raw_response=error)
     scope = f"{scope}/{account.cursor_generation}"
     cursor = request.param("next_cursor")
     position = cursors.read(cursor, scope, account.cursor_style) if cursor else Position()
     if position is None or (cursor and account.cursors_expire):
-        return faults.stale_cursor_answer()
+        return faults.stale_cursor_response()
 
-    page, following = _turn_to(
-        position,
-        records,
-        account,
-        account.page_size(limit),
-        _is_tagged(request, account),
-        looping=looping,
-    )
+    size, matches = account.page_size(limit), _tag_filter(request, account)
+    page, following = _read_page(position, records, account, size, matches, looping=looping)
     next_cursor = (
         account.last_cursor
         if following is None
@@ -59,7 +58,7 @@ def list_page(
     )
     hidden = _hidden_fields(request)
     envelope = {
-        "result": _in_form([_shown(record, hidden) for record in page], account),
+        "result": _in_form([_without(record, hidden) for record in page], account),
         "next_cursor": next_cursor,
         "prev_cursor": None,
         "result_count": len(page),
@@ -67,65 +66,101 @@ def list_page(
     }
     if next_cursor is MISSING:
         del envelope["next_cursor"]
-    return answers.ok(envelope)
+    return responses.ok(envelope)
 
 
 def cut_page(
-    items: Any, start: int, size: int | None, wanted: Wanted = None
+    items: Any, start: int, size: int | None, matches: Matches = None
 ) -> tuple[list[Any], int | None]:
-    """The items of a page, and where the next one begins; none at the end.
+    """The items of a page, and the index that the next one begins at; none at the end.
 
     Only indexes, so that the items can be made on demand and need not fit into memory.
     """
     page: list[Any] = []
-    for place in range(start, len(items)):
+    for index in range(start, len(items)):
         is_full = size is not None and len(page) >= size
-        if is_full and wanted is None:
-            return page, place
-        item = items[place]
-        if wanted is not None and not wanted(item):
+        if is_full and matches is None:
+            return page, index
+        item = items[index]
+        if matches is not None and not matches(item):
             continue
         if is_full:
-            return page, place
+            return page, index
         page.append(item)
     return page, None
 
 
-def asked_limit(request: Request) -> tuple[int | None, Answer | None]:
-    """The `limit` of a request, or the refusal of one that makes no sense."""
+def parse_limit(request: Request) -> tuple[int | None, Response | None]:
+    """The `limit` of a request, or Truto's refusal of one that is not valid."""
     text = request.param("limit")
     if text is None:
         return None, None
     if not _LIMIT.fullmatch(text):
-        return None, answers.truto_error(400, "limit must be a positive integer")
+        return None, responses.truto_error(400, "limit must be a positive integer")
     return int(text), None
 
 
-def _turn_to(
+def _read_page(
     position: Position,
     records: Records,
     account: Account,
     size: int | None,
-    wanted: Wanted,
+    matches: Matches,
     *,
     looping: bool,
 ) -> tuple[list[Any], Position | None]:
     """The records at a position, and the position that follows."""
     loop = account.loop if looping else None
     if loop == "empty" or (loop is None and position.step < account.empty_pages):
-        return [], Position(position.offset, position.step + 1)
-    page, offset = cut_page(records, position.offset, size, wanted)
+        return [], replace(position, step=position.step + 1)
+    is_numbered = account.integration.paging == "page"
+    start = position.index * (size or 0) if is_numbered else _resume(position, records)
+    page, end = cut_page(records, start, size, matches)
     if loop == "page":
         return page, Position(0, position.step + 1)
     if loop == "cursor":
-        _, second = cut_page(records, 0, size, wanted)
-        return page, Position(second or 0)
-    return page, None if offset is None else Position(offset)
+        _, end = cut_page(records, 0, size, matches)
+        return page, _following(Position(), end, records, account) or Position()
+    return page, _following(position, end, records, account)
 
 
-def _is_tagged(request: Request, account: Account) -> Wanted:
+def _following(
+    position: Position, end: int | None, records: Records, account: Account
+) -> Position | None:
+    """The position after a page that ends before the index `end`, as the vendor counts it."""
+    if end is None:
+        return None
+    if account.integration.paging == "page":
+        return Position(position.index + 1)
+    if account.integration.paging == "offset":
+        return Position(end)
+    first, last = max(0, end - _BEFORE), min(len(records), end + _AFTER)
+    before = tuple(_fingerprint(records[index]) for index in reversed(range(first, end)))
+    return Position(end, 0, before, tuple(_fingerprint(records[n]) for n in range(end, last)))
+
+
+def _resume(position: Position, records: Records) -> int:
+    """The index that a position has now; a real cursor follows the records it was between."""
+    last = position.index - 1
+    if not position.before or (
+        last < len(records) and _fingerprint(records[last]) == position.before[0]
+    ):
+        return position.index
+    found = {_fingerprint(records[index]): index for index in range(len(records))}
+    for fingerprint in position.before:
+        if fingerprint in found:
+            return found[fingerprint] + 1
+    return next((found[key] for key in position.after if key in found), position.index)
+
+
+def _fingerprint(record: Any) -> str:
+    identity = record.get("id", record) if isinstance(record, Mapping) else record
+    return cursors.fingerprint(repr(identity))
+
+
+def _tag_filter(request: Request, account: Account) -> Matches:
     tags = request.params("tags[id]")
-    # The other vendors ignore the filter without a word.
+    # The other vendors silently ignore the filter.
     if not tags or account.vendor != "klaviyo" or request.kind != "segments":
         return None
 
@@ -146,7 +181,7 @@ def _hidden_fields(request: Request) -> frozenset[str]:
     return frozenset(hidden)
 
 
-def _shown(record: Any, hidden: frozenset[str]) -> Any:
+def _without(record: Any, hidden: frozenset[str]) -> Any:
     if not hidden or not isinstance(record, Mapping):
         return record
     return {name: value for name, value in record.items() if name not in hidden}
@@ -155,8 +190,8 @@ def _shown(record: Any, hidden: frozenset[str]) -> Any:
 def _in_form(page: list[Any], account: Account) -> Any:
     if account.form == "keyed":
         return {
-            str(record.get("id", place)) if isinstance(record, Mapping) else str(place): record
-            for place, record in enumerate(page)
+            str(record.get("id", index)) if isinstance(record, Mapping) else str(index): record
+            for index, record in enumerate(page)
         }
     if account.form == "bare" and len(page) == 1:
         return page[0]

@@ -14,26 +14,27 @@ if TYPE_CHECKING:
     from sandbox.limits import Limit
 
 _NAMESPACE = uuid.UUID("6f6a1d0e-5c0b-4b65-9a0c-7d1f4c2e8b11")
-_DEMO_COUNTS = {
-    "klaviyo": 43,
-    "activecampaign": 24,
-    BEEHIIV: 12,
-    "brevo": 67,
-    "customerio": 18,
-    "flodesk": 9,
-    "mailerlite": 31,
-}
-# A prime: steps of this length come by every place of a list, unless its length is a multiple.
+# Vendor, tenant, region, segments.
+_DEMO = (
+    ("klaviyo", "acme", "us", 43),
+    ("activecampaign", "globex", "us", 24),
+    (BEEHIIV, "initech", "us", 12),
+    ("brevo", "umbrella", "eu", 67),
+    ("customerio", "hooli", "us", 18),
+    ("flodesk", "soylent", "us", 9),
+    ("mailerlite", "vandelay", "eu", 31),
+)
+# A prime: steps of this length reach every index of a list, unless its length is a multiple.
 _STRIDE = 7_919
 
 
 def demo_environment() -> Environment:
-    """One account of each of the seven vendors, with stable ids and realistic numbers."""
-    return Environment([_demo_account(vendor, count) for vendor, count in _DEMO_COUNTS.items()])
+    """One account of each of the seven vendors, each of another tenant, with stable ids."""
+    return Environment([_demo_account(*row) for row in _DEMO])
 
 
-def _demo_account(vendor: str, count: int) -> Account:
-    account = Account(id=_uuid(f"demo/{vendor}"), vendor=vendor, tenant_id="acme")
+def _demo_account(vendor: str, tenant: str, region: str, count: int) -> Account:
+    account = Account(_uuid(f"demo/{vendor}"), vendor, tenant_id=tenant, region=region)
     records = list(SegmentSequence(vendor, count))
     if vendor != BEEHIIV:
         account.segments = records
@@ -58,17 +59,17 @@ def large_environment(
     token_limit: Limit | None = None,
     account_limit: Limit | None = None,
 ) -> Environment:
-    """Many accounts of mixed vendors, whose segments are made when they are asked for.
+    """Many accounts of mixed vendors, whose segments are made on demand.
 
     Args:
         accounts: How many accounts.
         segments: Segments of each account.
         vendors: The vendors, in turn.
         states: Share of the accounts in each status besides `active`: `{"needs_reauth": 0.02}`.
-        page_size: Records a page; by default each account fits one page.
+        page_size: Records a page; by default all of an account.
         seed: Another seed gives other data.
         token: The API token.
-        latency: Seconds before each answer.
+        latency: Seconds before each response.
         token_limit: Truto's limit for the token; none for no limit.
         account_limit: Truto's limit for each account; none for no limit.
 
@@ -77,8 +78,8 @@ def large_environment(
     """
     statuses = _statuses(accounts, states or {})
     made = []
-    for place, status in enumerate(statuses):
-        records = SegmentSequence(vendors[place % len(vendors)], segments, seed, place)
+    for number, status in enumerate(statuses):
+        records = SegmentSequence(vendors[number % len(vendors)], segments, seed, number)
         account = _large_account(records)
         account.status = status
         account.default_page_size = page_size or max(segments, 1)
@@ -105,14 +106,14 @@ def _large_account(records: SegmentSequence) -> Account:
 
 
 def _statuses(accounts: int, states: Mapping[str, float]) -> list[str]:
-    """The status of each account, with every state spread over the whole list."""
+    """The status of each account, each status spread over the whole list."""
     in_order: list[str] = []
     for status, share in states.items():
         in_order += [status] * round(share * accounts)
     in_order += ["active"] * (accounts - len(in_order))
     if accounts % _STRIDE == 0:
         return in_order[:accounts]
-    return [in_order[place * _STRIDE % accounts] for place in range(accounts)]
+    return [in_order[number * _STRIDE % accounts] for number in range(accounts)]
 
 
 def _uuid(name: str) -> str:

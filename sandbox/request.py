@@ -1,4 +1,4 @@
-"""A request as it arrived, and the log of all of them."""
+"""A request as it arrived, and the log of all requests."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _ONE_ACCOUNT = re.compile(r"/integrated-account/([^/]+)")
 
 @dataclass(frozen=True)
 class Request:
-    """A request, and what was answered.
+    """A request, and the status of its response.
 
     Attributes:
         method: HTTP method.
         path: Decoded path, without the query.
         query: All parameters in their order, decoded.
-        headers: Headers; names are matched without regard to case.
+        headers: Headers; names are case-insensitive.
         at: `time.monotonic()` of the arrival.
-        status: The status answered; none while it is pending and if the connection was dropped.
-        account_id: The integrated account that it names, known or not.
+        status: The status sent; none while it is pending and if the connection was dropped.
+        account_id: The integrated account that it names, whether there is one or not.
         kind: The endpoint it is for.
     """
 
@@ -86,26 +86,26 @@ class RequestLog:
         self._next_number = 0
 
     def add(self, request: Request) -> int:
-        """Add a request that has arrived; returns the number to report its answer with."""
+        """Add a request that has arrived; returns the number for `set_status`."""
         with self._lock:
             number = self._next_number
             self._next_number += 1
             self._requests[number] = request
             return number
 
-    def answered(self, number: int, status: int) -> None:
-        """Note the status of an answer; does nothing if the log was cleared since."""
+    def set_status(self, number: int, status: int) -> None:
+        """Set the status of a response; does nothing if the log was cleared since."""
         with self._lock:
             request = self._requests.get(number)
             if request is not None:
                 self._requests[number] = replace(request, status=status)
 
     def snapshot(self) -> list[Request]:
-        """All requests up to now."""
+        """All requests so far."""
         with self._lock:
             return list(self._requests.values())
 
     def clear(self) -> None:
-        """Forget all requests."""
+        """Remove all requests."""
         with self._lock:
             self._requests.clear()

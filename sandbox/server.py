@@ -1,4 +1,4 @@
-"""The sandbox on a socket: an event loop in a thread of its own."""
+"""The sandbox on a socket: an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from sandbox.api import Api
 from sandbox.request import Request, RequestLog, parse_request
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
-    from sandbox.api import Outcome
     from sandbox.environment import Environment
+    from sandbox.faults import Delivery
+    from sandbox.responses import Response
 
-# Cursors travel in the URL and can have thousands of characters, three times as many if escaped.
-_LONGEST_LINE = 256 * 1024
+# Cursors are part of the URL and can have thousands of characters, three times as many if escaped.
+_MAX_LINE_LENGTH = 256 * 1024
 _BACKLOG = 1_024
-# Time for the bytes before a reset to leave the socket: a reset discards those that have not.
+# Time for the bytes before a reset to leave the socket: a reset discards those still in it.
 _SECONDS_BEFORE_RESET = 0.02
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -49,14 +48,14 @@ class Sandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._listening = threading.Event()
+        self._ready = threading.Event()
         self._failure: BaseException | None = None
 
     @property
     def url(self) -> str:
-        """The base address, without a slash at its end; known once the sandbox has started."""
+        """The base URL, without a trailing slash; known once the sandbox has started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http://{host}:{self._port}"  # ignore-https-check
 
     @property
     def requests(self) -> list[Request]:
@@ -67,34 +66,23 @@ class Sandbox:
         """Empty the log of requests."""
         self._log.clear()
 
-    def expire_cursors(self, account_id: str) -> None:
-        """Make every cursor handed out so far for an account one that the vendor refuses.
-
-        Raises:
-            KeyError: If there is no such account.
-        """
-        account = self.environment.find(account_id)
-        if account is None:
-            raise KeyError(account_id)
-        account.expire_cursors()
-
     def start(self) -> None:
         """Listen; returns once requests are accepted.
 
         Raises:
             OSError: If the address cannot be listened on.
         """
-        self._listening.clear()
+        self._ready.clear()
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
         self._thread.start()
-        self._listening.wait()
+        self._ready.wait()
         if self._failure is not None:
             self._thread.join()
             failure, self._failure = self._failure, None
             raise failure
 
     def stop(self) -> None:
-        """Stop at once, whatever requests are still being answered."""
+        """Stop at once, even if requests are still pending."""
         if self._thread is None or self._loop is None or self._stopping is None:
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
@@ -105,12 +93,7 @@ class Sandbox:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _run(self) -> None:
@@ -119,25 +102,25 @@ class Sandbox:
         except (OSError, OverflowError) as failure:
             self._failure = failure
         finally:
-            self._listening.set()
+            self._ready.set()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         protocol = web.Server(
             self._handle,
             access_log=None,
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_LINE,
+            max_line_size=_MAX_LINE_LENGTH,
+            max_field_size=_MAX_LINE_LENGTH,
         )
         listener = await loop.create_server(protocol, self._host, self._port, backlog=_BACKLOG)
         self._port = listener.sockets[0].getsockname()[1]
         self._loop = loop
         self._stopping = asyncio.Event()
-        self._listening.set()
+        self._ready.set()
         await self._stopping.wait()
 
-        # In good order would mean to wait: for answers that hang, for clients that do not read.
-        # What is still at work on an answer is cancelled when the loop ends.
+        # A graceful shutdown would wait for responses that hang and for clients that do not read.
+        # Handlers that are still running are cancelled when the loop ends.
         listener.close()
         for connection in protocol.connections:
             if connection.transport is not None:
@@ -147,50 +130,50 @@ class Sandbox:
         target = str(incoming.rel_url)
         request = parse_request(incoming.method, target, incoming.headers, time.monotonic())
         number = self._log.add(request)
-        outcome = self._api.handle(request)
-        delay = outcome.latency + outcome.delivery.delay
-        if delay > 0:
-            await asyncio.sleep(delay)
-        if incoming.transport is not None and outcome.delivery.is_complete:
-            # Before the first byte leaves: whoever has the answer finds it in the log.
-            self._log.answered(number, outcome.answer.status)
-        return await _deliver(incoming, outcome)
+        response, delivery = self._api.handle(request)
+        if delivery.delay > 0:
+            await asyncio.sleep(delivery.delay)
+        if incoming.transport is not None and delivery.is_complete:
+            # Before the first byte is sent, so that a client with a response finds it in the log.
+            self._log.set_status(number, response.status)
+        return await _deliver(incoming, response, delivery)
 
 
-async def _deliver(incoming: web.BaseRequest, outcome: Outcome) -> web.StreamResponse:
-    answer, delivery = outcome.answer, outcome.delivery
-    headers = {"Content-Type": answer.content_type, **answer.headers}
-    whole = web.Response(status=answer.status, body=answer.body, headers=headers)
+async def _deliver(
+    incoming: web.BaseRequest, response: Response, delivery: Delivery
+) -> web.StreamResponse:
+    headers = {"Content-Type": response.content_type, **response.headers}
+    whole = web.Response(status=response.status, body=response.body, headers=headers)
     if delivery.reset_after == 0:
         _reset(incoming)
         return whole
     if delivery.is_complete and delivery.seconds_per_byte is None:
         return whole
 
-    partly = web.StreamResponse(status=answer.status, headers=headers)
-    partly.content_length = len(answer.body)
+    partial = web.StreamResponse(status=response.status, headers=headers)
+    partial.content_length = len(response.body)
     try:
-        await partly.prepare(incoming)
+        await partial.prepare(incoming)
         if delivery.reset_after is not None:
-            await partly.write(answer.body[: delivery.reset_after])
+            await partial.write(response.body[: delivery.reset_after])
             await asyncio.sleep(_SECONDS_BEFORE_RESET)
             _reset(incoming)
         elif delivery.cut_after is not None:
-            await partly.write(answer.body[: delivery.cut_after])
+            await partial.write(response.body[: delivery.cut_after])
             if incoming.transport is not None:
                 incoming.transport.close()
         else:
-            for place in range(len(answer.body)):
-                await partly.write(answer.body[place : place + 1])
+            for index in range(len(response.body)):
+                await partial.write(response.body[index : index + 1])
                 await asyncio.sleep(delivery.seconds_per_byte or 0)
     except ConnectionError:
-        # The client did not wait for the end.
+        # The client did not wait for the end of the body.
         pass
-    return partly
+    return partial
 
 
 def _reset(incoming: web.BaseRequest) -> None:
-    """Drop the connection with a TCP reset, and what has not been sent with it."""
+    """Drop the connection, and what has not been sent yet, with a TCP reset."""
     if incoming.transport is None:
         return
     connection = incoming.transport.get_extra_info("socket")

@@ -1,9 +1,9 @@
 """Segments of the seven vendors, as Truto's unified API gives them.
 
-The data is made up and always the same: a record depends on nothing but its vendor, its seed, its
-account and its place. `remote_data` has the form that the vendor documents, and the unified fields
-are filled where Truto fills them for this vendor. Dates stand as the vendor writes them, because
-Truto does not check what its mappings let through.
+The data is made up and always the same: a record depends only on its vendor, its seed, its account
+and its index. `remote_data` has the form that the vendor documents, and the unified fields are
+filled where Truto fills them for this vendor. Dates are in the vendor's own form, because Truto
+does not validate what its mappings return.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ _ONE_IN_TEN = 10
 
 
 class _Facts:
-    """The choices that make one record: the same ones each time they are drawn."""
+    """The choices that make one record: the same ones each time."""
 
-    def __init__(self, vendor: str, place: int, seed: int, account: int) -> None:
-        key = f"{vendor}/{seed}/{account}/{place}".encode()
+    def __init__(self, vendor: str, index: int, seed: int, account: int) -> None:
+        key = f"{vendor}/{seed}/{account}/{index}".encode("utf-8", "surrogatepass")
         self._entropy = int.from_bytes(hashlib.blake2b(key, digest_size=48).digest(), "big")
-        self.place = place
+        self.index = index
         self.account = account
         self.name = self._make_name()
         self.created = _FIRST_DAY + timedelta(
@@ -88,17 +88,17 @@ class _Facts:
         return f"{self.number(16**length):0{length}x}"
 
     def one_in(self, chances: int) -> bool:
-        """True for one record of so many, about."""
+        """True for about one record in so many."""
         return self.number(chances) == 0
 
     def _make_name(self) -> str:
-        # 7 has no divisor in common with the number of names: each comes up once before any again.
-        name = _NAMES[(self.place * 7 + self.account) % len(_NAMES)]
-        again = self.place // len(_NAMES)
-        if again == 0:
+        # 7 and the number of names have no common divisor: no name is repeated before all are used.
+        name = _NAMES[(self.index * 7 + self.account) % len(_NAMES)]
+        cycle = self.index // len(_NAMES)
+        if cycle == 0:
             return name
-        region = _REGIONS[(again - 1) % len(_REGIONS)]
-        edition = (again - 1) // len(_REGIONS)
+        region = _REGIONS[(cycle - 1) % len(_REGIONS)]
+        edition = (cycle - 1) // len(_REGIONS)
         return f"{name} - {region}" + (f" {edition + 1}" if edition else "")
 
 
@@ -119,7 +119,7 @@ def segments(vendor: str, count: int, seed: int = 0, account: int = 0) -> list[R
 
 @dataclass(frozen=True)
 class SegmentSequence(Sequence[Record]):
-    """Segments that are made whenever they are looked at, and never kept.
+    """Segments that are made on each access, and never kept.
 
     Raises:
         ValueError: If the vendor is unknown.
@@ -143,15 +143,15 @@ class SegmentSequence(Sequence[Record]):
     def __getitem__(self, index: slice) -> Sequence[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self.length))]
-        place = index + self.length if index < 0 else index
-        if not 0 <= place < self.length:
+            return [self[number] for number in range(*index.indices(self.length))]
+        number = index + self.length if index < 0 else index
+        if not 0 <= number < self.length:
             raise IndexError(index)
-        return _MAKERS[self.vendor](_Facts(self.vendor, place, self.seed, self.account))
+        return _MAKERS[self.vendor](_Facts(self.vendor, number, self.seed, self.account))
 
 
 def _activecampaign(facts: _Facts) -> Record:
-    number = str(100 + facts.place)
+    number = str(100 + facts.index)
     uuid = "-".join(facts.hex(length) for length in (8, 4, 4, 4, 12))
     segment_id = number if facts.one_in(3) else uuid
     created, updated = _iso_ms(facts.created), _iso_ms(facts.updated)
@@ -169,10 +169,7 @@ def _activecampaign(facts: _Facts) -> Record:
                 "category": "contact",
                 "name": facts.name,
                 "counts": {
-                    "last_total": {
-                        "count": facts.number(20_000),
-                        "last_total_updated": updated,
-                    }
+                    "last_total": {"count": facts.number(20_000), "last_total_updated": updated}
                 },
                 "created_date": created,
                 "updated_date": updated,
@@ -206,7 +203,7 @@ def _beehiiv(facts: _Facts) -> Record:
 
 
 def _brevo(facts: _Facts) -> Record:
-    number = 50 + facts.place
+    number = 50 + facts.index
     updated = _iso_z(facts.updated)
     return {
         "id": str(number),
@@ -222,7 +219,7 @@ def _brevo(facts: _Facts) -> Record:
 
 
 def _customerio(facts: _Facts) -> Record:
-    number = 1 + facts.place
+    number = 1 + facts.index
     state = "finished" if not facts.one_in(_ONE_IN_TEN) else ("events", "build")[facts.number(2)]
     description = f"People in “{facts.name}”" if not facts.one_in(4) else ""
     return {
@@ -307,7 +304,7 @@ KLAVIYO_TAGS = (
     "9b0e1b5c-3b0a-4f3a-8d0e-0a3f5d1c7e02",
     "9b0e1b5c-3b0a-4f3a-8d0e-0a3f5d1c7e03",
 )
-"""The tags that Klaviyo's segments have: each segment none, one or more of them."""
+"""The tags of Klaviyo's segments: each segment has none, one or several of them."""
 
 
 def _klaviyo_tags(facts: _Facts) -> list[str]:
@@ -315,34 +312,27 @@ def _klaviyo_tags(facts: _Facts) -> list[str]:
 
 
 def _klaviyo_definition(facts: _Facts) -> Record:
-    return {
-        "condition_groups": [
-            {
-                "conditions": [
-                    {
-                        "type": "profile-metric",
-                        "metric_id": facts.text(6),
-                        "measurement": "count",
-                        "measurement_filter": {
-                            "type": "numeric",
-                            "operator": "greater-than",
-                            "value": facts.number(5),
-                        },
-                        "timeframe_filter": {
-                            "type": "date",
-                            "operator": "in-the-last",
-                            "unit": "day",
-                            "quantity": 30 * (1 + facts.number(6)),
-                        },
-                    }
-                ]
-            }
-        ]
+    condition = {
+        "type": "profile-metric",
+        "metric_id": facts.text(6),
+        "measurement": "count",
+        "measurement_filter": {
+            "type": "numeric",
+            "operator": "greater-than",
+            "value": facts.number(5),
+        },
+        "timeframe_filter": {
+            "type": "date",
+            "operator": "in-the-last",
+            "unit": "day",
+            "quantity": 30 * (1 + facts.number(6)),
+        },
     }
+    return {"condition_groups": [{"conditions": [condition]}]}
 
 
 def _mailerlite(facts: _Facts) -> Record:
-    segment_id = str(1 + facts.place)
+    segment_id = str(1 + facts.index)
     created = f"{facts.created:%Y-%m-%d %H:%M:%S}"
     return {
         "id": segment_id,
@@ -362,6 +352,26 @@ def _mailerlite(facts: _Facts) -> Record:
             "created_at": created,
         },
     }
+
+
+def workspace_data(vendor: str, workspace_id: str, name: str) -> tuple[str | None, Record]:
+    """The `created_at` and the `remote_data` of a vendor's workspace."""
+    facts = _Facts(f"{vendor}/workspace/{workspace_id}", 0, 0, 0)
+    if vendor == "beehiiv":
+        created = int(facts.created.timestamp())
+        remote_data = {
+            "id": workspace_id,
+            "name": name,
+            "organization_name": name,
+            "referral_program_enabled": facts.one_in(2),
+            "created": created,
+        }
+        return _iso_z(facts.created), remote_data
+    if vendor == "customerio":
+        counts = {"people": facts.number(50_000), "messages_sent": facts.number(90_000)}
+        return None, {"id": workspace_id, "name": name, **counts}
+    created_at = _iso_ms(facts.created)
+    return created_at, {"id": workspace_id, "companyName": name, "createdAt": created_at}
 
 
 def _rate(per_10_000: int) -> Record:

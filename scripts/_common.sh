@@ -1,26 +1,19 @@
-# Sourced by the scripts beside it: the Python to use, the virtual environment, and how they speak.
-# Needs bash 3.2 and one of the Pythons below; nothing else.
+# Sourced by the scripts beside it: arguments, long commands, and the virtual environment.
+# Needs bash 3.2 and one of the Pythons below, nothing else.
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-VENV=$ROOT/.venv
-VENV_PYTHON=$VENV/bin/python
 SCRIPT=scripts/$(basename "$0")
-
-# In this order: where the most users are, then the newest.
-CANDIDATES="python3.12 python3.11 python3.10 python3.13 python3"
-
-# What pip says where the package index cannot be reached.
-NO_CONNECTION='Max retries|connection broken|Could not fetch URL|ConnectionError|ConnectTimeout'
-NO_CONNECTION="$NO_CONNECTION|ReadTimeout|ProxyError|SSLError|Temporary failure in name resolution"
-
-# There while packages are being installed; what is left behind by a killed set-up is not trusted.
-UNFINISHED=$VENV/.unfinished
-
+# Supported Pythons, in order of preference: the most used first.
+VERSIONS="3.12 3.11 3.10 3.13"
+VENV=$ROOT/.venv
+# Requirements to install besides the extras.
+PACKAGES=()
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/truto-segments.XXXXXX")
+LOG=$WORK/log
 CHILD=
-LOG=
 
-# Another project's settings must not leak into this one's environment.
+# The settings of another project must not affect this environment.
 unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
@@ -29,16 +22,12 @@ fail() {
   exit 1
 }
 
-# Takes no arguments but --help, which prints the comment at the head of the script.
+# Accepts no arguments but --help, which prints the comment at the head of the script.
 no_arguments() {
-  if [ $# -eq 0 ]; then
-    return
-  fi
-  if [ "$1" = --help ] || [ "$1" = -h ]; then
-    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
-    exit 0
-  fi
-  fail "It takes no arguments (given: $*)."
+  case "${1:-}" in
+    -h | --help) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0" && exit 0 ;;
+  esac
+  [ $# -eq 0 ] || fail "It takes no arguments (given: $*)."
 }
 
 _clean_up() {
@@ -46,49 +35,39 @@ _clean_up() {
     kill -- "-$CHILD" 2>/dev/null || true
     wait "$CHILD" 2>/dev/null || true
   fi
-  if [ -n "$LOG" ]; then
-    rm -f "$LOG"
-  fi
+  rm -rf "$WORK"
 }
+
 _interrupted() {
-  printf '\n%s: Interrupted. It can be run again; an unfinished set-up is then done anew.\n' \
-    "$SCRIPT" >&2
+  printf '\n%s: Interrupted. Run it again; a set-up that was not finished starts over.\n' "$SCRIPT" >&2
   exit "$1"
 }
 trap _clean_up EXIT
+trap '_interrupted 129' HUP
 trap '_interrupted 130' INT
 trap '_interrupted 143' TERM
-trap '_interrupted 129' HUP
 
-# quietly TEXT COMMAND...: runs a long command without its output, and shows how long it takes.
-# Returns the command's exit code; its output is then in $LOG.
+# quietly TEXT COMMAND...: runs a long command with its output in $LOG, shows how long it takes, and
+# returns its exit code. A function that it runs has to join its commands with &&, as `set -e` does
+# not apply there.
 quietly() {
-  local text=$1 started=$SECONDS told=$SECONDS status=0
+  local text=$1 started=$SECONDS shown=$SECONDS status=0
   shift
-  if [ -z "$LOG" ]; then
-    LOG=$(mktemp "${TMPDIR:-/tmp}/set-up.XXXXXX")
-  fi
   printf '%s ...' "$text"
-  # In the background, so that a signal is acted on at once; as a group, so that its own children
-  # end with it.
+  # In the background, so that a signal takes effect at once; as a group, to end it with its children.
   set -m
   "$@" >"$LOG" 2>&1 </dev/null &
   CHILD=$!
   set +m
   while kill -0 "$CHILD" 2>/dev/null; do
-    sleep 0.3
-    if [ -t 1 ]; then
-      printf '\r%s ... %s s' "$text" $((SECONDS - started))
-    elif [ $((SECONDS - told)) -ge 15 ]; then
-      told=$SECONDS
+    sleep 0.2
+    if [ $((SECONDS - shown)) -ge 10 ]; then
+      shown=$SECONDS
       printf ' %s s ...' $((SECONDS - started))
     fi
   done
   wait "$CHILD" || status=$?
   CHILD=
-  if [ -t 1 ]; then
-    printf '\r%s ...' "$text"
-  fi
   if [ "$status" -eq 0 ]; then
     printf ' done in %s s\n' $((SECONDS - started))
   else
@@ -97,130 +76,109 @@ quietly() {
   return "$status"
 }
 
-# What keeps a Python from being used, in words; nothing if it can be.
-_objection() {
-  local answer
-  # By running it: a name on the path can be a shim that fails when it is called.
-  if ! answer=$("$1" -c '
-import sys
-if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-    print("is Python %d.%d; 3.10 to 3.13 are supported" % sys.version_info[:2])
-else:
-    try:
-        import ensurepip, venv
-        print("fits")
-    except ImportError:
-        print("lacks the module venv or pip (Debian and Ubuntu: install the package "
-              "python%d.%d-venv)" % sys.version_info[:2])
-' 2>/dev/null </dev/null); then
-    answer="cannot be run"
-  elif [ -z "$answer" ]; then
-    answer="is no Python"
-  fi
-  if [ "$answer" != fits ]; then
-    printf '%s' "$answer"
-  fi
+# must GUIDANCE TEXT COMMAND...: as quietly, but a failure ends the script.
+must() {
+  local guidance=$1
+  shift
+  quietly "$@" || _explain "$guidance"
 }
 
-# Sets CHOSEN to the Python that the environment is made with.
-_choose_python() {
-  local candidate objection objections=
-  if [ -n "${PYTHON:-}" ]; then
-    objection=$(_objection "$PYTHON")
-    if [ -n "$objection" ]; then
-      fail "PYTHON=$PYTHON $objection. Set PYTHON to another one, or leave it unset."
-    fi
-    CHOSEN=$PYTHON
-    return
+# Fails with the last lines of the log, and with GUIDANCE unless the network is the reason.
+_explain() {
+  local network='Max retries|connection broken|Could not fetch URL|ConnectionError|ConnectTimeout'
+  network="$network|ReadTimeout|ProxyError|SSLError|Temporary failure in name resolution"
+  tail -n 20 "$LOG" >&2
+  if grep -qiE "$network" "$LOG"; then
+    fail "The package index could not be reached; see above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
   fi
-  for candidate in $CANDIDATES; do
-    if ! command -v "$candidate" >/dev/null 2>&1; then
-      continue
-    fi
-    objection=$(_objection "$candidate")
-    if [ -z "$objection" ]; then
-      CHOSEN=$candidate
+  fail "$1 The last lines of the output are above."
+}
+
+# usable PYTHON VERSION...: whether it runs, is of one of these versions and makes environments.
+usable() {
+  "$1" -c '
+import ensurepip, sys, venv
+sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])
+' "${@:2}" >/dev/null 2>&1 </dev/null
+}
+
+# find_python VERSION: prints the path of a usable Python of this version, if there is one.
+find_python() {
+  local name path
+  for name in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python python3; do
+    if path=$(command -v "$name") && usable "$path" "$1"; then
+      printf '%s\n' "$path"
       return
     fi
-    objections="$objections $candidate $objection."
   done
-  fail "No Python from 3.10 to 3.13 was found.$objections Install one, or set PYTHON to its path."
 }
 
-# Which Python this is, and for which folder: an environment does not survive being moved.
+# Prints the Python to make the environment with: $PYTHON, or the first that is found.
+_choose_python() {
+  local version found=${PYTHON:-}
+  for version in $VERSIONS; do
+    [ -n "$found" ] || found=$(find_python "$version")
+  done
+  # shellcheck disable=SC2086
+  if [ -z "$found" ] || ! usable "$found" $VERSIONS; then
+    fail "${PYTHON:+PYTHON=$PYTHON is not usable. }This needs a Python of version ${VERSIONS// / or } with the modules venv and ensurepip (on Debian and Ubuntu in a package of their own, such as python3.12-venv). Install one, or set PYTHON to the path of one."
+  fi
+  printf '%s\n' "$found"
+}
+
+# Which Python this is, and for which folder: an environment does not survive a move.
 _identity() {
-  "$1" -c 'import sys; print(sys.version.split()[0], sys.base_prefix, sys.argv[1])' "$ROOT" \
+  "$1" -c 'import sys; print(sys.version.split()[0], sys.base_prefix, *sys.argv[1:])' "$ROOT" \
     2>/dev/null </dev/null
 }
 
-# Whether the environment at hand can be built on. Without PYTHON, any Python that fits is kept.
-_venv_is_whole() {
+# Whether the environment can be kept. Its identity is written when an installation has ended: where
+# one was killed, there is none. Without PYTHON, any supported Python is kept.
+_venv_is_intact() {
   local identity
-  [ -x "$VENV_PYTHON" ] && [ ! -e "$UNFINISHED" ] || return 1
-  identity=$(_identity "$VENV_PYTHON") || return 1
-  [ "$identity" = "$(cat "$VENV/.identity" 2>/dev/null)" ] || return 1
-  [ -z "${PYTHON:-}" ] || [ "$identity" = "$(_identity "$PYTHON")" ]
+  identity=$(_identity "$VENV_PYTHON") && [ "$identity" = "$(cat "$VENV/.identity" 2>/dev/null)" ] &&
+    { [ -z "${PYTHON:-}" ] || [ "$identity" = "$(_identity "$PYTHON")" ]; }
 }
 
 # What an installation depends on.
 _fingerprint() {
-  (cd "$ROOT" && "$VENV_PYTHON" -c '
-import hashlib, pathlib, sys
-content = [pathlib.Path(name).read_bytes() for name in sys.argv[1:]]
-print(hashlib.sha256(b"\0".join(content)).hexdigest())
-' setup.py pyproject.toml source_truto_segments/VERSION)
+  (cd "$ROOT" && cat setup.py pyproject.toml source_truto_segments/VERSION &&
+    printf '%s\n' ${PACKAGES[@]+"${PACKAGES[@]}"}) | cksum
 }
 
-# The stamp of a finished installation, one for each extra.
-_stamp() {
-  printf '%s/.installed-%s' "$VENV" "$1"
-}
-
-_install() {
-  pip_install "Installing the connector and its packages (one to two minutes the first time)" \
-    -e "${ROOT}[$1]"
-}
-
-# pip_install DOING PACKAGE...: installs packages, and says in a sentence why it could not.
-pip_install() {
-  local doing=$1
-  shift
-  : >"$UNFINISHED"
-  # Where pip fails by itself it leaves whole packages; where it is killed, the mark stays.
-  if ! quietly "$doing" "$VENV_PYTHON" -m pip install --quiet --progress-bar off "$@"; then
-    rm -f "$UNFINISHED"
-    if grep -iE "$NO_CONNECTION" "$LOG" | tail -n 1 >&2; then
-      fail "The package index could not be reached; pip's last word on it is above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
-    fi
-    tail -n 20 "$LOG" >&2
-    fail "pip could not install the packages; its last lines are above. Resolve what it names, then run this again."
-  fi
-  rm -f "$UNFINISHED"
-}
-
-# prepare EXTRA...: makes .venv with the connector and these extras, or reuses it.
+# prepare EXTRA...: makes $VENV with the connector and these extras, or keeps what is there.
 prepare() {
-  local extra fingerprint is_complete=true
-  if ! _venv_is_whole; then
-    _choose_python
+  local python extra fingerprint status=0 missing=
+  VENV_PYTHON=$VENV/bin/python
+  if ! _venv_is_intact; then
+    python=$(_choose_python)
     rm -rf "$VENV"
-    if ! quietly "Making .venv with $("$CHOSEN" --version 2>&1)" "$CHOSEN" -m venv "$VENV"; then
-      tail -n 20 "$LOG" >&2
-      rm -rf "$VENV"
-      fail "$CHOSEN could not make a virtual environment; what it said is above. Set PYTHON to another Python, or install what it names."
-    fi
+    must "$python could not make a virtual environment. Set PYTHON to another one." \
+      "Making $(basename "$VENV") with $("$python" --version 2>&1)" "$python" -m venv "$VENV"
     _identity "$VENV_PYTHON" >"$VENV/.identity"
   fi
   fingerprint=$(_fingerprint)
   for extra in "$@"; do
-    if [ "$fingerprint" != "$(cat "$(_stamp "$extra")" 2>/dev/null)" ]; then
-      is_complete=false
-    fi
+    grep -qxF "$fingerprint $extra" "$VENV/.installed" 2>/dev/null || missing=$missing,$extra
   done
-  if ! $is_complete; then
-    _install "$(IFS=,; printf '%s' "$*")"
-    for extra in "$@"; do
-      printf '%s\n' "$fingerprint" >"$(_stamp "$extra")"
-    done
+  if [ -z "$missing" ]; then
+    return
   fi
+  rm -f "$VENV/.identity"
+  quietly "Installing the connector and its packages (one to two minutes the first time)" \
+    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "${ROOT}[${missing#,}]" \
+    ${PACKAGES[@]+"${PACKAGES[@]}"} || status=$?
+  # Where pip fails by itself, it leaves whole packages.
+  _identity "$VENV_PYTHON" >"$VENV/.identity"
+  [ "$status" -eq 0 ] || _explain "pip could not install the packages."
+  for extra in "$@"; do
+    printf '%s %s\n' "$fingerprint" "$extra" >>"$VENV/.installed"
+  done
+}
+
+# run_python ARGUMENT...: hands over to the environment's Python, in the project's folder.
+run_python() {
+  _clean_up
+  cd "$ROOT"
+  exec "$VENV_PYTHON" -X utf8 "$@"
 }

@@ -1,403 +1,295 @@
-"""Runs the connector exactly as Airbyte does, and loads what it reads into DuckDB."""
+"""Runs the connector as Airbyte does, and keeps the tables of a DuckDB database up to date."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import duckdb
+
+from sandbox import Account, Sandbox, demo_environment
+from scripts._common import (
+    CONNECTOR,
+    PROGRAM,
+    add,
+    config_of,
+    delete,
+    exit_on_signals,
+    rename,
+    say,
+    segments_of,
+    skip_proxy_on_this_machine,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
-DATABASE = ROOT / "demo.duckdb"
-COMMAND = "source-truto-segments"
-STREAM = "segments"
-CATALOG = "catalog.json"
-RECORDS = "records.jsonl"
-# The virtual environment's Python; resolving the link would lead out of the environment.
-PYTHON = Path(sys.executable)
+DATABASE = Path(__file__).resolve().parent.parent / "demo.duckdb"
 
 TOKEN_VARIABLE = "TRUTO_TOKEN"  # noqa: S105 - the name of the variable
 ACCOUNT_VARIABLE = "TRUTO_INTEGRATED_ACCOUNT_ID"
 URL_VARIABLE = "TRUTO_API_URL"
 
-_SECONDS_BETWEEN_PROGRESS = 5.0
-
-_SUMMARY = """
-    SELECT
-      coalesce(vendor, integrated_account_id),
-      count(segments.integrated_account_id),
-      strftime(
-        max(greatest(created_at, updated_at, last_calculated_at)) AT TIME ZONE 'UTC', '%Y-%m-%d'
-      )
-    FROM accounts LEFT JOIN segments USING (integrated_account_id)
-    GROUP BY ALL
-    ORDER BY ALL
+DUCKDB_TYPES = {"string": "TEXT", "boolean": "BOOLEAN", "integer": "BIGINT", "number": "DOUBLE"}
+RECORDS = """
+    CREATE OR REPLACE TEMP TABLE records AS
+    SELECT record.stream, record.data
+    FROM read_json({path}, format = 'newline_delimited', columns =
+        {{type: 'TEXT', record: 'STRUCT(stream TEXT, data JSON)'}})
+    WHERE type = 'RECORD'
 """
-_EXAMPLE = (
-    "SELECT vendor, name, status, updated_at FROM segments JOIN accounts "
-    "USING (integrated_account_id) ORDER BY updated_at DESC NULLS LAST LIMIT 10"
+# What destinations do in the mode append_dedup: of each key the row with the greatest cursor stays,
+# unless it is a tombstone.
+MERGE = """
+    CREATE TABLE IF NOT EXISTS {table} AS SELECT {columns} FROM records LIMIT 0;
+    CREATE OR REPLACE TABLE {table} AS
+    SELECT * FROM (
+        SELECT * FROM {table} UNION ALL SELECT {columns} FROM records WHERE stream = '{table}'
+    )
+    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {cursor} DESC) = 1
+        AND _ab_cdc_deleted_at IS NULL
+"""
+SENT = """
+    SELECT stream, data->>'id' AS id, data->>'name' AS name,
+        data->>'_ab_cdc_deleted_at' AS _ab_cdc_deleted_at
+    FROM records LIMIT 10
+"""
+SUMMARY = """
+    SELECT tenant_id AS customer, integration_label AS tool, count(segments.id) AS segments,
+        max(greatest(segments.created_at, segments.updated_at, last_calculated_at))::DATE AS newest,
+        accounts.status AS connection
+    FROM integrated_accounts AS accounts
+    LEFT JOIN segments ON accounts.id = integrated_account_id
+    GROUP BY ALL ORDER BY ALL
+"""
+EXAMPLE = (
+    "SELECT tenant_id AS customer, integration_label AS tool, workspaces.name AS workspace, "
+    "segments.name AS segment, segments.updated_at FROM segments "
+    "JOIN integrated_accounts AS accounts ON accounts.id = segments.integrated_account_id "
+    "LEFT JOIN workspaces ON workspaces.id = workspace_id "
+    "AND workspaces.integrated_account_id = accounts.id "
+    "ORDER BY segments.updated_at DESC NULLS LAST LIMIT 10"
 )
-_QUERY = "import duckdb, sys; print(duckdb.connect(sys.argv[1], read_only=True).sql(sys.argv[2]))"
+QUERY = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True).sql(sys.argv[2]).show()"
 
 
 class DemoError(Exception):
     """What stopped the demo, as a sentence."""
 
 
-@dataclass(frozen=True)
-class Sync:
-    """One configuration of the connector, and the accounts that it reads.
+class Connector:
+    """The installed command, run in a folder that has its configuration, catalog and state."""
 
-    Attributes:
-        label: What is read, for the screen.
-        config: The configuration as Airbyte writes it; it holds the token.
-        accounts: The vendor of each account, by its ID; None where it is not known.
-    """
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self.output = folder / "messages.jsonl"
+        self.write("config.json", config)
 
-    label: str
-    config: Mapping[str, Any]
-    accounts: Mapping[str, str | None]
+    def write(self, name: str, content: Any) -> None:
+        (self._folder / name).write_text(json.dumps(content), encoding="utf-8")
 
-    @property
-    def config_name(self) -> str:
-        """The file that the configuration is written to."""
-        return f"{self.label}.json"
+    def run(self, command: str, *options: str) -> list[Any]:
+        """Runs a command, and keeps its messages in a file.
+
+        Returns:
+            What the command is for: the spec, the status, the catalog or the states.
+
+        Raises:
+            DemoError: If it fails, with the connector's own message.
+        """
+        say(f"   $ {shlex.join([CONNECTOR, command, *options])}")
+        found: list[Any] = []
+        failure = ""
+        with (
+            self.output.open("w", encoding="utf-8") as file,
+            subprocess.Popen(
+                [str(PROGRAM), command, *options],
+                cwd=self._folder,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+            ) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    match json.loads(line):
+                        case (
+                            {"spec": content}
+                            | {"connectionStatus": content}
+                            | {"catalog": content}
+                            | {"state": content}
+                        ):
+                            found.append(content)
+                        case {"trace": {"error": {"message": text}}}:
+                            failure = text
+                        case {"log": {"message": text}} if text.startswith("Progress"):
+                            say(f"     {text}")
+                process.wait()
+            finally:
+                process.terminate()
+        if failure or process.returncode != 0:
+            raise DemoError(failure or f"it ended with exit code {process.returncode}.")
+        return found
 
 
-@dataclass
-class Outcome:
-    """What one run of the connector printed.
-
-    Attributes:
-        messages: All messages of the protocol but logs and records.
-        records: How many records there were, by stream.
-        seconds: How long it took.
-    """
-
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    records: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def of_type(self, kind: str) -> list[Any]:
-        """The contents of the messages of a type, such as CATALOG."""
-        key = "connectionStatus" if kind == "CONNECTION_STATUS" else kind.lower()
-        return [message[key] for message in self.messages if message["type"] == kind]
-
-    @property
-    def failure(self) -> str | None:
-        """The connector's own sentence on what went wrong; the last one sums up."""
-        told = [trace["error"]["message"] for trace in self.of_type("TRACE") if "error" in trace]
-        return told[-1] if told else None
-
-    @property
-    def stream_status(self) -> str | None:
-        """How the stream ended."""
-        traces = [trace["stream_status"] for trace in self.of_type("TRACE") if _is_status(trace)]
-        return traces[-1]["status"] if traces else None
+def load(
+    database: duckdb.DuckDBPyConnection, streams: Sequence[Mapping[str, Any]], output: Path
+) -> int:
+    """Merges the records of a read into the tables; returns how many there were."""
+    database.execute(RECORDS.format(path=_literal(str(output))))
+    counts = "SELECT stream, count(*) FROM records GROUP BY stream"
+    sent = dict(database.sql(counts).fetchall())
+    for stream in streams:
+        table = stream["name"]
+        columns = (
+            f"CAST(data->>{_literal(name)} AS {_column_type(schema)}) AS {_identifier(name)}"
+            for name, schema in stream["json_schema"]["properties"].items()
+        )
+        merge = MERGE.format(
+            table=table,
+            columns=", ".join(columns),
+            key=", ".join(key for (key,) in stream["source_defined_primary_key"]),
+            cursor=stream["default_cursor_field"][0],
+        )
+        database.execute(merge)
+        rows = len(database.table(table))
+        say(f"     {table}: {sent.get(table, 0):,} records sent; the table has {rows:,} rows")
+    return sum(sent.values())
 
 
 def main() -> int:
     """Runs the demo; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    exit_on_signals()
     try:
-        # Its mode is 700; the configuration in it holds the token.
-        with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _sync() as sync:
-            run(sync, Path(name))
-    except DemoError as failure:
-        _say(f"\nThe demo stopped: {failure}")
+        # Its mode is 700: the configuration in it holds the token.
+        with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _target() as target:
+            config, accounts = target
+            run(Connector(Path(name), config), accounts)
+    except (DemoError, OSError, ValueError, duckdb.Error) as failure:
+        say(f"\nThe demo stopped: {failure}")
         return 1
     except KeyboardInterrupt:
-        _say("\nInterrupted.")
+        say("\nInterrupted.")
         return 130
     return 0
 
 
-def run(sync: Sync, folder: Path) -> None:
-    """Does what Airbyte does: asks for the form, checks, discovers, reads and loads."""
-    DATABASE.unlink(missing_ok=True)
-    _say("\n1. What can be configured?")
-    _tell_spec(_connector(folder, ["spec"]))
+def run(connector: Connector, accounts: Sequence[Account]) -> None:
+    """Does what Airbyte does in the first two syncs of a connection.
 
-    _write(folder / sync.config_name, sync.config)
-    config = ["--config", sync.config_name]
-    _say("\n2. Can it be read?")
-    _tell_check(_connector(folder, ["check", *config]))
-    _say("\n3. Which columns are there?")
-    stream = _tell_discover(_connector(folder, ["discover", *config]))
-
-    _say("\n4. Read.")
-    _write(folder / CATALOG, _configured(stream))
-    emitted = _read(sync, folder)
-
-    _say(f"\n5. Load into {DATABASE.name}.")
-    accounts = list(sync.accounts.items())
-    loaded, summary = load(folder / RECORDS, stream["json_schema"]["properties"], accounts)
-    if loaded != emitted:
-        raise DemoError(
-            f"{emitted:,} records were read, but {loaded:,} are in the table of {DATABASE}. "
-            "Please report this to the connector's maintainers."
-        )
-    _say(f"   {loaded:,} records read, {loaded:,} rows in the table {STREAM}.\n")
-    whose = "account" if None in dict(accounts).values() else "vendor"
-    _say(_table((whose, "segments", "newest"), summary))
-    query = [str(PYTHON), "-c", _QUERY, str(DATABASE), _EXAMPLE]
-    _say(f"\nTo query them:\n{shlex.join(query)}")
-
-
-def load(
-    records: Path, properties: Mapping[str, Any], accounts: Sequence[tuple[str, str | None]]
-) -> tuple[int, list[tuple[Any, ...]]]:
-    """Loads records into DuckDB, in the types of the discovered schema.
-
-    Returns:
-        The rows in the table, and for each account its vendor, its segments and its newest date.
+    Args:
+        connector: The connector.
+        accounts: Those of the sandbox, to be changed between the syncs; none if it is not read.
     """
-    types = {name: column_type(schema) for name, schema in properties.items()}
-    # Objects and lists are read as JSON, date-times as text to be cast.
-    read_as = {name: "VARCHAR" if "TIME" in kind else kind for name, kind in types.items()}
-    columns = ", ".join(f"{_quoted(name)} {kind}" for name, kind in types.items())
-    casts = ", ".join(f"{_quoted(name)}::{kind}" for name, kind in types.items())
-    with duckdb.connect(str(DATABASE)) as connection:
-        connection.execute("CREATE TABLE accounts (integrated_account_id TEXT, vendor TEXT)")
-        connection.executemany("INSERT INTO accounts VALUES (?, ?)", accounts)
-        connection.execute(f"CREATE TABLE {STREAM} ({columns})")
-        connection.execute(
-            f"INSERT INTO {STREAM} SELECT {casts} FROM "  # noqa: S608 - names of the schema, quoted
-            "read_json(?, format = 'newline_delimited', columns = ?)",
-            [str(records), read_as],
-        )
-        (loaded,) = connection.execute(f"SELECT count(*) FROM {STREAM}").fetchall()[0]  # noqa: S608
-        return loaded, connection.execute(_SUMMARY).fetchall()
+    say("\n1. What can be configured?")
+    (spec,) = connector.run("spec")
+    properties = spec["connectionSpecification"]["properties"].values()
+    titles = [field["title"] for field in properties if not field.get("airbyte_hidden")]
+    say(f"     {', '.join(titles)}")
 
+    say("\n2. Can it be read?")
+    config = ("--config", "config.json")
+    (status,) = connector.run("check", *config)
+    if status["status"] != "SUCCEEDED":
+        raise DemoError(status["message"])
+    say(f"     {status['status']}")
 
-def column_type(schema: Mapping[str, Any]) -> str:
-    """The DuckDB type for a column's JSON schema."""
-    given = schema.get("type", [])
-    kinds = set([given] if isinstance(given, str) else given) - {"null"}
-    if len(kinds) != 1:
-        return "JSON"
-    if schema.get("format") == "date-time":
-        with_zone = schema.get("airbyte_type") != "timestamp_without_timezone"
-        return "TIMESTAMPTZ" if with_zone else "TIMESTAMP"
-    plain = {"string": "TEXT", "boolean": "BOOLEAN", "integer": "BIGINT", "number": "DOUBLE"}
-    return plain.get(kinds.pop(), "JSON")
+    say("\n3. Which tables and columns are there?")
+    (catalog,) = connector.run("discover", *config)
+    streams = catalog["streams"]
+    for stream in streams:
+        say(f"     {stream['name']}: {', '.join(stream['json_schema']['properties'])}")
+    connector.write("catalog.json", _configured(streams))
+
+    for path in DATABASE.parent.glob(f"{DATABASE.name}*"):
+        path.unlink()
+    with duckdb.connect(str(DATABASE)) as database:
+        say(f"\n4. The first sync, into {DATABASE.name}")
+        read = ("read", *config, "--catalog", "catalog.json")
+        connector.write("state.json", _last_states(connector.run(*read)))
+        load(database, streams, connector.output)
+        say(f"\n{database.sql(SUMMARY)}")
+
+        say("5. The second sync: only what has changed since")
+        if accounts:
+            _change({account.vendor: account for account in accounts})
+        connector.run(*read, "--state", "state.json")
+        if load(database, streams, connector.output):
+            say(f"\n{database.sql(SENT)}")
+        say(f"{database.sql(SUMMARY)}")
+        held = sum(1 for account in accounts for _ in segments_of(account))
+        rows = len(database.table("segments"))
+        if accounts and held != rows:
+            raise DemoError(f"the sandbox has {held:,} segments, but the table has {rows:,} rows.")
+    example = [sys.executable, "-c", QUERY, str(DATABASE), EXAMPLE]
+    say(f"\nTo query the tables:\n{shlex.join(example)}")
 
 
 @contextmanager
-def _sync() -> Iterator[Sync]:
-    """What is to be read: an account at Truto where one is named, else those of the sandbox."""
+def _target() -> Iterator[tuple[Mapping[str, Any], Sequence[Account]]]:
+    """The configuration of an account at Truto if one is named, else of the sandbox's accounts."""
     token, account_id = os.environ.get(TOKEN_VARIABLE), os.environ.get(ACCOUNT_VARIABLE)
     if token and account_id:
-        config: dict[str, Any] = {"token": token, "integrated_account_id": account_id}
-        if url := os.environ.get(URL_VARIABLE):
-            config["api_url"] = url
-        _say(f"Reading from {config.get('api_url', 'Truto')}, as {TOKEN_VARIABLE} is set.")
-        yield Sync("account", config, {account_id.strip().lower(): None})
+        url = os.environ.get(URL_VARIABLE)
+        say(f"Reading from {url or 'Truto'}, as {TOKEN_VARIABLE} is set.")
+        config = {"token": token, "integrated_account_id": account_id}
+        yield {**config, "api_url": url} if url else config, ()
         return
     if token or account_id:
-        missing = ACCOUNT_VARIABLE if token else TOKEN_VARIABLE
         raise DemoError(
-            f"{missing} is missing. To read an account of your own set {TOKEN_VARIABLE} and "
-            f"{ACCOUNT_VARIABLE}; to read the made-up ones set neither."
+            f"{ACCOUNT_VARIABLE if token else TOKEN_VARIABLE} is not set. To read an account of "
+            f"your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}; to read made-up ones, neither."
         )
-    with _sandbox() as sandbox:
-        _say(
-            f"Reading made-up accounts from {sandbox['url']}, a server on this machine. To read "
-            f"your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}."
+    skip_proxy_on_this_machine()
+    with Sandbox(demo_environment()) as sandbox:
+        say(
+            f"Reading made-up accounts from {sandbox.url}, a server on this machine. To read one "
+            f"of your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}."
         )
-        accounts = {account["id"]: account["vendor"] for account in sandbox["accounts"]}
-        config = {
-            "token": sandbox["token"],
-            "integrated_account_id": next(iter(accounts)),
-            # One sync for the accounts of all vendors.
-            "additional_accounts": {"mode": "all"},
-            "api_url": sandbox["url"],
-        }
-        yield Sync("accounts", config, accounts)
+        yield config_of(sandbox), sandbox.environment.accounts
 
 
-@contextmanager
-def _sandbox() -> Iterator[dict[str, Any]]:
-    """Runs the sandbox for the time of the block, and hands out how it describes itself."""
-    # A proxy is for other machines.
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-    with subprocess.Popen(
-        [str(PYTHON), "-m", "sandbox", "--json"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if not line:
-                said = process.stderr.read().strip() if process.stderr else ""
-                raise DemoError(f"The sandbox did not start. It said: {said or 'nothing'}")
-            yield json.loads(line)
-        finally:
-            process.terminate()
+def _change(accounts: Mapping[str, Account]) -> None:
+    rename(accounts["klaviyo"], 3)
+    add(accounts["mailerlite"])
+    delete(accounts["flodesk"], 0)
+    say("   Renamed a segment of Klaviyo, added one to MailerLite, deleted one from Flodesk.")
 
 
-def _connector(folder: Path, arguments: Sequence[str]) -> Outcome:
-    """Runs the connector in a folder and takes in what it prints; records are added to a file.
-
-    Raises:
-        DemoError: If it fails, in its own words.
-    """
-    _say(f"   $ {shlex.join([COMMAND, *arguments])}")
-    outcome = Outcome()
-    started = time.monotonic()
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-        (folder / RECORDS).open("a", encoding="utf-8") as sink,
-        subprocess.Popen(
-            [str(PYTHON.with_name(COMMAND)), *arguments],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            encoding="utf-8",
-        ) as process,
-    ):
-        try:
-            for message in _messages(process):
-                if message["type"] == "RECORD":
-                    record = message["record"]
-                    outcome.records[record["stream"]] += 1
-                    sink.write(f"{json.dumps(record['data'])}\n")
-                elif message["type"] != "LOG":
-                    outcome.messages.append(message)
-            process.wait()
-        finally:
-            # Where the demo is ended, so is what it waits for.
-            process.terminate()
-        errors.seek(0)
-        said = errors.read().strip()
-    outcome.seconds = time.monotonic() - started
-    if process.returncode != 0 or outcome.failure:
-        raise DemoError(
-            outcome.failure
-            or f"{COMMAND} ended with exit code {process.returncode}. It said: {said or 'nothing'}"
-        )
-    return outcome
+def _configured(streams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The catalog as Airbyte configures it for incremental syncs with deduplication."""
+    modes = {"sync_mode": "incremental", "destination_sync_mode": "append_dedup"}
+    return {"streams": [{"stream": stream, **modes} for stream in streams]}
 
 
-def _messages(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    """The messages of the protocol, as they come; a long read is told of from time to time."""
-    told = time.monotonic()
-    for count, line in enumerate(process.stdout or ()):
-        if time.monotonic() - told >= _SECONDS_BETWEEN_PROGRESS:
-            told = time.monotonic()
-            _say(f"     ... {count:,} messages so far")
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            raise DemoError(
-                f"{COMMAND} printed a line that is no message of Airbyte's protocol: {line.strip()}"
-            ) from None
+def _last_states(states: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last state of each stream, as Airbyte hands it over to the next sync."""
+    last = {state["stream"]["stream_descriptor"]["name"]: state for state in states}
+    return [{"type": state["type"], "stream": state["stream"]} for state in last.values()]
 
 
-def _tell_spec(outcome: Outcome) -> None:
-    spec = _only(outcome, "SPEC")["connectionSpecification"]
-    properties = spec["properties"]
-    required = [properties[name]["title"] for name in spec["required"]]
-    shown = [name for name in properties if not properties[name].get("airbyte_hidden")]
-    optional = [properties[name]["title"] for name in shown if name not in spec["required"]]
-    _say(f"     required: {', '.join(required)}")
-    _say(f"     optional: {', '.join(optional)}    [{outcome.seconds:.1f} s]")
+def _column_type(schema: Mapping[str, Any]) -> str:
+    """The DuckDB type for a column's JSON schema; what has no simple type is JSON."""
+    given = schema.get("type", [])
+    kinds = set([given] if isinstance(given, str) else given) - {"null"}
+    if schema.get("format") == "date-time":
+        return "TIMESTAMPTZ"
+    return DUCKDB_TYPES.get(kinds.pop(), "JSON") if len(kinds) == 1 else "JSON"
 
 
-def _tell_check(outcome: Outcome) -> None:
-    status = _only(outcome, "CONNECTION_STATUS")
-    if status["status"] != "SUCCEEDED":
-        raise DemoError(f"the check failed. {status.get('message', '')}")
-    _say(f"     {status['status']}    [{outcome.seconds:.1f} s]")
-
-
-def _tell_discover(outcome: Outcome) -> dict[str, Any]:
-    catalog = _only(outcome, "CATALOG")
-    stream: dict[str, Any] = next(
-        stream for stream in catalog["streams"] if stream["name"] == STREAM
-    )
-    columns = stream["json_schema"]["properties"]
-    _say(f"     stream {STREAM}: {', '.join(columns)}    [{outcome.seconds:.1f} s]")
-    return stream
-
-
-def _read(sync: Sync, folder: Path) -> int:
-    """Reads what a configuration names to its end; returns how many records were emitted."""
-    arguments = ["read", "--config", sync.config_name, "--catalog", CATALOG]
-    outcome = _connector(folder, arguments)
-    if outcome.stream_status != "COMPLETE":
-        raise DemoError(
-            f"the stream {STREAM} of {sync.label} ended as {outcome.stream_status}, not COMPLETE."
-        )
-    count = outcome.records[STREAM]
-    _say(
-        f"     {count:,} records, {len(outcome.of_type('STATE'))} state, "
-        f"{outcome.stream_status}    [{outcome.seconds:.1f} s]"
-    )
-    return count
-
-
-def _configured(stream: Mapping[str, Any]) -> dict[str, Any]:
-    """The catalog as Airbyte configures it for a full refresh."""
-    modes = {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
-    return {"streams": [{"stream": stream, **modes}]}
-
-
-def _only(outcome: Outcome, kind: str) -> dict[str, Any]:
-    messages = outcome.of_type(kind)
-    if len(messages) != 1:
-        raise DemoError(f"{COMMAND} printed {len(messages)} messages of the type {kind}, not one.")
-    only: dict[str, Any] = messages[0]
-    return only
-
-
-def _is_status(trace: Mapping[str, Any]) -> bool:
-    status = trace.get("stream_status", {})
-    return bool(status) and status["stream_descriptor"]["name"] == STREAM
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-
-def _quoted(name: str) -> str:
+def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [list(head), *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    return "\n".join(
-        f"   {name:<{widths[0]}}  {count:>{widths[1]}}  {newest:<{widths[2]}}".rstrip()
-        for name, count, newest in lines
-    )
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    # By raising, so that the sandbox is ended and the configuration is removed on the way out.
-    raise SystemExit(128 + number)
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Runs the connector as Airbyte does (spec, check, discover, read) and loads the segments that it
-# reads into demo.duckdb. Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Runs the connector as Airbyte does (spec, check, discover, and two incremental reads) and loads what
+# it reads into demo.duckdb. Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/demo.sh
 #
-# By default it reads seven made-up accounts, one of each vendor, from a server on this machine.
-# To read an account of your own from Truto, set both:
+# By default it reads seven made-up accounts, one of each vendor, from a server on this machine, and
+# changes three segments there between the two reads.
+# To read an account of your own from Truto, set both of these environment variables:
 #   TRUTO_TOKEN                    an API token of your Truto environment
 #   TRUTO_INTEGRATED_ACCOUNT_ID    the account to read
-# Also heeded:
+# Other environment variables:
 #   TRUTO_API_URL                  another address of the Truto API
 #   PYTHON                         the Python to use
 set -euo pipefail
@@ -17,5 +18,4 @@ set -euo pipefail
 
 no_arguments "$@"
 prepare demo
-_clean_up
-exec "$VENV_PYTHON" -X utf8 "$ROOT/scripts/demo.py"
+run_python -m scripts.demo

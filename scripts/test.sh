@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Runs every check: ruff's format and rules, mypy, and all tests. The ones after a failed check are
-# run as well. Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Runs every check: ruff's format and rules, mypy, and all tests; in continuous integration (CI is set)
+# also the packages. A failed check does not keep the others from running.
+# Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/test.sh
 #
-# Heeded: PYTHON, the Python to use.
+# Environment variables: PYTHON, the Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 FAILED=
 
-# check NAME TODO COMMAND...: runs a check; if it fails, TODO says what to do at the end.
+# check NAME GUIDANCE COMMAND...: runs a check; if it fails, GUIDANCE is shown at the end.
 check() {
-  local name=$1 todo=$2 started=$SECONDS
-  shift 2
-  printf '\n== %s\n' "$name"
-  if "$@" </dev/null; then
-    printf '== %s: passed in %s s\n' "$name" $((SECONDS - started))
+  local started=$SECONDS
+  printf '\n== %s\n' "$1"
+  if "${@:3}" </dev/null; then
+    printf '== %s: passed in %s s\n' "$1" $((SECONDS - started))
   else
-    printf '== %s: FAILED after %s s\n' "$name" $((SECONDS - started))
+    printf '== %s: FAILED after %s s\n' "$1" $((SECONDS - started))
     FAILED="$FAILED
-  $name: $todo"
+  $1: $2"
   fi
 }
 
@@ -31,19 +31,13 @@ cd "$ROOT"
 BIN=$VENV/bin
 
 check "ruff format" "run .venv/bin/ruff format" "$BIN/ruff" format --check
-check "ruff check" "correct what is listed under it; .venv/bin/ruff check --fix does some of it" \
-  "$BIN/ruff" check
-check "mypy" "correct the types listed under it" "$BIN/mypy"
-# First unit_tests, then integration_tests: pyproject.toml has the folders in their order.
-check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these again" \
-  "$BIN/pytest"
-# Wheel and sdist in empty environments take a minute or two each time; the other Pythons are left to
-# scripts/check_packages.sh itself.
+check "ruff check" "correct what it lists; .venv/bin/ruff check --fix does some of it" "$BIN/ruff" check
+check "mypy" "correct the types that it lists" "$BIN/mypy"
+check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these" "$BIN/pytest"
 if [ -n "${CI:-}" ]; then
-  check "packages" "see the failure above" bash scripts/check_packages.sh --python "$VENV_PYTHON"
+  # On this Python only: each takes a minute.
+  check "packages" "see the failure above" env PYTHON="$VENV_PYTHON" bash scripts/check_packages.sh
 fi
 
-if [ -n "$FAILED" ]; then
-  fail "These checks failed after $SECONDS s in all:$FAILED"
-fi
+[ -z "$FAILED" ] || fail "These checks failed ($SECONDS s in all):$FAILED"
 printf '\nAll checks passed in %s s.\n' "$SECONDS"

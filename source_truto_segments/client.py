@@ -1,340 +1,339 @@
-"""Requests to Truto: paced, timed out, judged, and retried as long as it makes sense."""
+"""Requests to Truto: paced, timed out, interpreted, and retried as long as it makes sense."""
 
 import logging
 import random
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from airbyte_cdk.sources.streams.http.http_client import HttpClient
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
 
-from source_truto_segments import errors
+from source_truto_segments import errors, transport
 from source_truto_segments.config import Config
-from source_truto_segments.envelope import (
-    MalformedAnswerError,
+from source_truto_segments.errors import ErrorResolution, ReadError, Scope
+from source_truto_segments.pagination import CURSOR_PARAMETER
+from source_truto_segments.rate_limiter import Delay, RateLimiter, parse_retry_after
+from source_truto_segments.responses import (
+    MalformedResponseError,
     Origin,
-    Page,
     parse_error,
     parse_object,
-    parse_page,
 )
-from source_truto_segments.errors import Action, Meaning, ReadError, Scope
-from source_truto_segments.pagination import CURSOR_PARAMETER
-from source_truto_segments.rate_limits import CallBudget, Wait, announced_wait
-from source_truto_segments.transport import WholeAnswers
-from source_truto_segments.workers import Workers
+from source_truto_segments.transport import DeadlineAdapter
+from source_truto_segments.worker_pool import MAX_WORKERS, Clock
 
-# Seconds to connect, and seconds without a byte of the answer. Truto waits for the vendor, which
-# can take long; nothing that takes a minute comes at all.
-TIMEOUT = (10.0, 60.0)
-
-_FIRST_BACKOFF = 1.0
-_LONGEST_BACKOFF = 60.0
+_INITIAL_BACKOFF = 1.0
+_MAX_BACKOFF = 60.0
 # Truto's own 429 says Retry-After: 10; it is also a good guess for a 429 that says nothing.
-_RATE_LIMIT_BACKOFF = 10.0
+_DEFAULT_RETRY_AFTER = 10.0
 # A server that says "retry at once" time after time is asked ever less often.
-_LONGEST_FLOOR = 30.0
+_MAX_MIN_WAIT = 30.0
 
-_PAGE = "truto_page"
-
-_Outcome: TypeAlias = "requests.Response | _Miss"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long one request is tried for.
 
     Attributes:
-        attempts: How often it is sent, not counting those that met a rate limit.
-        longest_wait: Seconds that one wait may take; a server that asks for more is not waited for.
-        total_wait: Seconds from the first attempt after which it is not sent again.
+        max_attempts: How often it is sent, not counting those that hit a rate limit.
+        max_wait: Seconds that one wait may take; a server that asks for more is not waited for.
+        max_elapsed: Seconds from the first attempt after which it is not sent again.
     """
 
-    attempts: int
-    longest_wait: float
-    total_wait: float
+    max_attempts: int
+    max_wait: float
+    max_elapsed: float
 
 
 # A sync can wait for an hourly limit of a vendor, as the wait holds up that account only.
-READING = Patience(attempts=6, longest_wait=900.0, total_wait=3600.0)
-# Somebody waits for the answer of a check in front of a form.
-CHECKING = Patience(attempts=3, longest_wait=15.0, total_wait=30.0)
+READ_POLICY = RetryPolicy(max_attempts=6, max_wait=900.0, max_elapsed=3600.0)
+# A user waits for the result of a check in front of a form.
+CHECK_POLICY = RetryPolicy(max_attempts=3, max_wait=15.0, max_elapsed=30.0)
 
 
 @dataclass(frozen=True)
-class Call:
-    """What a request is for.
+class Request:
+    """The description of a request.
 
     Attributes:
-        doing: The first half of an error's sentence: "Reading the segments of … x".
+        path: The path below the API's address.
+        operation: The first half of an error's message: "Reading the segments of … x".
         account_id: The account of the request; None for a request of the environment.
-        sent_cursor: Whether it carries a cursor.
+        params: The query parameters.
     """
 
-    doing: str
-    account_id: str | None
-    sent_cursor: bool
+    path: str
+    operation: str
+    account_id: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Truto:
-    """What all streams of one run share: the connections, the call budget and the workers.
+class TrutoClient:
+    """What all requests of one run share: the connections, the limits and the retries.
 
     Args:
-        config: The token and the number of workers.
-        workers: The places to work in.
-        patience: How long each request is tried for.
-        logger: Where retries are told.
+        config: The token and the address.
+        clock: The time.
+        policy: How long each request is tried for.
+        logger: Where retries are logged.
+        on_first_response: Called when a response has shown that the token is good, or when the
+            first one broke off.
     """
 
     def __init__(
-        self, config: Config, workers: Workers, patience: Patience, logger: logging.Logger
+        self,
+        config: Config,
+        clock: Clock,
+        policy: RetryPolicy,
+        logger: logging.Logger,
+        on_first_response: Callable[[], None] = lambda: None,
     ) -> None:
-        self.budget = CallBudget(workers.clock)
-        self.workers = workers
-        self.session = _session(config)
+        self._api_url = config.api_url
+        self._clock = clock
+        self._policy = policy
+        self._logger = logger
+        self._limiter = RateLimiter(clock.now)
+        self._session = _session(config)
         # Proxies and certificates of the environment: the same for every request.
-        self._settings = self.session.merge_environment_settings(
+        self._settings = self._session.merge_environment_settings(
             config.api_url, {}, None, None, None
         )
-        self._patience = patience
-        self._logger = logger
-        self._token_is_proven = threading.Event()
-        self._first_contact = threading.Lock()
-        self._waits: dict[str | None, Wait] = {}
-        self._answered_at = float("-inf")
+        self._others_may_start = threading.Event()
+        self._on_first_response = on_first_response
+        self._last_response_at = float("-inf")
 
-    @property
-    def waits(self) -> Mapping[str | None, Wait]:
-        """The rate limits that are waited for now, by account; None is the whole token."""
-        return dict(self._waits)
+    def fetch(self, request: Request, parse: Callable[[bytes], _T]) -> Generator[Delay, None, _T]:
+        """Sends a request until a good response comes.
 
-    def send(self, request: requests.PreparedRequest, call: Call) -> requests.Response:
-        """Sends a request until a good page comes.
+        Args:
+            request: The request.
+            parse: Reads the body; raises MalformedResponseError.
+
+        Yields:
+            What has to be waited before the next attempt.
+
+        Returns:
+            What `parse` gives.
 
         Raises:
-            ReadError: If none comes, in the words of the error table.
-            StoppedError: If the sync was stopped.
+            ReadError: If none comes, with the message of the error table.
         """
-        began = self.workers.clock()
-        attempts, limits_met = 0, 0
-        last_miss: _Miss | None = None
+        prepared = self._prepare(request)
+        began = self._clock.now()
+        attempts, rate_limit_hits = 0, 0
+        last_failure: _FailedAttempt | None = None
         while True:
-            self._wait_for_budget(call, began, last_miss)
-            outcome = self._attempt(request, call)
-            if isinstance(outcome, requests.Response):
+            while (delay := self._limiter.try_acquire(request.account_id)) is not None:
+                self._raise_if_too_long(delay, request, began, last_failure)
+                yield delay
+            outcome = self._send_once(prepared, request, parse)
+            if not isinstance(outcome, _FailedAttempt):
                 return outcome
-            last_miss = outcome
-            if outcome.meaning.action is Action.FAIL:
-                raise _failure(call, outcome)
-            if outcome.meaning.action is Action.RATE_LIMITED:
-                limits_met += 1
-                self._hold(call, outcome, limits_met)
+            last_failure = outcome
+            if outcome.resolution.action is ResponseAction.FAIL:
+                raise _read_error(request, outcome)
+            if outcome.resolution.action is ResponseAction.RATE_LIMITED:
+                rate_limit_hits += 1
+                wait = self._apply_rate_limit(request, outcome, rate_limit_hits)
+                if not self._is_too_long(wait, began):
+                    self._log_retry(request, outcome, wait)
             else:
                 attempts += 1
-                self._back_off(call, outcome, attempts, began)
+                yield self._backoff(request, outcome, attempts, began)
 
-    def ask(self, url: str, params: Mapping[str, str], doing: str) -> dict[str, Any]:
-        """Asks once for an object that is no list, and without retries.
+    def get_object(
+        self, path: str, params: Mapping[str, Any], operation: str, account_id: str | None
+    ) -> dict[str, Any]:
+        """Asks for an object that is no list, once and without retries.
 
         Raises:
             ReadError: If none comes.
         """
-        call = Call(doing, params.get("integrated_account_id"), sent_cursor=False)
-        request = self.session.prepare_request(requests.Request("GET", url, params=params))
-        try:
-            response = self._exchange(request)
-            if response.status_code == requests.codes.ok:
-                return parse_object(response.content)
-        except requests.RequestException as failure:
-            raise _failure(call, _broken_off(request, failure)) from None
-        except MalformedAnswerError as malformed:
-            raise _failure(call, _Miss(errors.MALFORMED, f" ({malformed})")) from None
-        raise _failure(call, _refused(response, call))
+        request = Request(path, operation, account_id, params)
+        outcome = self._send_once(self._prepare(request), request, parse_object, paced=False)
+        if isinstance(outcome, _FailedAttempt):
+            raise _read_error(request, outcome)
+        return outcome
 
-    def _attempt(self, request: requests.PreparedRequest, call: Call) -> _Outcome:
-        """Sends a request once; the call of the budget was taken."""
+    def discard(self, account_id: str) -> None:
+        """Drops what is known of an account that was read to its end."""
+        self._limiter.discard(account_id)
+
+    def _prepare(self, request: Request) -> requests.PreparedRequest:
+        url = f"{self._api_url}/{request.path}"
+        return self._session.prepare_request(requests.Request("GET", url, params=request.params))
+
+    def _send_once(
+        self,
+        prepared: requests.PreparedRequest,
+        request: Request,
+        parse: Callable[[bytes], _T],
+        *,
+        paced: bool = True,
+    ) -> "_T | _FailedAttempt":
+        """Sends a request, which the limiter has counted if it is paced."""
         try:
-            with self._alone_until_token_is_proven():
-                return self._judge(self._exchange(request), call)
-        except requests.RequestException as failure:
-            miss = _broken_off(request, failure)
-            if miss.meaning.scope is Scope.SYNC:
-                self.workers.stop()
-            return miss
+            response = self._session.send(
+                prepared, timeout=transport.TIMEOUT, allow_redirects=False, **self._settings
+            )
+        except requests.RequestException as error:
+            failure = _transport_failure(prepared, error)
+            if not failure.is_unreachable:
+                # Whether the token is good is not known, but others may have more luck.
+                self._let_others_start()
+            return failure
         finally:
-            self.budget.answered(call.account_id)
+            if paced:
+                self._limiter.release(request.account_id)
+        self._logger.debug("GET %s: HTTP %s", prepared.url, response.status_code)
+        self._last_response_at = self._clock.now()
+        self._limiter.update_from_headers(request.account_id, response.headers)
+        outcome = _classify(response, request, parse)
+        is_refused = isinstance(outcome, _FailedAttempt) and outcome.resolution.scope is Scope.SYNC
+        if not is_refused:
+            self._let_others_start()
+        return outcome
 
-    def _exchange(self, request: requests.PreparedRequest) -> requests.Response:
-        response = self.session.send(
-            request, timeout=TIMEOUT, allow_redirects=False, **self._settings
-        )
-        self._logger.debug("GET %s answered with %s", request.url, response.status_code)
-        return response
+    def _let_others_start(self) -> None:
+        if not self._others_may_start.is_set():
+            self._others_may_start.set()
+            self._on_first_response()
 
-    def _judge(self, response: requests.Response, call: Call) -> _Outcome:
-        self._answered_at = self.workers.clock()
-        self.budget.heed(call.account_id, response.headers)
-        miss: _Miss | None = None
-        if response.ok and response.status_code < 300:  # noqa: PLR2004 - not a redirect
-            try:
-                page_of(response)
-            except MalformedAnswerError as malformed:
-                said = f" (HTTP {response.status_code}; {malformed})"
-                miss = _Miss(errors.MALFORMED, said)
-        else:
-            miss = _refused(response, call)
-        if miss is not None and miss.meaning.scope is Scope.SYNC:
-            # Whoever waits to send the next request with this token is not to send it.
-            self.workers.stop()
-        else:
-            self._token_is_proven.set()
-        return response if miss is None else miss
+    def _apply_rate_limit(
+        self, request: Request, failure: "_FailedAttempt", rate_limit_hits: int
+    ) -> float:
+        """Blocks what a 429 concerns, the account or all requests; gives the wait in seconds."""
+        wait = failure.retry_after
+        if wait is None:
+            wait = _exponential(_DEFAULT_RETRY_AFTER, rate_limit_hits)
+        wait = max(wait, min(2.0 ** (rate_limit_hits - 1), _MAX_MIN_WAIT))
+        is_vendor = failure.origin is Origin.VENDOR
+        account_id = request.account_id
+        if account_id and not is_vendor and not self._limiter.is_nearly_exhausted(account_id):
+            account_id = None
+        reason = "the vendor's limit" if is_vendor else "Truto's limit"
+        self._limiter.block(account_id, wait, reason)
+        return wait
 
-    @contextmanager
-    def _alone_until_token_is_proven(self) -> Iterator[None]:
-        """Lets a single request ask whether the token is good, not one for each worker."""
-        if not self._token_is_proven.is_set():
-            with self._first_contact:
-                self.workers.go_on()
-                if not self._token_is_proven.is_set():
-                    yield
-                    return
-        # Whoever waited for that answer goes on beside the others.
-        yield
+    def _backoff(
+        self, request: Request, failure: "_FailedAttempt", attempts: int, began: float
+    ) -> Delay:
+        """The wait before the next attempt.
 
-    def _wait_for_budget(self, call: Call, began: float, last_miss: "_Miss | None") -> None:
-        """Takes a call of the budget as soon as it gives one."""
-        self.workers.go_on()
-        while (wait := self.budget.take(call.account_id)) is not None:
-            if self._is_too_long(wait.seconds, began):
-                if last_miss is not None:
-                    raise _failure(call, last_miss, f", and {wait.seconds:,.0f} s are to be waited")
-                said = f" ({wait.seconds:,.0f} s for {wait.reason})"
-                raise ReadError(errors.WAIT_TOO_LONG, call.doing, call.account_id, said)
-            key = call.account_id if wait.for_account else None
-            self._waits[key] = wait
-            try:
-                self.workers.wait(wait.seconds, for_account=wait.for_account)
-            finally:
-                self._waits.pop(key, None)
-
-    def _hold(self, call: Call, miss: "_Miss", limits_met: int) -> None:
-        """Holds back whomever a 429 concerns: the account, or all requests with the token."""
-        announced = miss.wait
-        wait = _backoff(_RATE_LIMIT_BACKOFF, limits_met) if announced is None else announced
-        wait = max(wait, min(2.0 ** (limits_met - 1), _LONGEST_FLOOR))
-        is_vendor = miss.origin is Origin.VENDOR
-        for_account = call.account_id is not None and (
-            is_vendor or self.budget.is_used_up(call.account_id)
-        )
-        self._tell_retry(call, miss, wait)
-        who = "the vendor's limit" if is_vendor else "Truto's limit"
-        self.budget.hold(call.account_id if for_account else None, wait, who)
-
-    def _back_off(self, call: Call, miss: "_Miss", attempts: int, began: float) -> None:
-        """Waits before the next attempt, or gives up."""
-        wait = _backoff(_FIRST_BACKOFF, attempts) if miss.wait is None else miss.wait
-        if attempts < self._patience.attempts and not self._is_too_long(wait, began):
-            self._tell_retry(call, miss, wait)
-            self.workers.wait(wait, for_account=True)
-            return
-        if miss.is_unreachable and self._answered_at <= began:
+        Raises:
+            ReadError: If there is no next attempt.
+        """
+        wait = failure.retry_after
+        if wait is None:
+            wait = _exponential(_INITIAL_BACKOFF, attempts)
+        if attempts < self._policy.max_attempts and not self._is_too_long(wait, began):
+            self._log_retry(request, failure, wait)
+            reason = failure.resolution.message
+            return Delay(wait, reason, request.account_id, is_rate_limit=False)
+        if failure.is_unreachable and self._last_response_at <= began:
             # Nobody got through all the while: it is not this account's failure, and the others
-            # are not to find out one by one.
-            self.workers.stop()
-            miss = replace(miss, meaning=replace(miss.meaning, scope=Scope.SYNC))
-        raise _failure(call, miss, f", {attempts} times in a row" if attempts > 1 else "")
+            # need not find out one by one.
+            resolution = replace(failure.resolution, scope=Scope.SYNC)
+            failure = replace(failure, resolution=resolution)
+        raise _read_error(request, failure, f", {attempts} times in a row" if attempts > 1 else "")
+
+    def _raise_if_too_long(
+        self, delay: Delay, request: Request, began: float, failure: "_FailedAttempt | None"
+    ) -> None:
+        if not self._is_too_long(delay.seconds, began):
+            return
+        if failure is None:
+            detail = f" ({delay.seconds:,.0f} s for {delay.reason})"
+            failure = _FailedAttempt(errors.MAX_WAIT_EXCEEDED, detail)
+        else:
+            detail = f"{failure.detail}, and the wait would be {delay.seconds:,.0f} s"
+            failure = replace(failure, detail=detail)
+        scope = Scope.SYNC if delay.for_token else failure.resolution.scope
+        resolution = replace(failure.resolution, scope=scope)
+        raise _read_error(request, replace(failure, resolution=resolution))
 
     def _is_too_long(self, wait: float, began: float) -> bool:
-        over = self.workers.clock() + wait - began
-        return wait > self._patience.longest_wait or over > self._patience.total_wait
+        elapsed = self._clock.now() + wait - began
+        return wait > self._policy.max_wait or elapsed > self._policy.max_elapsed
 
-    def _tell_retry(self, call: Call, miss: "_Miss", wait: float) -> None:
+    def _log_retry(self, request: Request, failure: "_FailedAttempt", wait: float) -> None:
         self._logger.info(
-            "%s: %s%s. Trying again in %.0f s.", call.doing, miss.meaning.what, miss.said, wait
+            "%s: %s%s. Trying again in %.0f s.",
+            request.operation,
+            failure.resolution.message,
+            failure.detail,
+            wait,
         )
-
-
-class TrutoClient(HttpClient):
-    """The CDK's client with the retries of `Truto`.
-
-    The CDK's own loop adds a second to every wait, tells each failure in its own words with a stack
-    trace, and holds a worker while it waits.
-    """
-
-    def __init__(self, name: str, logger: logging.Logger, truto: Truto, doing: str) -> None:
-        super().__init__(name=name, logger=logger, session=truto.session)
-        self._truto = truto
-        self._doing = doing
-
-    def send_request(  # noqa: D102 - the CDK's
-        self,
-        http_method: str,
-        url: str,
-        request_kwargs: Mapping[str, Any],  # noqa: ARG002 - the timeout is this client's
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[requests.PreparedRequest, requests.Response]:
-        params = params or {}
-        request = self._create_prepared_request(http_method, url, headers=headers, params=params)
-        account_id = params.get("integrated_account_id")
-        call = Call(self._doing.format(account_id), account_id, CURSOR_PARAMETER in params)
-        return request, self._truto.send(request, call)
-
-
-def page_of(response: requests.Response) -> Page:
-    """The page that an answer carries, parsed once however often it is asked for.
-
-    Raises:
-        MalformedAnswerError: If it carries none.
-    """
-    memory = vars(response)
-    if _PAGE not in memory:
-        memory[_PAGE] = parse_page(response.content)
-    page: Page = memory[_PAGE]
-    return page
 
 
 @dataclass(frozen=True)
-class _Miss:
-    """A request that brought no page: why, what was said, and the seconds to wait if those were."""
+class _FailedAttempt:
+    """A request without a good response.
 
-    meaning: Meaning
-    said: str
-    wait: float | None = None
+    Attributes:
+        resolution: The row of the error table.
+        detail: What Truto, the vendor or the network reported.
+        retry_after: The seconds that the server asks to wait; None if it does not say.
+        origin: Who failed.
+        is_unreachable: Whether no connection was made at all.
+    """
+
+    resolution: ErrorResolution
+    detail: str
+    retry_after: float | None = None
     origin: Origin = Origin.TRUTO
     is_unreachable: bool = False
 
 
-def _refused(response: requests.Response, call: Call) -> _Miss:
+def _classify(
+    response: requests.Response, request: Request, parse: Callable[[bytes], _T]
+) -> "_T | _FailedAttempt":
+    if not 200 <= response.status_code < 300:  # noqa: PLR2004 - the successes
+        return _error_response(response, request)
+    try:
+        return parse(response.content)
+    except MalformedResponseError as error:
+        detail = f" (HTTP {response.status_code}; {error})"
+        return _FailedAttempt(errors.MALFORMED, detail)
+
+
+def _error_response(response: requests.Response, request: Request) -> _FailedAttempt:
     body = parse_error(response.content)
-    status = response.status_code
-    meaning = errors.meaning_of_answer(
-        status, body, sent_cursor=call.sent_cursor, of_account=call.account_id is not None
+    resolution = errors.interpret_response(
+        response.status_code,
+        body,
+        sent_cursor=CURSOR_PARAMETER in request.params,
+        sent_limit="limit" in request.params,
+        of_account=request.account_id is not None,
     )
-    return _Miss(meaning, errors.said(status, body), announced_wait(response.headers), body.origin)
+    detail = errors.response_detail(response.status_code, body)
+    return _FailedAttempt(resolution, detail, parse_retry_after(response.headers), body.origin)
 
 
-def _broken_off(request: requests.PreparedRequest, failure: requests.RequestException) -> _Miss:
-    host = urlsplit(str(request.url)).netloc
-    said = f" ({host}: {errors.reason_of(failure)})"
-    is_unreachable = errors.is_unreachable(failure)
-    return _Miss(errors.meaning_of_exception(failure), said, is_unreachable=is_unreachable)
+def _transport_failure(
+    prepared: requests.PreparedRequest, error: requests.RequestException
+) -> _FailedAttempt:
+    host = urlsplit(str(prepared.url)).netloc
+    return _FailedAttempt(
+        errors.interpret_exception(error),
+        f" ({host}: {errors.root_cause(error)})",
+        is_unreachable=errors.is_unreachable(error),
+    )
 
 
-def _failure(call: Call, miss: _Miss, more: str = "") -> ReadError:
-    return ReadError(miss.meaning, call.doing, call.account_id, f"{miss.said}{more}")
+def _read_error(request: Request, failure: _FailedAttempt, more: str = "") -> ReadError:
+    detail = f"{failure.detail}{more}"
+    return ReadError(failure.resolution, request.operation, request.account_id, detail)
 
 
 class _Session(requests.Session):
-    """Looks at no redirect: requests reads its address even where it is not followed."""
+    """Ignores redirects: requests parses their address even where they are not followed."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         del resp
@@ -344,14 +343,15 @@ def _session(config: Config) -> requests.Session:
     session = _Session()
     session.auth = TokenAuthenticator(config.token)
     session.headers["Accept"] = "application/json"
-    # One connection for each worker, and one for the list of accounts that is read beside them.
-    adapter = WholeAnswers(pool_connections=1, pool_maxsize=config.num_workers + 1)
+    adapter = DeadlineAdapter(
+        pool_connections=1, pool_maxsize=config.num_workers or MAX_WORKERS, pool_block=False
+    )
     session.mount("https://", adapter)
-    session.mount("http://", adapter)
+    session.mount("http://", adapter)  # ignore-https-check
     return session
 
 
-def _backoff(first: float, attempt: int) -> float:
-    """Doubling from attempt to attempt, with a jitter that lets many workers not come at once."""
-    longest: float = min(first * 2 ** (attempt - 1), _LONGEST_BACKOFF)
-    return longest * random.uniform(0.75, 1.0)  # noqa: S311 - a jitter is no secret
+def _exponential(initial: float, attempt: int) -> float:
+    """Doubles from attempt to attempt, with a jitter that keeps many tasks from coming at once."""
+    wait: float = min(initial * 2.0 ** (attempt - 1), _MAX_BACKOFF)
+    return wait * random.uniform(0.75, 1.0)  # noqa: S311 - a jitter is no secret

@@ -1,4 +1,4 @@
-"""The frozen, typed form of the user's configuration."""
+"""The user's configuration, validated and typed."""
 
 import ipaddress
 import json
@@ -16,21 +16,20 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secre
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
-from source_truto_segments.envelope import can_be_sent
+from source_truto_segments.responses import is_valid_unicode
 
 DEFAULT_API_URL = "https://api.truto.one"
-DEFAULT_NUM_WORKERS = 20
-# Truto's names of the marketing tools whose segments it has.
+# Truto's names of the marketing tools for which it documents segments.
 INTEGRATIONS = frozenset(
     {"activecampaign", "beehiiv", "brevo", "customerio", "flodesk", "klaviyo", "mailerlite"}
 )
 
-# A token that was copied with the head of the header that it is sent in.
-_PASTED_SCHEME = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
+# A token that was pasted with the scheme of its header.
+_BEARER_PREFIX = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
 
 
 class ConfigError(AirbyteTracedException):
-    """A configuration that cannot be used; its message names the field and what it must be."""
+    """An invalid configuration; its message names the field and what is valid."""
 
     def __init__(self, message: str) -> None:
         super().__init__(
@@ -40,50 +39,51 @@ class ConfigError(AirbyteTracedException):
 
 @dataclass(frozen=True)
 class AdditionalAccounts:
-    """Which accounts are read beside the first.
+    """Which accounts are read in addition to the first.
 
     Attributes:
         mode: "none", "listed" or "all".
         ids: The listed accounts, UUIDs in lower case.
-        integrations: Of all accounts, those of these integrations.
-        tenant_ids: Of all accounts, those of these tenants; empty for all tenants.
+        integrations: In mode "all", the integrations to read, in lower case; empty for INTEGRATIONS
+            and any other of the category marketing automation.
+        tenant_ids: In mode "all", the tenants to read; empty for all.
     """
 
     mode: str = "none"
     ids: tuple[str, ...] = ()
-    integrations: frozenset[str] = INTEGRATIONS
+    integrations: frozenset[str] = frozenset()
     tenant_ids: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "AdditionalAccounts":
-        """Reads the option as the user filled it in; the spec has checked its form."""
+        """Parses the option, which is valid by the spec."""
         if raw["mode"] == "listed":
             return cls("listed", tuple(id_.strip().lower() for id_ in raw["ids"]))
         if raw["mode"] == "all":
-            integrations = _texts(raw.get("integrations"))
             return cls(
                 "all",
-                integrations=frozenset(name.lower() for name in integrations) or INTEGRATIONS,
-                tenant_ids=_texts(raw.get("tenant_ids")),
+                integrations=frozenset(map(str.lower, _strings(raw.get("integrations")))),
+                tenant_ids=_strings(raw.get("tenant_ids")),
             )
         return cls()
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the user configured, trimmed and complete.
+    """The configuration, trimmed and with its defaults.
 
     Attributes:
         token: The API token of one Truto environment.
         integrated_account_id: The account to read, a UUID in lower case.
         workspace_id: Only this workspace; None for all.
         tag_id: Only segments with this tag; None for all.
-        page_size: Records to ask for in one request; None for the vendor's default.
-        remote_query: Names and values that Truto hands to the vendor untouched.
-        additional_accounts: Which accounts are read beside the first.
+        page_size: Records to request per page; None for the vendor's default.
+        remote_query: Names and values that Truto passes on to the vendor unchanged.
+        additional_accounts: Which accounts are read in addition to the first.
         skip_failed_accounts: Whether an account that cannot be read is a warning, not a failure.
-        num_workers: How many accounts are read side by side.
-        api_url: The address of the Truto API, without a slash at its end.
+        num_workers: At most so many accounts are read concurrently; None for no bound but Truto's
+            rate limit.
+        api_url: The URL of the Truto API, without a slash at its end.
     """
 
     token: str = field(repr=False)
@@ -94,34 +94,34 @@ class Config:
     remote_query: tuple[tuple[str, str], ...] = ()
     additional_accounts: AdditionalAccounts = AdditionalAccounts()
     skip_failed_accounts: bool = False
-    num_workers: int = DEFAULT_NUM_WORKERS
+    num_workers: int | None = None
     api_url: str = DEFAULT_API_URL
 
     @property
-    def named_account_ids(self) -> tuple[str, ...]:
+    def configured_account_ids(self) -> tuple[str, ...]:
         """The accounts that the configuration names, each once."""
         ids = (self.integrated_account_id, *self.additional_accounts.ids)
         return tuple(dict.fromkeys(ids))
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
-        """Reads the configuration as Airbyte hands it over.
+        """Parses the configuration as Airbyte passes it.
 
-        White space around pasted values is forgiven, keys that the spec does not know are ignored,
-        and a null is a field left out.
+        White space around pasted values is ignored, as are keys that are not in the spec; a null
+        is the same as no value.
 
         Raises:
-            ConfigError: If a field is missing or cannot be used.
+            ConfigError: If a field is missing or not valid.
         """
         given = {name: value for name, value in raw.items() if value is not None}
         _validate(given)
-        _refuse_surrogates(given)
+        _reject_invalid_unicode(given)
         return cls(
             token=_token(given["token"]),
             integrated_account_id=given["integrated_account_id"].strip().lower(),
-            workspace_id=_optional_text(given.get("workspace_id")),
-            tag_id=_optional_text(given.get("tag_id")),
-            page_size=_whole(given.get("page_size")),
+            workspace_id=_optional_string(given.get("workspace_id")),
+            tag_id=_optional_string(given.get("tag_id")),
+            page_size=_optional_integer(given.get("page_size")),
             remote_query=tuple(
                 (pair["name"].strip(), pair["value"]) for pair in given.get("remote_query", [])
             ),
@@ -129,32 +129,32 @@ class Config:
                 given.get("additional_accounts", {"mode": "none"})
             ),
             skip_failed_accounts=given.get("on_account_error") == "skip",
-            num_workers=int(given.get("num_workers", DEFAULT_NUM_WORKERS)),
+            num_workers=_optional_integer(given.get("num_workers")),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
         )
 
 
 def _validate(given: Mapping[str, Any]) -> None:
     errors: Iterable[ValidationError] = _validator().iter_errors(given)
-    complaints = {_complaint(telling) for error in errors for telling in _telling(error)}
-    if complaints:
-        raise ConfigError(filter_secrets(" ".join(sorted(complaints))))
+    messages = {_describe(cause) for error in errors for cause in _relevant_errors(error)}
+    if messages:
+        raise ConfigError(filter_secrets(" ".join(sorted(messages))))
 
 
-def _refuse_surrogates(given: Mapping[str, Any]) -> None:
+def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
     for name in ("workspace_id", "tag_id", "remote_query", "additional_accounts"):
-        if not can_be_sent(json.dumps(given.get(name), ensure_ascii=False)):
-            raise ConfigError(f"{name} holds half of a character. Type its text again.")
+        if not is_valid_unicode(json.dumps(given.get(name), ensure_ascii=False)):
+            raise ConfigError(f"{name} contains an invalid Unicode character. Type its text again.")
 
 
-def _telling(error: ValidationError) -> Iterable[ValidationError]:
-    """The errors to tell: of an option with several forms, those of the form that was chosen."""
+def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
+    """The errors to report: of an option with several forms, those of the selected form."""
     if error.validator != "oneOf":
         return [error]
     forms: Any = error.validator_value
     modes = [form["properties"]["mode"]["const"] for form in forms]
     if not isinstance(error.instance, Mapping):
-        return []  # that it must be an object is told by another error
+        return []  # another error reports that it must be an object
     mode = error.instance.get("mode")
     if mode not in modes:
         return [error]
@@ -169,54 +169,54 @@ def _validator() -> Draft7Validator:
     return Draft7Validator(json.loads(content)["connectionSpecification"])
 
 
-def _complaint(error: ValidationError) -> str:
-    """One sentence in the words of the form that the user filled in."""
+def _describe(error: ValidationError) -> str:
+    """One sentence that names the field as the form does."""
     schema: dict[str, Any] = dict(error.schema) if isinstance(error.schema, Mapping) else {}
     limit: Any = error.validator_value
     if error.validator == "required":
         given: Any = error.instance
         missing = [name for name in limit if name not in given]
         return " ".join(
-            f"{_named(schema['properties'][name], name)} is missing." for name in missing
+            f"{_field_label(schema['properties'][name], name)} is missing." for name in missing
         )
     name = ".".join(str(part) for part in error.absolute_path)
-    must = {
+    rule = {
         "pattern": f"must be {schema.get('pattern_descriptor')}",
         "type": f"must be of the type {limit}",
         "minimum": f"must be at least {limit}",
         "maximum": f"must be at most {limit}",
-        "enum": f"must be one of {_listing(limit)}",
+        "enum": f"must be one of {_join(limit)}",
         "oneOf": f"must have a mode, one of {_modes(limit)}",
         "minLength": "is empty",
         "minItems": "is empty",
-    }.get(str(error.validator), f"cannot be used: {error.message}")
-    return f"{_named(schema, name)} {must}."
+    }.get(str(error.validator), f"is not valid: {error.message}")
+    return f"{_field_label(schema, name)} {rule}."
 
 
 def _modes(forms: Any) -> str:
     is_form = isinstance(forms, list) and all("properties" in form for form in forms)
-    return _listing([form["properties"]["mode"]["const"] for form in forms] if is_form else [])
+    return _join([form["properties"]["mode"]["const"] for form in forms] if is_form else [])
 
 
-def _listing(values: Any) -> str:
+def _join(values: Any) -> str:
     return ", ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
-def _named(schema: Mapping[str, Any], name: str) -> str:
+def _field_label(schema: Mapping[str, Any], name: str) -> str:
     return f"{schema['title']} ({name})" if "title" in schema else name
 
 
 def _token(value: str) -> str:
-    token = _PASTED_SCHEME.sub("", value.strip())
-    # The CDK masks the value as it was typed; what is sent is the trimmed one.
+    token = _BEARER_PREFIX.sub("", value.strip())
+    # The CDK masks the value as it was entered; the trimmed one is sent.
     if token and filter_secrets(token) == token:
         add_to_secrets(token)
     if not token:
         raise ConfigError("API token (token) is empty.")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            "API token (token) holds characters that no token has, such as spaces or line breaks "
-            "in its middle. Copy it again from Truto."
+            "API token (token) contains characters that are not valid in a token, such as spaces "
+            "or line breaks. Copy it again from Truto."
         )
     return token
 
@@ -226,21 +226,20 @@ def _api_url(value: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-        # What cannot be made a request of is told here, in front of the form.
+        # A URL that requests rejects is reported here, while the user sees the form.
         requests.Request("GET", url).prepare()
         (host or "").encode("idna")
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise ConfigError(
-            f"API URL (api_url) must be the address of a Truto API, such as {DEFAULT_API_URL}."
+            f"API URL (api_url) must be the URL of a Truto API, such as {DEFAULT_API_URL}."
         )
     if parts.username or parts.password:
-        raise ConfigError("API URL (api_url) must hold no user name or password.")
+        raise ConfigError("API URL (api_url) must not contain a user name or password.")
     if parts.scheme != "https" and not _is_loopback(host):
         raise ConfigError(
-            "API URL (api_url) must begin with https: the API token would cross the network in "
-            "the clear."
+            "API URL (api_url) must begin with https: the API token would be sent unencrypted."
         )
     return url
 
@@ -254,14 +253,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _whole(value: float | None) -> int | None:
-    """JSON Schema takes 10.0 for a whole number, too."""
+def _optional_integer(value: float | None) -> int | None:
+    """JSON Schema accepts 10.0 as an integer."""
     return None if value is None else int(value)
 
 
-def _texts(values: Iterable[str] | None) -> frozenset[str]:
+def _strings(values: Iterable[str] | None) -> frozenset[str]:
     return frozenset(value.strip() for value in values or [] if value.strip())
 
 
-def _optional_text(value: str | None) -> str | None:
+def _optional_string(value: str | None) -> str | None:
     return (value or "").strip() or None

@@ -1,393 +1,371 @@
-"""What each failure means: a table, and one message for each row.
+"""The error policy: a table of what each failure means, and one message for each row.
 
-Every message says what failed, for which account, what Truto or the vendor said, and who does what
-now. The statuses and their meanings are those of Truto's API reference, "Errors".
+Every message says what failed, for which account, what Truto or the vendor reported, and who does
+what now. The statuses and their meanings are those of Truto's API reference, "Errors".
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 import requests
 from airbyte_cdk.models import FailureType
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from source_truto_segments.envelope import ErrorBody, Origin, quote
-
-
-class Action(Enum):
-    """What is done about a failed request."""
-
-    FAIL = "fail"
-    RETRY = "retry"
-    RATE_LIMITED = "rate limited"
+from source_truto_segments.responses import ErrorBody, Origin, excerpt
 
 
 class Scope(Enum):
-    """Whom a failure concerns: one account, or the whole sync."""
+    """What a failure concerns: one account, or the whole sync."""
 
     ACCOUNT = "account"
     SYNC = "sync"
 
 
 @dataclass(frozen=True)
-class Meaning:
+class ErrorResolution:
     """A row of the table.
 
     Attributes:
-        action: Whether the request is sent again.
-        failure_type: Airbyte's type: config_error asks the user to act, transient_error will pass
-            by itself, system_error is a fault of Truto or of this connector.
-        what: What went wrong, as the second half of "… failed: ".
-        todo: Who does what now, as sentences.
-        scope: Whom it concerns.
+        action: FAIL, RETRY or RATE_LIMITED: whether the request is sent again.
+        failure_type: Airbyte's type: config_error requires the user to act, transient_error goes
+            away by itself, system_error is a fault of Truto or of this connector.
+        message: What went wrong, as the second half of "… failed: ".
+        guidance: Who does what now, in sentences.
+        scope: What it concerns.
     """
 
-    action: Action
+    action: ResponseAction
     failure_type: FailureType
-    what: str
-    todo: str
+    message: str
+    guidance: str
     scope: Scope = Scope.ACCOUNT
 
 
 class ReadError(AirbyteTracedException):
-    """A failure in words.
+    """A failure with the message that the user reads; secrets are masked in every part of it.
+
+    Args:
+        resolution: The row of the table.
+        operation: The first half of the message: "Reading the segments of … x".
+        account_id: The account that it concerns; None if none.
+        detail: What follows the row's message, such as " (HTTP 400)".
 
     Attributes:
-        meaning: The row of the table.
-        account_id: The account that it happened with; None if with none.
-        cause: The message without what is to be done.
+        summary: The message without the guidance.
     """
 
     def __init__(
-        self, meaning: Meaning, doing: str, account_id: str | None = None, said: str = ""
+        self,
+        resolution: ErrorResolution,
+        operation: str,
+        account_id: str | None = None,
+        detail: str = "",
     ) -> None:
-        self.meaning = meaning
+        self.resolution = resolution
+        self.operation = filter_secrets(operation)
         self.account_id = account_id
-        self.cause = filter_secrets(f"{doing} failed: {meaning.what}{said}")
-        message = f"{self.cause}. {filter_secrets(meaning.todo)}"
+        self.detail = filter_secrets(detail)
+        self.summary = filter_secrets(f"{operation} failed: {resolution.message}{detail}")
+        message = f"{self.summary}. {filter_secrets(resolution.guidance)}"
         super().__init__(
-            message=message, internal_message=message, failure_type=meaning.failure_type
+            message=message, internal_message=message, failure_type=resolution.failure_type
         )
+
+    def with_detail(self, text: str) -> "ReadError":
+        """The same error with a text appended to its detail."""
+        return ReadError(self.resolution, self.operation, self.account_id, f"{self.detail}{text}")
 
 
 _CONFIG = FailureType.config_error
 _TRANSIENT = FailureType.transient_error
 _SYSTEM = FailureType.system_error
 
-_SYNC_AGAIN = "Nothing is to be done now: the next sync reads it again."
-_IF_IT_LASTS = f"{_SYNC_AGAIN} If it lasts for hours, contact Truto's support."
+_NEXT_SYNC = "No action is needed now: the next sync tries again."
+_IF_IT_PERSISTS = f"{_NEXT_SYNC} If it fails for hours, contact Truto's support."
 _RECONNECT = "The account's owner must reconnect it in Truto"
 _CHECK_FILTERS = (
     "Check workspace_id, tag_id, page_size and remote_query in the source's configuration; if they "
-    "are right, send this message to Truto's support."
+    "are correct, send this message to Truto's support."
 )
+_CHECK_API_URL = "Check api_url in the source's configuration."
 
-_MEANINGS: Mapping[tuple[int, Origin], Meaning] = {
-    (400, Origin.TRUTO): Meaning(
-        Action.FAIL, _CONFIG, "Truto rejected the request", _CHECK_FILTERS
-    ),
-    (400, Origin.VENDOR): Meaning(
-        Action.FAIL, _CONFIG, "the vendor rejected the request", _CHECK_FILTERS
-    ),
-    (401, Origin.TRUTO): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "Truto refused the API token",
+
+def _rejected(message: str, guidance: str, scope: Scope = Scope.ACCOUNT) -> ErrorResolution:
+    return ErrorResolution(ResponseAction.FAIL, _CONFIG, message, guidance, scope)
+
+
+def _retried(message: str, guidance: str = _IF_IT_PERSISTS) -> ErrorResolution:
+    return ErrorResolution(ResponseAction.RETRY, _TRANSIENT, message, guidance)
+
+
+def _rate_limited(message: str, guidance: str) -> ErrorResolution:
+    return ErrorResolution(ResponseAction.RATE_LIMITED, _TRANSIENT, message, guidance)
+
+
+ACCOUNT_NOT_FOUND = _rejected(
+    "Truto has no such account",
+    "Check the integrated account ID, and that the API token belongs to the same Truto environment "
+    "as the account.",
+)
+VENDOR_NOT_FOUND = _rejected("the vendor did not find the requested resource", _CHECK_FILTERS)
+
+ERROR_MAPPING: Mapping[tuple[int, Origin], ErrorResolution] = {
+    (400, Origin.TRUTO): _rejected("Truto rejected the request", _CHECK_FILTERS),
+    (400, Origin.VENDOR): _rejected("the vendor rejected the request", _CHECK_FILTERS),
+    (401, Origin.TRUTO): _rejected(
+        "Truto rejected the API token",
         "Create an API token in the Truto environment of this account and put it into the source's "
         "API token field.",
         Scope.SYNC,
     ),
-    (401, Origin.VENDOR): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "the vendor refused the credentials of the connection",
+    (401, Origin.VENDOR): _rejected(
+        "the vendor rejected the credentials of the connection",
         f"{_RECONNECT}; until then no sync can read it.",
     ),
-    (403, Origin.TRUTO): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "Truto does not let the API token do this",
+    (403, Origin.TRUTO): _rejected(
+        "Truto denied access with this API token",
         "Use an API token of this Truto environment that may read its integrated accounts and its "
         "unified API.",
         Scope.SYNC,
     ),
-    (403, Origin.VENDOR): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "the vendor does not let the connection read this",
+    (403, Origin.VENDOR): _rejected(
+        "the vendor denied access with this connection",
         f"{_RECONNECT} and grant the missing permission.",
     ),
-    (404, Origin.TRUTO): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "Truto does not know this account",
-        "Check the integrated account ID, and that the API token belongs to the same Truto "
-        "environment as the account.",
-    ),
-    (404, Origin.VENDOR): Meaning(
-        Action.FAIL, _CONFIG, "the vendor does not know what was asked for", _CHECK_FILTERS
-    ),
-    (405, Origin.VENDOR): Meaning(
-        Action.FAIL, _CONFIG, "the vendor does not allow this request", _CHECK_FILTERS
-    ),
-    (409, Origin.VENDOR): Meaning(
-        Action.FAIL, _CONFIG, "the vendor reported a conflict", _CHECK_FILTERS
-    ),
-    (422, Origin.VENDOR): Meaning(
-        Action.FAIL, _CONFIG, "the vendor could not process the request", _CHECK_FILTERS
-    ),
-    (429, Origin.TRUTO): Meaning(
-        Action.RATE_LIMITED,
-        _TRANSIENT,
+    (404, Origin.TRUTO): ACCOUNT_NOT_FOUND,
+    (404, Origin.VENDOR): VENDOR_NOT_FOUND,
+    (405, Origin.VENDOR): _rejected("the vendor does not allow this request", _CHECK_FILTERS),
+    (409, Origin.VENDOR): _rejected("the vendor reported a conflict", _CHECK_FILTERS),
+    (422, Origin.VENDOR): _rejected("the vendor could not process the request", _CHECK_FILTERS),
+    (429, Origin.TRUTO): _rate_limited(
         "Truto's rate limit was exceeded",
-        f"{_SYNC_AGAIN} If it happens often, lower num_workers or leave more time between syncs, "
-        "also of other connections with this API token.",
+        f"{_NEXT_SYNC} If it happens often, lower num_workers, or leave more time between the "
+        "syncs of all connections with this API token.",
     ),
-    (429, Origin.VENDOR): Meaning(
-        Action.RATE_LIMITED,
-        _TRANSIENT,
+    (429, Origin.VENDOR): _rate_limited(
         "the vendor's rate limit was exceeded",
-        f"{_SYNC_AGAIN} If it happens often, leave more time between syncs.",
+        f"{_NEXT_SYNC} If it happens often, leave more time between syncs.",
     ),
-    (500, Origin.TRUTO): Meaning(
-        Action.RETRY, _TRANSIENT, "Truto had an internal error", _IF_IT_LASTS
+    (500, Origin.TRUTO): _retried("Truto had an internal error"),
+    (500, Origin.VENDOR): _retried("the vendor had an internal error"),
+    (502, Origin.TRUTO): _retried(
+        "Truto received an invalid response from the vendor (bad gateway)"
     ),
-    (500, Origin.VENDOR): Meaning(
-        Action.RETRY, _TRANSIENT, "the vendor had an internal error", _IF_IT_LASTS
+    (502, Origin.VENDOR): _retried("the vendor returned a bad gateway error"),
+    (503, Origin.TRUTO): _rejected(
+        "Truto has blocked this account", "Contact Truto's support with the account's ID."
     ),
-    (502, Origin.TRUTO): Meaning(
-        Action.RETRY, _TRANSIENT, "Truto got no clean answer from the vendor", _IF_IT_LASTS
-    ),
-    (502, Origin.VENDOR): Meaning(
-        Action.RETRY, _TRANSIENT, "the vendor gave Truto no clean answer", _IF_IT_LASTS
-    ),
-    (503, Origin.TRUTO): Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "Truto has blocked this account",
-        "Contact Truto's support with the account's ID.",
-    ),
-    (503, Origin.VENDOR): Meaning(
-        Action.RETRY, _TRANSIENT, "the vendor is unavailable", _IF_IT_LASTS
-    ),
-    (504, Origin.TRUTO): Meaning(
-        Action.RETRY, _TRANSIENT, "the vendor did not answer Truto in time", _IF_IT_LASTS
-    ),
-    (504, Origin.VENDOR): Meaning(
-        Action.RETRY, _TRANSIENT, "the vendor did not answer in time", _IF_IT_LASTS
-    ),
+    (503, Origin.VENDOR): _retried("the vendor is unavailable"),
+    (504, Origin.TRUTO): _retried("the vendor did not respond to Truto in time"),
+    (504, Origin.VENDOR): _retried("the vendor did not respond in time"),
 }
 
-WORKSPACE_REQUIRED = Meaning(
-    Action.FAIL,
-    _CONFIG,
-    "the vendor insists on a workspace",
-    "Check workspace_id in the source's configuration; left empty, all workspaces are read.",
+WORKSPACE_REQUIRED = _rejected(
+    "the vendor requires a workspace",
+    "Check workspace_id in the source's configuration; if it is empty, all workspaces are read.",
 )
-NOT_SUPPORTED = Meaning(
-    Action.FAIL,
-    _CONFIG,
-    "Truto has no such resource for this integration",
-    "Take this account out of the source, or ask Truto's support for the resource.",
+NOT_SUPPORTED = _rejected(
+    "Truto does not support this resource for this integration",
+    "Remove this account from the source, or ask Truto's support for the resource.",
 )
-REFUSED_CURSOR = Meaning(
-    Action.FAIL,
+PAGE_SIZE_TOO_LARGE = _rejected(
+    "the vendor rejected page_size as too large",
+    "Lower page_size in the source's configuration, or leave it empty.",
+)
+CURSOR_REJECTED = ErrorResolution(
+    ResponseAction.FAIL,
     _TRANSIENT,
-    "the cursor of the next page was refused, as happens to a cursor that has grown old",
-    "Nothing is to be done now: the next sync reads this account from its first page.",
+    "the cursor of the next page was rejected, probably because the cursor has expired",
+    "No action is needed now: the next sync reads this account again from its first page.",
 )
-REDIRECTED = Meaning(
-    Action.FAIL,
-    _CONFIG,
-    "the address answered with a redirect, which is not followed lest the API token go elsewhere",
-    "Check api_url in the source's configuration.",
+REDIRECTED = _rejected(
+    "the API URL responded with a redirect; redirects are not followed, to protect the API token",
+    _CHECK_API_URL,
     Scope.SYNC,
 )
-MALFORMED = Meaning(Action.RETRY, _TRANSIENT, "the answer could not be read", _IF_IT_LASTS)
-TIMED_OUT = Meaning(Action.RETRY, _TRANSIENT, "no answer came in time", _IF_IT_LASTS)
-NO_TLS = Meaning(
-    Action.RETRY,
-    _TRANSIENT,
-    "no secure connection could be made",
-    "Check that the network's proxies pass on this address, and that their certificates are "
-    "trusted on the machine that runs the sync.",
+MALFORMED = _retried("the response is malformed")
+TIMED_OUT = _retried("the request timed out")
+TLS_ERROR = _retried(
+    "no secure connection could be established",
+    "Check that the network's proxies allow this address, and that the machine that runs the sync "
+    "trusts their certificates.",
 )
-NO_CONNECTION = Meaning(
-    Action.RETRY,
-    _TRANSIENT,
-    "the connection could not be made or was broken off",
+CONNECTION_ERROR = _retried(
+    "the connection could not be established or was lost",
     "Check that the machine that runs the sync can reach this address; if it can, the next sync "
-    "reads it again.",
+    "tries again.",
 )
-UNUSABLE_ADDRESS = Meaning(
-    Action.FAIL,
-    _CONFIG,
-    "the address cannot be used",
+INVALID_URL = _rejected(
+    "the API URL or a proxy's URL is not valid",
     "Check api_url in the source's configuration, and the proxy settings of the machine.",
     Scope.SYNC,
 )
-NO_LIST = Meaning(
-    Action.FAIL,
-    _CONFIG,
-    "Truto has no list of integrated accounts at this address",
-    "Check api_url in the source's configuration.",
-    Scope.SYNC,
+ACCOUNT_LIST_NOT_FOUND = _rejected(
+    "Truto has no list of integrated accounts at this URL", _CHECK_API_URL, Scope.SYNC
 )
-REFUSED_LIST = Meaning(
-    Action.FAIL,
-    _CONFIG,
+ACCOUNT_LIST_REJECTED = _rejected(
     "Truto rejected the request for the list",
     "Check the integrations and tenant_ids under additional_accounts in the source's "
-    "configuration; if they are right, send this message to Truto's support.",
+    "configuration; if they are correct, send this message to Truto's support.",
     Scope.SYNC,
 )
-UNAVAILABLE_LIST = Meaning(Action.RETRY, _TRANSIENT, "Truto is unavailable", _IF_IT_LASTS)
-LOOPING = Meaning(
-    Action.FAIL,
+ACCOUNT_LIST_UNAVAILABLE = _retried("Truto is unavailable")
+PAGINATION_LOOP = ErrorResolution(
+    ResponseAction.FAIL,
     _SYSTEM,
-    "its pages run in a circle",
-    "All records up to there were read. Send this message to Truto's support.",
+    "the pages repeat: pagination loop detected",
+    "All records before the repetition were read. Send this message to Truto's support.",
 )
-WAIT_TOO_LONG = Meaning(
-    Action.FAIL,
+UNEXPECTED = ErrorResolution(
+    ResponseAction.FAIL,
+    _SYSTEM,
+    "the connector failed unexpectedly",
+    "Report this message to the connector's maintainers.",
+)
+MAX_WAIT_EXCEEDED = ErrorResolution(
+    ResponseAction.FAIL,
     _TRANSIENT,
-    "it would have to wait for longer than a sync should",
-    "Nothing is to be done now: a later sync reads it. If it happens often, leave more time "
+    "a rate limit requires a longer wait than is allowed",
+    "No action is needed now: a later sync tries again. If it happens often, leave more time "
     "between syncs.",
 )
-_RECONNECT_FIRST = "Ask the account's owner to reconnect it; the next sync then reads it."
-NOT_ACTIVE: Mapping[str, Meaning] = {
-    "needs_reauth": Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "it needs to be reconnected by its owner",
-        _RECONNECT_FIRST,
-    ),
-    "connecting": Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "its owner has not finished connecting it",
-        "Ask the account's owner to finish, or delete the account in Truto if it was given up.",
-    ),
-    "validation_error": Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "Truto could not validate its connection",
-        _RECONNECT_FIRST,
-    ),
-    "post_install_error": Meaning(
-        Action.FAIL,
-        _CONFIG,
-        "a step after its connection failed in Truto",
-        "See the account in Truto for the step that failed, and ask its owner to reconnect it.",
-    ),
+
+# For the list of accounts, some statuses mean something else than for an account.
+_ACCOUNT_LIST_MAPPING: Mapping[int, ErrorResolution] = {
+    400: ACCOUNT_LIST_REJECTED,
+    404: ACCOUNT_LIST_NOT_FOUND,
+    503: ACCOUNT_LIST_UNAVAILABLE,
 }
 
+# The vendors' names of the page size, and how they say that it is too large: "Page size must be an
+# integer between 1 and 10", "limit exceeds max value", "must be less than or equal to 100".
+_PAGE_SIZE = re.compile(
+    r"(?<!rate[ _-])(?<!request[ _-])\blimit\b|\bpage[ _-]?size\b|\bpage\[size\]|\bper[ _-]?page\b",
+    re.IGNORECASE,
+)
+_TOO_LARGE = re.compile(
+    r"too (?:large|big|high)|\bmax(?:imum)?\b|\bexceeds?\b|\bbetween\b|\bat most\b|out of range"
+    r"|(?:less|lower|smaller) than|not be (?:greater|more|larger|higher)",
+    re.IGNORECASE,
+)
 
-def meaning_of_status(status: str) -> Meaning:
-    """The row for an integrated account that is not active."""
-    return NOT_ACTIVE.get(status) or Meaning(
-        Action.FAIL, _CONFIG, "it is not active", "See the account in Truto."
-    )
 
-
-# Of the list of accounts, some statuses mean another thing than of an account.
-_OF_LIST: Mapping[int, Meaning] = {400: REFUSED_LIST, 404: NO_LIST, 503: UNAVAILABLE_LIST}
-
-
-def meaning_of_answer(
-    status: int, body: ErrorBody, *, sent_cursor: bool, of_account: bool = True
-) -> Meaning:
-    """The row for an answer that is not a 200.
+def interpret_response(
+    status: int,
+    body: ErrorBody,
+    *,
+    sent_cursor: bool,
+    sent_limit: bool = False,
+    of_account: bool = True,
+) -> ErrorResolution:
+    """The row for a response that is not a page.
 
     Args:
         status: The HTTP status.
-        body: What the answer says.
+        body: The content of the response.
         sent_cursor: Whether the request carried a cursor.
-        of_account: Whether it was about an account, and not about the environment's list of them.
+        sent_limit: Whether the request carried a page size.
+        of_account: Whether it concerned an account, and not the environment's list of them.
     """
-    if not of_account and status in _OF_LIST:
-        return _OF_LIST[status]
+    if not of_account and status in _ACCOUNT_LIST_MAPPING:
+        return _ACCOUNT_LIST_MAPPING[status]
     if 300 <= status < 400:  # noqa: PLR2004 - the redirects
         return REDIRECTED
     if status == requests.codes.bad_request:
-        if any("workspace" in name for name in body.missing_parameters):
-            return WORKSPACE_REQUIRED
-        if body.origin is Origin.TRUTO and "not support" in body.reason.lower():
-            return NOT_SUPPORTED
-        if sent_cursor:
-            return REFUSED_CURSOR
-    return _MEANINGS.get((status, body.origin)) or _unexpected(status, body.origin)
+        resolution = _interpret_bad_request(body, sent_cursor=sent_cursor, sent_limit=sent_limit)
+        if resolution is not None:
+            return resolution
+    return ERROR_MAPPING.get((status, body.origin)) or _undocumented(status, body.origin)
 
 
-def meaning_of_exception(failure: requests.RequestException) -> Meaning:
-    """The row for a request that got no whole answer."""
-    for kind, meaning in _EXCEPTIONS:
-        if isinstance(failure, kind):
-            return meaning
-    return NO_CONNECTION
+def _interpret_bad_request(
+    body: ErrorBody, *, sent_cursor: bool, sent_limit: bool
+) -> ErrorResolution | None:
+    """The row for a 400 whose cause its content or its request shows; None for any other."""
+    if any("workspace" in name for name in body.missing_parameters):
+        return WORKSPACE_REQUIRED
+    if body.origin is Origin.TRUTO and "not support" in body.reason.lower():
+        return NOT_SUPPORTED
+    if sent_limit and body.origin is Origin.VENDOR and _is_page_size_too_large(body.reason):
+        return PAGE_SIZE_TOO_LARGE
+    return CURSOR_REJECTED if sent_cursor else None
+
+
+def _is_page_size_too_large(reason: str) -> bool:
+    return bool(_PAGE_SIZE.search(reason) and _TOO_LARGE.search(reason))
+
+
+def _undocumented(status: int, origin: Origin) -> ErrorResolution:
+    """The row for a status that Truto's reference does not list, by its class."""
+    if status >= requests.codes.server_error:
+        return _retried(f"{origin.value} returned an undocumented server error")
+    if status < 300:  # noqa: PLR2004 - a success without the documented body
+        return MALFORMED
+    return _rejected(f"{origin.value} rejected the request unexpectedly", _CHECK_FILTERS)
+
+
+def interpret_exception(error: requests.RequestException) -> ErrorResolution:
+    """The row for a request without a complete response."""
+    for kind, resolution in _EXCEPTION_MAPPING:
+        if isinstance(error, kind):
+            return resolution
+    return CONNECTION_ERROR
 
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
-_EXCEPTIONS: tuple[tuple[type[requests.RequestException], Meaning], ...] = (
-    (requests.exceptions.SSLError, NO_TLS),
+_EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], ErrorResolution], ...] = (
+    (requests.exceptions.SSLError, TLS_ERROR),
     (requests.Timeout, TIMED_OUT),
-    (requests.exceptions.InvalidURL, UNUSABLE_ADDRESS),
-    (requests.exceptions.InvalidSchema, UNUSABLE_ADDRESS),
-    (requests.exceptions.MissingSchema, UNUSABLE_ADDRESS),
-    (requests.exceptions.InvalidHeader, UNUSABLE_ADDRESS),
+    (requests.exceptions.InvalidURL, INVALID_URL),
+    (requests.exceptions.InvalidSchema, INVALID_URL),
+    (requests.exceptions.MissingSchema, INVALID_URL),
+    (requests.exceptions.InvalidHeader, INVALID_URL),
     (requests.exceptions.ContentDecodingError, MALFORMED),
 )
 
 
-def said(status: int, body: ErrorBody) -> str:
-    """What the other side said, to stand behind the row's sentence."""
+def unexpected_error(operation: str, account_id: str | None, error: Exception) -> ReadError:
+    """A defect of the connector, as a failure like the others."""
+    detail = f" ({type(error).__name__}: {excerpt(str(error))})"
+    return ReadError(UNEXPECTED, operation, account_id, detail)
+
+
+def response_detail(status: int, body: ErrorBody) -> str:
+    """The detail of an error response: its status, its reason and the missing scopes."""
     parts = [f"HTTP {status}"]
     if body.reason:
-        parts.append(f'{body.origin.value} said: "{body.reason}"')
+        parts.append(f'{body.origin.value} reported: "{body.reason}"')
     if body.missing_scopes:
-        parts.append(f"missing scopes: {quote(', '.join(body.missing_scopes))}")
+        parts.append(f"missing scopes: {excerpt(', '.join(body.missing_scopes))}")
     return f" ({'; '.join(parts)})"
 
 
-def reason_of(failure: Exception) -> str:
-    """The innermost cause of a failed request in its own words."""
-    *_, innermost = _causes(failure)
-    return quote(str(innermost)) or type(innermost).__name__
+def root_cause(error: Exception) -> str:
+    """The text of the innermost cause of a failed request; without one, its type's name."""
+    *_, innermost = _causes(error)
+    return excerpt(str(innermost)) or type(innermost).__name__
 
 
-def is_unreachable(failure: Exception) -> bool:
-    """Whether no connection was made at all, so that no account can have been the cause."""
-    return any(isinstance(cause, _NEVER_CONNECTED) for cause in _causes(failure))
+def is_unreachable(error: Exception) -> bool:
+    """Whether no connection was made at all, so that no account can be the cause."""
+    return any(isinstance(cause, _NEVER_CONNECTED) for cause in _causes(error))
 
 
-def _causes(failure: BaseException) -> Iterator[BaseException]:
-    """A failure and what caused it, from the outside in."""
-    for _ in range(_DEEPEST_CAUSE):
-        yield failure
-        inner = getattr(failure, "reason", None) or failure.__cause__ or failure.__context__
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, from the outermost to the innermost."""
+    for _ in range(_MAX_CAUSES):
+        yield error
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
         if not isinstance(inner, BaseException):
             return
-        failure = inner
+        error = inner
 
 
-# requests wraps urllib3 wraps the operating system's error; deeper chains run in a circle.
-_DEEPEST_CAUSE = 8
+# requests wraps urllib3 wraps the operating system's error; a longer chain is a cycle.
+_MAX_CAUSES = 8
 _NEVER_CONNECTED = (NewConnectionError, ConnectTimeoutError)
-
-
-def _unexpected(status: int, origin: Origin) -> Meaning:
-    """Statuses that Truto's reference does not list are judged by their class."""
-    who = origin.value
-    if status >= requests.codes.server_error:
-        return Meaning(
-            Action.RETRY, _TRANSIENT, f"{who} had an error that is not documented", _IF_IT_LASTS
-        )
-    if status < 300:  # noqa: PLR2004 - a success without the documented body
-        return MALFORMED
-    return Meaning(
-        Action.FAIL, _CONFIG, f"{who} refused the request for no documented cause", _CHECK_FILTERS
-    )

@@ -1,84 +1,94 @@
-"""What comes next: the cursor strategy of every list, and the guard against endless ones."""
+"""The pagination of every list: the parameters of the next page, and the detection of loops."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
 
-from source_truto_segments.envelope import Page
+from source_truto_segments.responses import Page
 
-# Truto answers an empty page with a cursor where a vendor filters after paging. So many in a row
-# are no filter any more: nothing has come for a thousand requests.
+# Truto returns an empty page with a cursor where a vendor filters after paging. After so many in a
+# row, a thousand requests without a record, it is taken for a loop.
 MAX_EMPTY_PAGES = 1000
 
 CURSOR_PARAMETER = "next_cursor"
 
+_MAX_REPETITIONS = 2
 
-class LoopError(Exception):
-    """A list that would never end; its text says how that showed."""
+
+class PaginationLoopError(Exception):
+    """A list that would never end; its text says what was repeated."""
 
 
 def next_page_token(page: Page) -> Mapping[str, str] | None:
-    """The query parameters that ask for the page after this one; None at the end of the list.
+    """The query parameters for the page after this one; None at the end of the list.
 
     A cursor is opaque and sent back unchanged. An empty page with a cursor is not the end.
     """
     return None if page.next_cursor is None else {CURSOR_PARAMETER: page.next_cursor}
 
 
-class LoopGuard:
-    """Ends a list that runs in circles.
+class PaginationLoopDetector:
+    """Detects a list whose pages repeat.
 
     Truto's documentation knows vendors that loop: the same cursor comes back, or the same records
-    under ever new cursors. One guard watches one list from its first page to its last.
+    under ever new cursors. One detector watches one list from its first page to its last.
     """
 
-    def __init__(self, start: Mapping[str, str] | None = None) -> None:
-        self._cursors = {_digest(start[CURSOR_PARAMETER].encode())} if start else set()
-        self._pages: set[bytes] = set()
+    def __init__(self) -> None:
+        self._cursors: set[bytes] = set()
+        self._pages: Counter[bytes] = Counter()
         self._empty_pages = 0
 
-    def check_records(self, page: Page) -> None:
-        """Checks a page before its records are taken.
+    def is_new(self, page: Page) -> bool:
+        """Whether a page has other records than every page before; checked before they are used.
+
+        One repetition is no loop: where vendors page by offset, a page comes again if just as many
+        records were added in front of it while it was read.
 
         Raises:
-            LoopError: If an earlier page had exactly these records, or if nothing came for
-                MAX_EMPTY_PAGES pages.
+            PaginationLoopError: If a page came three times, or after MAX_EMPTY_PAGES pages without
+                a record.
         """
         if not page.records:
             self._empty_pages += 1
             if self._empty_pages >= MAX_EMPTY_PAGES and page.next_cursor is not None:
-                raise LoopError(f"{self._empty_pages} empty pages came in a row")
-            return
+                raise PaginationLoopError(f"{self._empty_pages} empty pages came in a row")
+            return True
         self._empty_pages = 0
-        digest = page.digest or _slow_digest(page)
-        if digest in self._pages:
-            raise LoopError("a page came again with exactly the same records under a new cursor")
-        if digest is not None:
-            self._pages.add(digest)
+        digest = page.digest or _fallback_digest(page)
+        if digest is None:
+            return True
+        self._pages[digest] += 1
+        if self._pages[digest] > _MAX_REPETITIONS:
+            raise PaginationLoopError(
+                "a page came three times with exactly the same records under new cursors"
+            )
+        return self._pages[digest] == 1
 
     def check_cursor(self, token: Mapping[str, str] | None) -> None:
         """Checks the next page's cursor before it is sent.
 
         Raises:
-            LoopError: If it was the cursor of an earlier page.
+            PaginationLoopError: If it was the cursor of an earlier page.
         """
         if token is None:
             return
         digest = _digest(token[CURSOR_PARAMETER].encode())
         if digest in self._cursors:
-            raise LoopError("the cursor of an earlier page came back")
+            raise PaginationLoopError("the cursor of an earlier page came back")
         self._cursors.add(digest)
 
 
-def _slow_digest(page: Page) -> bytes | None:
-    """The digest of records that cannot be written out as they are; None if nothing tells them."""
+def _fallback_digest(page: Page) -> bytes | None:
+    """The digest of records without one of their own; None if nothing identifies them."""
     try:
         return _digest(json.dumps(page.records).encode())
     except RecursionError:
-        # Nested even more deeply: their ids tell them.
+        # Nested too deeply for that as well: their ids identify them.
         ids = [record.get("id") for record in page.records]
-        known = [id_ for id_ in ids if isinstance(id_, str | int | float)]
-        return repr(known).encode() if len(known) == len(ids) else None
+        valid = [id_ for id_ in ids if isinstance(id_, str | int | float)]
+        return repr(valid).encode() if len(valid) == len(ids) else None
 
 
 def _digest(content: bytes) -> bytes:

@@ -1,86 +1,65 @@
 """How far a sync has come, for a person who watches its log."""
 
-import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
-from source_truto_segments.rate_limits import Wait
+from source_truto_segments.rate_limiter import Delay
 
-_NAMED_WAITS = 3
+_MAX_NAMED_DELAYS = 3
 
 
+@dataclass
 class Progress:
-    """Counts what happened to the accounts; every method can be called by any worker."""
+    """What happened so far.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._is_all_found = False
+    Attributes:
+        found: The accounts that were found.
+        is_all_found: Whether no further account will be.
+        done: The accounts that were read to their end.
+        failed: The accounts of which something could not be read.
+        records: The records that were emitted, by stream.
+    """
 
-    def found(self) -> None:
-        """Another account is to be read."""
-        self._add("found")
+    found: set[str] = field(default_factory=set)
+    is_all_found: bool = False
+    done: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    records: Counter[str] = field(default_factory=Counter)
 
-    def all_found(self) -> None:
-        """No further account will be found."""
-        self._is_all_found = True
-
-    def read(self, records: int) -> None:
-        """So many more records were read."""
-        self._add("records", records)
-
-    def done(self) -> None:
-        """An account was read to its end."""
-        self._add("done")
-
-    def failed(self) -> None:
-        """An account could not be read."""
-        self._add("failed")
-
-    def __getitem__(self, name: str) -> int:
-        """The count of "found", "records", "done" or "failed"."""
-        with self._lock:
-            return self._counts[name]
-
-    def line(self, waits: Mapping[str | None, Wait]) -> str:
-        """Says it all in one line.
+    def status_line(self, delays: Sequence[Delay]) -> str:
+        """Everything in one line.
 
         Args:
-            waits: What is waited for now, by account; None for the whole token.
+            delays: What is waited for now.
         """
-        with self._lock:
-            counts = Counter(self._counts)
-        over = counts["done"] + counts["failed"]
-        found = (
-            f"{counts['found']:,}" if self._is_all_found else f"{counts['found']:,} so far found"
+        over = len(self.done | self.failed)
+        found = f"{len(self.found):,}" + ("" if self.is_all_found else " so far found")
+        parts = [f"{over:,} of {found} accounts", f"{self.records.total():,} records"]
+        if self.failed:
+            parts.append(f"{len(self.failed):,} failed")
+        return f"Progress: {', '.join(parts)}{_waiting(delays)}."
+
+    def final_summary(self, stream_names: Collection[str]) -> str:
+        """The last line of a sync that was not interrupted."""
+        counts = ", ".join(f"{self.records[name]:,} of {name}" for name in stream_names)
+        emitted = f"Records emitted: {counts}."
+        if not self.failed:
+            return f"Read {len(self.found):,} integrated accounts. {emitted}"
+        return (
+            f"{len(self.failed):,} of {len(self.found):,} integrated accounts could not be read: "
+            f"{', '.join(sorted(self.failed))}. {emitted}"
         )
-        parts = [f"{over:,} of {found} accounts", f"{counts['records']:,} records"]
-        if counts["failed"]:
-            parts.append(f"{counts['failed']:,} failed")
-        return f"Progress: {', '.join(parts)}{_waiting(waits)}."
-
-    def _add(self, name: str, number: int = 1) -> None:
-        with self._lock:
-            self._counts[name] += number
 
 
-def _waiting(waits: Mapping[str | None, Wait]) -> str:
-    if None in waits:
-        wait = waits[None]
-        return f"; waiting {wait.seconds:.0f} s for {wait.reason}"
-    if not waits:
+def _waiting(delays: Sequence[Delay]) -> str:
+    if not delays:
         return ""
-    named = [f"{account_id} ({wait.reason})" for account_id, wait in waits.items()]
-    more = f" and {len(named) - _NAMED_WAITS:,} more" if len(named) > _NAMED_WAITS else ""
-    return f"; waiting for account {', '.join(named[:_NAMED_WAITS])}{more}"
-
-
-def closing(progress: Progress, failed_ids: list[str]) -> str:
-    """The last line of a sync that did not end early."""
-    accounts, records = progress["found"], progress["records"]
-    if not failed_ids:
-        return f"Read {records:,} segments of {accounts:,} integrated accounts."
-    return (
-        f"Read {records:,} segments. {len(failed_ids):,} of {accounts:,} accounts could not be "
-        f"read: {', '.join(sorted(failed_ids))}."
-    )
+    if delays[0].for_token:
+        return f"; waiting {delays[0].seconds:.0f} s for {delays[0].reason}"
+    named = [
+        f"account {delay.account_id} ({delay.reason})" if delay.account_id else delay.reason
+        for delay in delays
+    ]
+    more = f" and {len(named) - _MAX_NAMED_DELAYS:,} more" if len(named) > _MAX_NAMED_DELAYS else ""
+    return f"; waiting for {', '.join(named[:_MAX_NAMED_DELAYS])}{more}"

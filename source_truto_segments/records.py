@@ -1,167 +1,241 @@
-"""Records made to fit the columns that were asked for, with what had to be changed.
+"""Records coerced to the selected columns, with the changes that lost something.
 
-Truto does not validate what its mappings return. What can be said in a column's type without loss
-is said so; what cannot becomes null, and the change is named, so that it can go into the record's
-`meta.changes` as the Airbyte protocol has it.
+Truto does not validate what its mappings return. What can be expressed in a column's type without
+loss is converted; what cannot becomes null, and the change is named in the record's `meta.changes`
+as the Airbyte protocol has it.
 """
 
 import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, TypeGuard
 
 from airbyte_protocol_dataclasses.models import AirbyteRecordMessageMetaChange, Change, Reason
 
 from source_truto_segments import values
-from source_truto_segments.values import MisfitError
+from source_truto_segments.changes import DELETED_AT, UPDATED_AT
+from source_truto_segments.responses import Page, error_text
+from source_truto_segments.values import CoercionError
 
 # Added by the connector itself; all other columns are asked of Truto.
-ADDED = ("integrated_account_id", "workspace_id")
+CONNECTOR_COLUMNS = frozenset({"integrated_account_id", "workspace_id", UPDATED_AT, DELETED_AT})
 # The key and the cursor field: read and emitted whatever the catalog leaves out.
-ALWAYS = frozenset({"integrated_account_id", "id", "updated_at"})
+REQUIRED_COLUMNS = frozenset({"integrated_account_id", "id", UPDATED_AT})
 
 # What the CDK can still write out. orjson reads 1,024 levels, but writes 254.
-_DEEPEST = 200
+_MAX_DEPTH = 200
+# Snowflake and Redshift take records of 16 MB; the message around the record takes some of it.
+MAX_RECORD_BYTES = 16_000_000
+
+_ACCOUNT_COLUMNS = (
+    *("tenant_id", "status", "authentication_method", "is_sandbox", "region"),
+    *("created_at", "updated_at"),
+)
+_FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
 
 _change = AirbyteRecordMessageMetaChange
+_Changes = list[AirbyteRecordMessageMetaChange]
 
 
-@lru_cache(maxsize=1)
-def segments_schema() -> dict[str, Any]:
-    """The JSON schema of the unified model, with the columns that the connector adds."""
-    content = pkgutil.get_data("source_truto_segments", "schemas/segments.json")
+@cache
+def load_schema(stream_name: str) -> dict[str, Any]:
+    """The JSON schema of a stream, with the columns that the connector adds."""
+    content = pkgutil.get_data("source_truto_segments", f"schemas/{stream_name}.json")
     if content is None:
-        raise FileNotFoundError("source_truto_segments/schemas/segments.json")
+        raise FileNotFoundError(f"source_truto_segments/schemas/{stream_name}.json")
     schema: dict[str, Any] = json.loads(content)
     return schema
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The columns that a configured catalog asks for.
+class ColumnSelection:
+    """The columns of a stream that a configured catalog selects.
 
     Attributes:
-        converters: How to make the value of each known column fit.
-        left_out: The fields of the unified model that are not asked for.
-        named: All that may be emitted where something is left out.
+        converters: How to coerce the value of each known column.
+        excluded: The columns of the stream's schema that are not selected.
+        included: All that may be emitted where something is excluded.
     """
 
     converters: tuple[tuple[str, Callable[[Any], Any]], ...]
-    left_out: frozenset[str]
-    named: frozenset[str]
+    excluded: frozenset[str]
+    included: frozenset[str]
 
     @classmethod
-    def of(cls, schema: Mapping[str, Any]) -> "Columns":
-        """Reads a configured catalog's schema; one without properties asks for everything."""
-        model = segments_schema()["properties"]
-        named = schema.get("properties")
-        asked = named if named and isinstance(named, Mapping) else model
-        # The model's own types hold whatever a catalog says: the marks compare its dates.
-        known = {**asked, **model}
-        left_out = frozenset(model) - frozenset(asked) - ALWAYS
+    def from_schema(
+        cls, stream_name: str, schema: Mapping[str, Any] | None = None
+    ) -> "ColumnSelection":
+        """Reads a configured catalog's schema; one without properties selects everything."""
+        model = load_schema(stream_name)["properties"]
+        selected = (schema or {}).get("properties")
+        selected = selected if selected and isinstance(selected, Mapping) else model
+        # The model's own types hold whatever a catalog says.
+        known = {**selected, **model}
+        excluded = frozenset(model) - frozenset(selected) - REQUIRED_COLUMNS
         converters = (
             (name, _converter(known[name]))
             for name in known
-            if name not in left_out and name not in ADDED
+            if name not in excluded and name not in CONNECTOR_COLUMNS
         )
         return cls(
             converters=tuple((name, convert) for name, convert in converters if convert),
-            left_out=left_out,
-            named=frozenset(known) - left_out,
+            excluded=excluded,
+            included=frozenset(known) - excluded,
         )
 
-    def params(self, *, needs_remote_data: bool) -> dict[str, Any]:
-        """The query parameters that keep Truto from sending what is not asked for.
+    @property
+    def has_deletions(self) -> bool:
+        """Whether a tombstone can be told from a row."""
+        return DELETED_AT not in self.excluded
+
+    def query_params(self, *, needs_remote_data: bool = False) -> dict[str, Any]:
+        """The query parameters that keep Truto from sending what is not selected.
 
         Args:
             needs_remote_data: Whether the connector itself looks into the vendor's record.
         """
-        fields = sorted(self.left_out - {"remote_data"} - frozenset(ADDED))
-        is_ignored = "remote_data" in self.left_out and not needs_remote_data
+        fields = sorted(self.excluded - {"remote_data"} - CONNECTOR_COLUMNS)
+        is_ignored = "remote_data" in self.excluded and not needs_remote_data
         ignored = {"truto_ignore_remote_data": "true"} if is_ignored else {}
-        excluded = {"truto_exclude_fields[]": fields} if fields else {}
-        return {**ignored, **excluded}
+        return {**ignored, **({"truto_exclude_fields[]": fields} if fields else {})}
 
-    def chosen(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A record without what was not asked for.
+    def project(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record without nulls, and without what is not selected.
 
-        Fields that nobody knows pass, unless some known field was left out: then the user wants
+        Fields that are in no schema pass, unless some column was left out: then the user wants
         just what the catalog names.
         """
-        if not self.left_out:
-            return record
-        return {name: value for name, value in record.items() if name in self.named}
+        if not self.excluded:
+            return {name: value for name, value in record.items() if value is not None}
+        included = self.included
+        return {
+            name: value for name, value in record.items() if value is not None and name in included
+        }
 
 
-def fit(
-    record: Mapping[str, Any], columns: Columns, *, is_plain: bool = True
-) -> tuple[dict[str, Any], list[AirbyteRecordMessageMetaChange]]:
-    """Makes a record fit its columns.
+def coerce_record(
+    record: Mapping[str, Any], columns: ColumnSelection, page: Page | None = None
+) -> tuple[dict[str, Any], _Changes]:
+    """Coerces a record to its columns.
 
-    Lossless changes are just made. Fields that no column is for pass through untouched. Making a
-    record fit twice changes nothing the second time.
+    Lossless conversions are just made. Fields that are in no schema pass through untouched.
+    Coercing a record twice changes nothing the second time.
 
     Args:
-        record: The unified record as Truto gave it.
-        columns: The columns that were asked for.
-        is_plain: False if the record may be nested more deeply than can be written out.
+        record: The record as Truto gave it.
+        columns: The selected columns.
+        page: The page that the record stood on, if it was one; it tells what must be looked for.
 
     Returns:
-        The fitting record and the changes that lost something, one for each field.
+        The coerced record and the changes that lost something, one for each field.
     """
-    fitting = dict(record)
-    changes: list[AirbyteRecordMessageMetaChange] = []
-    if not is_plain:
-        for name, value in record.items():
-            if _is_too_deep(value):
-                fitting[name] = None
-                changes.append(_change(name, Change.NULLED, Reason.SOURCE_SERIALIZATION_ERROR))
+    coerced = dict(record)
+    # The connector alone says that a row is gone.
+    coerced.pop(DELETED_AT, None)
+    coerced.pop(UPDATED_AT, None)
+    changes: _Changes = []
+    if page is not None:
+        _make_serializable(coerced, changes, page)
     for name, convert in columns.converters:
-        value = fitting.get(name)
+        value = coerced.get(name)
         if value is None:
             continue
         try:
-            fitting[name] = convert(value)
-        except MisfitError:
-            fitting[name] = None
+            coerced[name] = convert(value)
+        except CoercionError:
+            coerced[name] = None
             changes.append(_change(name, Change.NULLED, Reason.SOURCE_SERIALIZATION_ERROR))
         else:
-            if convert is values.date_time and values.is_cut(value):
-                cut = _change(name, Change.TRUNCATED, Reason.SOURCE_FIELD_SIZE_LIMITATION)
-                changes.append(cut)
-    return fitting, changes
+            if convert is values.date_time and values.is_truncated(value):
+                reason = Reason.SOURCE_FIELD_SIZE_LIMITATION
+                changes.append(_change(name, Change.TRUNCATED, reason))
+    return coerced, changes
+
+
+def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An account of Truto's as a record of `integrated_accounts`.
+
+    Column by column: an account's `context` holds the customer's own settings and secrets.
+    """
+    integration = integration_of(entry)
+    settings, account_id = integration.get("config"), entry.get("id")
+    label = integration.get("label") or (settings.get("label") if _is_object(settings) else None)
+    forbidden, names = entry.get("last_forbidden_error"), _FORBIDDEN_ERROR
+    return {
+        **{name: entry.get(name) for name in _ACCOUNT_COLUMNS},
+        "id": account_id.lower() if isinstance(account_id, str) else account_id,
+        "integration": integration["name"],
+        "integration_label": label,
+        "last_error": error_text(entry.get("last_error")) or None,
+        "last_forbidden_error": {name: forbidden[name] for name in names if name in forbidden}
+        if _is_object(forbidden)
+        else None,
+    }
+
+
+def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An account's integration as an object with a `name`, which is None if there is none."""
+    integration = entry.get("integration")
+    integration = integration if _is_object(integration) else {"name": integration}
+    name = integration.get("name")
+    return {**integration, "name": name if isinstance(name, str) else None}
+
+
+def _make_serializable(record: dict[str, Any], changes: _Changes, page: Page) -> None:
+    """Takes out what a message or a destination cannot hold; the page tells whether to look."""
+    if page.digest is None:
+        for name, value in record.items():
+            if _is_too_deep(value):
+                record[name] = None
+                field, reason = values.without_nul(name), Reason.SOURCE_SERIALIZATION_ERROR
+                changes.append(_change(field, Change.NULLED, reason))
+    if page.may_have_nul:
+        for name, value in list(record.items()):
+            clean_name, clean = values.without_nul(name), values.without_nul(value)
+            if clean_name != name:
+                del record[name]
+            elif clean == value:
+                continue
+            record[clean_name] = clean
+            reason = Reason.SOURCE_SERIALIZATION_ERROR
+            changes.append(_change(clean_name, Change.TRUNCATED, reason))
+    # An escape such as \u00e9 shrinks when it is written again; no record grows beyond its page.
+    if page.size > MAX_RECORD_BYTES and len(values.serialize(record)) > MAX_RECORD_BYTES:
+        record["remote_data"] = None
+        reason = Reason.SOURCE_RECORD_SIZE_LIMITATION
+        changes.append(_change("remote_data", Change.NULLED, reason))
 
 
 def _converter(schema: Any) -> Callable[[Any], Any] | None:
-    """What makes a value fit a column; None where any value does."""
+    """What coerces a value to a column; None where any value fits."""
     if not isinstance(schema, Mapping):
         return None
     types = schema.get("type")
-    named = [types] if isinstance(types, str) else types if isinstance(types, list) else []
-    kinds = [kind for kind in named if kind != "null"]
-    if len(kinds) != 1 or not isinstance(kinds[0], str):
+    names = [types] if isinstance(types, str) else types if isinstance(types, list) else []
+    names = [name for name in names if name != "null"]
+    if len(names) != 1 or not isinstance(names[0], str):
         return None
-    if kinds == ["string"] and schema.get("format") == "date-time":
+    if names == ["string"] and schema.get("format") == "date-time":
         return values.date_time
-    return _CONVERTERS.get(kinds[0])
+    return _CONVERTERS.get(names[0])
 
 
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
-    "string": values.text,
+    "string": values.string,
     "boolean": values.boolean,
     "number": values.number,
     "integer": values.integer,
-    "object": values.an_object,
-    "array": values.a_list,
+    "object": values.object_,
+    "array": values.array,
 }
 
 
 def _is_too_deep(value: Any) -> bool:
     """Whether a value is nested in more levels than can be written out."""
     level = [value]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         level = [
             inner
             for outer in level
@@ -171,3 +245,7 @@ def _is_too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def _is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)

@@ -1,37 +1,36 @@
-"""The console entry: the CDK's entrypoint, with every failure told in a sentence."""
+"""The console entry: the CDK's entrypoint, with every failure as a sentence."""
 
 import gc
 import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-import orjson
 from airbyte_cdk.entrypoint import AirbyteEntrypoint
 from airbyte_cdk.logger import PRINT_BUFFER
-from airbyte_cdk.models import (
-    AirbyteMessage,
-    AirbyteMessageSerializer,
-    ConnectorSpecification,
-    FailureType,
-)
+from airbyte_cdk.models import AirbyteMessage, ConnectorSpecification, FailureType
 from airbyte_cdk.sources.connector_state_manager import HashableStreamDescriptor
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_truto_segments.config import Config
+from source_truto_segments.messages import RecordBatch
 from source_truto_segments.source import SourceTrutoSegments
-from source_truto_segments.sync import STREAM
 
 _STATE = '{"type":"STATE"'
-_SEGMENTS = HashableStreamDescriptor(name=STREAM)
 _STDOUT = 1  # the file descriptor: the CDK has put its buffer in the place of sys.stdout
 
 
+class BatchSource(SourceTrutoSegments):
+    """The source for an entrypoint that takes records in batches."""
+
+    read = SourceTrutoSegments.read_batches
+
+
 class Entrypoint(AirbyteEntrypoint):
-    """The CDK's entrypoint; a wrong configuration is told in the words of the form."""
+    """The CDK's entrypoint, which counts and prints the records of a page at once."""
 
     @staticmethod
     def validate_connection(  # noqa: D102 - the CDK's
@@ -44,11 +43,18 @@ class Entrypoint(AirbyteEntrypoint):
     def handle_record_counts(  # noqa: D102 - the CDK's
         message: AirbyteMessage, stream_message_count: defaultdict[HashableStreamDescriptor, float]
     ) -> AirbyteMessage:
-        if message.record is None:
+        if not isinstance(message, RecordBatch):
             return AirbyteEntrypoint.handle_record_counts(message, stream_message_count)
-        # There is one stream only: no descriptor of it has to be made for each record.
-        stream_message_count[_SEGMENTS] += 1.0
+        descriptor = HashableStreamDescriptor(name=message.stream_name)
+        stream_message_count[descriptor] += len(message.records)
         return message
+
+    def read(self, *arguments: Any) -> Iterable[AirbyteMessage]:  # noqa: D102 - the CDK's
+        for message in super().read(*arguments):
+            if isinstance(message, RecordBatch):
+                sys.stdout.write(message.lines())
+            else:
+                yield message
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -61,13 +67,13 @@ def run(argv: list[str] | None = None) -> None:
         argv: The command and its options; by default those of the process.
     """
     arguments = Entrypoint.parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
-    source = SourceTrutoSegments()
+    source = BatchSource()
     entrypoint = Entrypoint(source)
     # The modules stay to the end: looking through them for garbage costs time with every page.
     gc.freeze()
     exit_code = 0
     if arguments.command == "read":
-        _end_on_signal(source)
+        _install_signal_handlers(source)
     try:
         with PRINT_BUFFER:
             try:
@@ -78,43 +84,37 @@ def run(argv: list[str] | None = None) -> None:
                         PRINT_BUFFER.flush()
             except BrokenPipeError:
                 raise
-            except Exception as failure:  # noqa: BLE001 - whatever it is, the user is told
-                print(f"{_serialized(_told(failure).as_sanitized_airbyte_message())}\n", end="")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the user sees a sentence
+                trace = _as_traced(error).as_sanitized_airbyte_message()
+                sys.stdout.write(f"{Entrypoint.airbyte_message_to_string(trace)}\n")
                 exit_code = 1
     except BrokenPipeError:
-        # Whoever read the messages has gone; there is nobody left to tell.
+        # Whoever read the messages has gone; nobody is left to read an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
         exit_code = 1
-    if source.is_ending:
-        # All is written. A worker may still wait for an answer, and nobody waits for that worker.
-        os._exit(exit_code)
     sys.exit(exit_code)
 
 
-def _end_on_signal(source: SourceTrutoSegments) -> None:
-    """Lets a sync that is told to end write its state first; a second signal ends it at once."""
+def _install_signal_handlers(source: SourceTrutoSegments) -> None:
+    """Lets a sync that is terminated write its state first; a second signal ends it at once."""
 
-    def end(number: int, _: FrameType | None) -> None:
-        if source.is_ending:
+    def handle(number: int, _: FrameType | None) -> None:
+        if source.shutdown_requested:
             os._exit(128 + number)
-        source.end()
+        source.request_shutdown()
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
 
 
-def _told(failure: Exception) -> AirbyteTracedException:
-    """A failure with a sentence as its message."""
-    if isinstance(failure, AirbyteTracedException):
-        return failure
+def _as_traced(error: Exception) -> AirbyteTracedException:
+    """An error with a sentence as its message."""
+    if isinstance(error, AirbyteTracedException):
+        return error
     message = (
-        f"The connector failed in a way that it does not know ({type(failure).__name__}: "
-        f"{failure}). Please report this message to its maintainers."
+        f"The connector failed unexpectedly ({type(error).__name__}: {error}). Report this message "
+        "to its maintainers."
     )
     return AirbyteTracedException.from_exception(
-        failure, message=message, failure_type=FailureType.system_error
+        error, message=message, failure_type=FailureType.system_error
     )
-
-
-def _serialized(message: AirbyteMessage) -> str:
-    return orjson.dumps(AirbyteMessageSerializer.dump(message)).decode()

@@ -1,11 +1,9 @@
-"""The source: what Airbyte asks of a connector, answered for Truto's segments."""
+"""The source: spec, check, discover and read, as Airbyte asks for them."""
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,6 +13,7 @@ from airbyte_cdk.models import (
     AirbyteMessage,
     AirbyteStateMessage,
     ConfiguredAirbyteCatalog,
+    ConfiguredAirbyteStream,
     Status,
     SyncMode,
 )
@@ -24,15 +23,23 @@ from airbyte_cdk.sources.streams import Stream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from serpyco_rs import SchemaValidationError
 
-from source_truto_segments.checkup import Checkup
-from source_truto_segments.client import CHECKING, READING, Truto
+from source_truto_segments.changes import ChangeClock
+from source_truto_segments.check import ConnectionCheck
+from source_truto_segments.client import CHECK_POLICY, READ_POLICY, RetryPolicy, TrutoClient
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.model import custom_columns
-from source_truto_segments.records import Columns
-from source_truto_segments.state import FullRefreshState, IncrementalState, State, filters_of
-from source_truto_segments.streams import Segments
-from source_truto_segments.sync import STREAM, Sync
-from source_truto_segments.workers import Workers
+from source_truto_segments.custom_fields import custom_columns
+from source_truto_segments.messages import RecordBatch
+from source_truto_segments.partition import SelectedStream
+from source_truto_segments.records import ColumnSelection
+from source_truto_segments.state import (
+    FullRefreshState,
+    IncrementalState,
+    OutdatedStateError,
+    read_filters,
+)
+from source_truto_segments.streams import SEGMENTS, STREAMS, TrutoStream
+from source_truto_segments.sync import Sync
+from source_truto_segments.worker_pool import MAX_WORKERS, Clock, WorkerPool
 
 _RESET = " Reset the connection's streams; the next sync then reads everything."
 
@@ -41,27 +48,21 @@ class SourceTrutoSegments(AbstractSource):
     """Reads the marketing segments of integrated accounts from Truto's unified API.
 
     Args:
-        clock: Gives the time in seconds; monotonic.
-        sleep: Waits a number of seconds; by default in a way that the end of a sync interrupts.
+        clock: The time; tests have one whose waits take no time.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] | None = None,
-    ) -> None:
-        self._clock = clock
-        self._sleep = sleep
-        self._ending = threading.Event()
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._shutdown = threading.Event()
 
-    def end(self) -> None:
+    def request_shutdown(self) -> None:
         """Ends a read early, with its state written; can be called by a signal handler."""
-        self._ending.set()
+        self._shutdown.set()
 
     @property
-    def is_ending(self) -> bool:
-        """Whether a read was told to end early."""
-        return self._ending.is_set()
+    def shutdown_requested(self) -> bool:
+        """Whether a read was asked to end early."""
+        return self._shutdown.is_set()
 
     @property
     def name(self) -> str:
@@ -73,9 +74,9 @@ class SourceTrutoSegments(AbstractSource):
         """Reads the configuration's file.
 
         Raises:
-            ConfigError: If it holds none.
+            ConfigError: If it is not valid.
         """
-        with _told_as_config_error(config_path):
+        with _as_config_error(config_path):
             return AbstractSource.read_config(config_path)
 
     @classmethod
@@ -83,9 +84,9 @@ class SourceTrutoSegments(AbstractSource):
         """Reads the configured catalog's file.
 
         Raises:
-            ConfigError: If it holds none.
+            ConfigError: If it is not valid.
         """
-        with _told_as_config_error(catalog_path):
+        with _as_config_error(catalog_path):
             return super().read_catalog(catalog_path)
 
     @classmethod
@@ -93,36 +94,38 @@ class SourceTrutoSegments(AbstractSource):
         """Reads the state's file.
 
         Raises:
-            ConfigError: If it holds none.
+            ConfigError: If it is not valid.
         """
-        with _told_as_config_error(state_path, _RESET):
+        with _as_config_error(state_path, _RESET):
             return super().read_state(state_path)
 
     def streams(self, config: Mapping[str, Any]) -> list[Stream]:
-        """The streams of this source: `segments`.
+        """The streams of this source.
 
         Raises:
-            ConfigError: If the configuration cannot be used.
+            ConfigError: If the configuration is not valid.
         """
         parsed = Config.parse(config)
-        truto = Truto(parsed, self._workers(parsed), READING, logging.getLogger("airbyte"))
-        return [Segments(parsed, truto, Columns.of({}))]
+        return [kind(parsed) for kind in STREAMS.values()]
 
     def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
-        """The catalog: the unified model, and the columns that an override of the customer's adds.
+        """The catalog: the unified model, and the columns that a customer's override adds.
 
         Raises:
-            ConfigError: If the configuration cannot be used.
+            ConfigError: If the configuration is not valid.
         """
         parsed = Config.parse(config)
-        truto = Truto(parsed, self._workers(parsed), CHECKING, logger)
-        stream = Segments(parsed, truto, Columns.of({})).as_airbyte_stream()
-        columns = {**stream.json_schema["properties"], **custom_columns(parsed, truto, logger)}
-        stream.json_schema["properties"] = columns
-        return AirbyteCatalog(streams=[stream])
+        client = TrutoClient(parsed, self._clock, CHECK_POLICY, logger)
+        streams = [kind(parsed).as_airbyte_stream() for kind in STREAMS.values()]
+        custom = custom_columns(parsed, client, logger)
+        for stream in streams:
+            if stream.name == SEGMENTS:
+                columns = {**stream.json_schema["properties"], **custom}
+                stream.json_schema = {**stream.json_schema, "properties": columns}
+        return AirbyteCatalog(streams=streams)
 
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
-        """Reads one segment of each account, and says what is wrong in the error table's words."""
+        """Asks each account for segments, and says what is wrong in the error table's words."""
         succeeded, error = self.check_connection(logger, config)
         if succeeded:
             return AirbyteConnectionStatus(status=Status.SUCCEEDED)
@@ -133,14 +136,12 @@ class SourceTrutoSegments(AbstractSource):
     ) -> tuple[bool, Any | None]:
         """Whether the accounts can be read, and if not, the sentences that say why."""
         try:
-            parsed = replace(Config.parse(config), page_size=1)
-            checkup = Checkup(
-                parsed, Truto(parsed, self._workers(parsed), CHECKING, logger), logger
-            )
-            complaint = checkup.complaint()
+            parsed = Config.parse(config)
+            client, pool = self._connect(parsed, CHECK_POLICY, logger)
+            message = ConnectionCheck(parsed, client, pool, logger).error_message()
         except AirbyteTracedException as failure:
-            complaint = failure.message
-        return complaint is None, complaint
+            message = failure.message
+        return message is None, message
 
     def read(
         self,
@@ -149,72 +150,105 @@ class SourceTrutoSegments(AbstractSource):
         catalog: ConfiguredAirbyteCatalog,
         state: list[AirbyteStateMessage] | None = None,
     ) -> Iterator[AirbyteMessage]:
-        """Reads the segments of all accounts.
+        """Reads the selected streams of all accounts.
 
         Yields:
             The messages of the Airbyte protocol.
 
         Raises:
-            AirbyteTracedException: If the configuration cannot be used, or at the end if an account
+            AirbyteTracedException: If the configuration is not valid, or at the end if an account
                 could not be read.
         """
+        for message in self.read_batches(logger, config, catalog, state):
+            if isinstance(message, RecordBatch):
+                yield from message.messages()
+            else:
+                yield message
+
+    def read_batches(
+        self,
+        logger: logging.Logger,
+        config: Mapping[str, Any],
+        catalog: ConfiguredAirbyteCatalog,
+        state: list[AirbyteStateMessage] | None = None,
+    ) -> Iterator[AirbyteMessage]:
+        """As `read`, with the records of a page as one `RecordBatch`."""
         parsed = Config.parse(config)
-        for configured in catalog.streams:
-            if configured.stream.name != STREAM:
-                raise ConfigError(
-                    f'The source has no stream "{configured.stream.name}". Refresh the schema of '
-                    "the connection, and take the stream out of it."
-                )
-        if not catalog.streams:
+        selected = {
+            configured.stream.name: _select(configured, parsed, state or [], logger)
+            for configured in catalog.streams
+        }
+        if not selected:
             logger.warning("The catalog selects no stream, so nothing is read.")
             return
-        workers = self._workers(parsed)
-        truto = Truto(parsed, workers, READING, logger)
-        configured = catalog.streams[0]
-        begin = _state(configured.sync_mode, parsed, state or [], logger)
-        schema = dict(configured.stream.json_schema)
-        yield from Sync(parsed, workers, truto, begin, schema, self._ending, logger).messages()
+        client, pool = self._connect(parsed, READ_POLICY, logger)
+        sync = Sync(parsed, client, pool, selected, self._shutdown, self._clock, logger)
+        yield from sync.run()
 
-    def _workers(self, config: Config) -> Workers:
-        return Workers(config.num_workers, self._clock, self._sleep)
+    def _connect(
+        self, config: Config, policy: RetryPolicy, logger: logging.Logger
+    ) -> tuple[TrutoClient, WorkerPool]:
+        pool = WorkerPool(config.num_workers or MAX_WORKERS, self._clock)
+        return TrutoClient(config, self._clock, policy, logger, pool.open), pool
 
 
-def _state(
-    sync_mode: SyncMode, config: Config, messages: list[AirbyteStateMessage], logger: logging.Logger
-) -> State:
-    """The state that a read begins with."""
-    try:
-        blob = ConnectorStateManager(messages).get_stream_state(STREAM, None)
-    except (ValueError, AttributeError, TypeError) as invalid:
+def _select(
+    configured: ConfiguredAirbyteStream,
+    config: Config,
+    state: list[AirbyteStateMessage],
+    logger: logging.Logger,
+) -> SelectedStream:
+    """A stream as the configured catalog has it, with the state that the read begins with.
+
+    Raises:
+        ConfigError: If there is no such stream, or if its state is not valid.
+    """
+    name = configured.stream.name
+    if name not in STREAMS:
         raise ConfigError(
-            f"The state cannot be understood: {invalid}. Reset the connection's streams."
-        ) from None
-    now = datetime.now(timezone.utc)
-    if sync_mode is not SyncMode.incremental:
-        return FullRefreshState.load(blob, filters_of(config), now)
-    state = IncrementalState.load(blob, filters_of(config), now)
-    for account_id in state.marks_ahead:
-        logger.warning(
-            "The state of integrated account %s lies in the future: nothing that changed before "
-            "then is sent in this sync. Reset the stream if that is not what you want.",
-            account_id,
+            f'The source has no stream "{name}". Refresh the schema of the connection, and take '
+            "the stream out of it."
         )
-    return state
+    try:
+        blob = ConnectorStateManager(state).get_stream_state(name, None)
+    except (ValueError, AttributeError, TypeError) as invalid:
+        raise ConfigError(f"The state is not valid: {invalid}.{_RESET}") from None
+    columns = ColumnSelection.from_schema(name, configured.stream.json_schema)
+    stream = STREAMS[name](config, columns)
+    filters = read_filters(config, name)
+    try:
+        return _with_state(stream, configured.sync_mode, blob, filters)
+    except OutdatedStateError:
+        logger.info(
+            "The state of the stream %s was written by version 0.1 and is not used: everything is "
+            "read and emitted once.",
+            name,
+        )
+        return _with_state(stream, configured.sync_mode, {}, filters)
+
+
+def _with_state(
+    stream: TrutoStream, sync_mode: SyncMode, blob: Mapping[str, Any], filters: Mapping[str, Any]
+) -> SelectedStream:
+    if sync_mode is SyncMode.incremental:
+        state = IncrementalState.load(blob, filters)
+        return SelectedStream(stream, state, ChangeClock(state.emitted_at))
+    now = datetime.now(timezone.utc)
+    return SelectedStream(stream, FullRefreshState.load(blob, filters, now), ChangeClock())
 
 
 @contextmanager
-def _told_as_config_error(path: str, todo: str = "") -> Iterator[None]:
-    """Tells in a sentence that a file cannot be read, or that it is not what it should be."""
+def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
+    """Says in a sentence that a file cannot be read, or is not valid."""
     try:
         yield
-    except OSError as failure:
-        raise ConfigError(f"The file {path} cannot be read: {failure.strerror}.") from None
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be read: {error.strerror}.") from None
     except SchemaValidationError as invalid:
-        error = invalid.errors[0]
-        where = error.instance_path or "its root"
-        why = f"{error.message} at {where}."
+        first = invalid.errors[0]
+        detail = f"{first.message} at {first.instance_path or 'its root'}."
     except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
-        why = f"{str(invalid).rstrip('.')}."
+        detail = f"{str(invalid).rstrip('.')}."
     else:
         return
-    raise ConfigError(f"{path} is not what it should be: {why}{todo}")
+    raise ConfigError(f"{path} is not valid: {detail}{guidance}")

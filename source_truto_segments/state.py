@@ -1,115 +1,125 @@
-"""The state of each account, as pure data: where to resume, and what is new.
+"""The state of one stream, as pure data: which partitions are complete, and what they hold.
 
-One state covers all accounts:
+    {"states": [{"partition": {"integrated_account_id": …}, "cursor": {…}}, …], "filters": {…}}
 
-    {"states": [{"partition": {"integrated_account_id": …}, "cursor": {…}}, …],
-     "filters": {…}, "started_at": …}
-
-In a full refresh a cursor is `{"next_cursor": …, "workspace_id"?: …, "workspaces_done"?: […]}`
-after a page and `{"complete": true}` at the account's end. In incremental mode it is
-`{"updated_at": mark}`, and the partition also names the workspace where there is one. Each mode
-knows its own cursors only: after a change of the mode everything is read anew.
+In a full refresh a cursor is `{"complete": true}`, and `started_at` says when the first attempt
+began. In incremental mode a cursor is `{"records": {id: fingerprint, …}}`, or
+`{"records": null}` for a partition whose ids found no room, and `emitted_at` is the last value of
+the cursor field that was emitted. `in_progress` marks every state but the last of a sync: a sync
+that begins with such a one knows that an earlier one was killed, and may have emitted more than
+the state counts. Each mode knows its own cursors only: after a change of the mode everything is
+read and emitted.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 
+from source_truto_segments.changes import ChangeClock, ChangeDetector
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.envelope import can_be_sent
-from source_truto_segments.values import MisfitError, date_time
+from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS
 
 ACCOUNT_KEY = "integrated_account_id"
-WORKSPACE_KEY = "workspace_id"
-MARK_FIELD = "updated_at"
+# The partition of a stream that is read as a whole: the environment's list of accounts.
+ENVIRONMENT = ""
+
+# Airbyte saves no state above 10 MB, with what it adds to it.
+MAX_STATE_BYTES = 8_000_000
+
+# A full refresh forgets older records of a partition: its memory must not grow with the partition.
+_MAX_REMEMBERED = 10_000
 
 # What a full refresh left unfinished so long ago says nothing about the accounts of today.
-RESUMABLE_FOR = timedelta(hours=24)
+RESUME_MAX_AGE = timedelta(hours=24)
 
-# Where the CDK's own streams end; none of them holds anything to resume from.
+# The final states of the CDK's own streams; none of them holds anything to resume from.
 _FINISHED = (NO_CURSOR_STATE_KEY, "__ab_full_refresh_sync_complete")
+# The cursors that version 0.1 wrote.
+_KEYS_OF_0_1 = frozenset({"updated_at", "next_cursor", "workspaces_done"})
 
-Blob = dict[str, Any]
+StateBlob = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Resume:
-    """Where the reading of an account goes on.
+class OutdatedStateError(Exception):
+    """A state that version 0.1 wrote; it is read as none."""
 
-    Attributes:
-        next_cursor: The cursor of the page to read next; None for the first page.
-        workspace_id: The workspace of that page; None where none was named.
-        workspaces_done: The workspaces that were read to their end.
+
+class StreamState(ABC):
+    """What is known of a stream's partitions. It belongs to the thread that writes the output.
+
+    Args:
+        filters: What narrows the read, see `read_filters`.
     """
 
-    next_cursor: str | None = None
-    workspace_id: str | None = None
-    workspaces_done: tuple[str, ...] = ()
-
-
-class State(ABC):
-    """What is known of the accounts. Not safe for threads by itself."""
-
-    @abstractmethod
-    def resume(self, account_id: str) -> Resume | None:
-        """Where an account's reading begins; None if it was read to its end already."""
-
-    @abstractmethod
-    def wants(self, account_id: str, workspace_id: str | None, record: Mapping[str, Any]) -> bool:
-        """Whether a record is to be emitted."""
-
-    @abstractmethod
-    def page_read(
-        self,
-        account_id: str,
-        workspace_id: str | None,
-        next_cursor: str | None,
-        records: Iterable[Mapping[str, Any]],
-    ) -> None:
-        """A page's records were emitted; they are those that the page had, wanted or not."""
-
-    @abstractmethod
-    def restarted(self, account_id: str) -> None:
-        """An account is read from its first page after all."""
-
-    @abstractmethod
-    def account_read(self, account_id: str) -> None:
-        """An account was read to its end."""
+    def __init__(self, filters: Mapping[str, Any]) -> None:
+        self.filters = dict(filters)
 
     @property
     @abstractmethod
-    def size(self) -> int:
-        """How many accounts a dump names."""
+    def partitions(self) -> Collection[str]:
+        """The partitions that the state names."""
+
+    @property
+    def without_ids(self) -> Collection[str]:
+        """The partitions whose ids found no room in the last snapshot."""
+        return ()
 
     @abstractmethod
-    def dump(self) -> Blob:
-        """The state as it stands: what the next attempt begins with."""
+    def is_complete(self, partition: str) -> bool:
+        """Whether an earlier attempt of this sync read the partition to its end."""
 
     @abstractmethod
-    def dump_finished(self, account_ids: Collection[str]) -> Blob:
-        """The state after a sync that read all of these accounts: what the next sync begins with.
+    def detector(self, partition: str) -> ChangeDetector:
+        """What the records of a partition are compared with."""
+
+    @abstractmethod
+    def add(self, partition: str, fingerprints: Mapping[str, str], emitted_at: str) -> None:
+        """Takes in records that were written."""
+
+    @abstractmethod
+    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:
+        """Takes out records whose tombstones were written."""
+
+    @abstractmethod
+    def complete(self, partition: str) -> bool:
+        """Notes that a partition was read to its end; gives whether that is new."""
+
+    @abstractmethod
+    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
+        """The state as it stands: what the next attempt begins with.
 
         Args:
-            account_ids: All accounts that there are; the state keeps no others.
+            in_progress: Whether more may be emitted behind it.
         """
 
+    @abstractmethod
+    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
+        """The state after a sync that read the stream whole: what the next sync begins with.
 
-@dataclass
-class FullRefreshState(State):
-    """Everything is read; the state serves to resume an attempt that did not end well.
+        Args:
+            partitions: All partitions that there are; the state keeps no others. None if that is
+                not known.
+        """
 
-    Attributes:
-        filters: What narrows the read, see `filters_of`.
-        started_at: When the first attempt began.
-    """
+    def _blob(self, cursors: Iterable[tuple[str, StateBlob]]) -> StateBlob:
+        states = [
+            {"partition": {ACCOUNT_KEY: partition} if partition else {}, "cursor": cursor}
+            for partition, cursor in cursors
+        ]
+        return {"states": states, "filters": self.filters}
 
-    filters: Mapping[str, Any]
-    started_at: datetime
-    _places: dict[str, Resume | None] = field(default_factory=dict)
+
+class FullRefreshState(StreamState):
+    """Everything is read and emitted; the state serves to resume an attempt that broke off."""
+
+    def __init__(self, filters: Mapping[str, Any], started_at: datetime) -> None:
+        super().__init__(filters)
+        self._started_at = started_at
+        self._complete: set[str] = set()
 
     @classmethod
     def load(
@@ -118,294 +128,225 @@ class FullRefreshState(State):
         """Reads the state that Airbyte hands over.
 
         Raises:
-            ConfigError: If it is none that this connector can have written.
+            OutdatedStateError: If version 0.1 wrote it.
+            ConfigError: If this connector cannot have written it.
         """
-        entries = list(_entries(blob))
-        started_at = _moment(blob["started_at"]) if blob.get("started_at") else now
-        is_usable = _are_same(blob, filters) and abs(now - started_at) < RESUMABLE_FOR
-        if not is_usable:
+        entries = dict(_parse_entries(blob))
+        started_at = _parse_time(blob.get("started_at"), now)
+        if blob.get("filters", filters) != filters or abs(now - started_at) >= RESUME_MAX_AGE:
             return cls(filters, now)
         state = cls(filters, started_at)
-        for account_id, _, cursor in entries:
-            if cursor.get("complete") is True or _is_place(cursor):
-                # An account that stands there twice cannot be trusted: it is read anew.
-                is_double = account_id in state._places
-                place = None if cursor.get("complete") is True else _place(cursor)
-                state._places[account_id] = Resume() if is_double else place
+        state._complete = {
+            partition for partition, cursor in entries.items() if cursor.get("complete") is True
+        }
         return state
 
-    def resume(self, account_id: str) -> Resume | None:  # noqa: D102
-        return self._places.get(account_id, Resume())
-
-    def wants(  # noqa: D102
-        self, account_id: str, workspace_id: str | None, record: Mapping[str, Any]
-    ) -> bool:
-        del account_id, workspace_id, record
-        return True
-
-    def page_read(  # noqa: D102
-        self,
-        account_id: str,
-        workspace_id: str | None,
-        next_cursor: str | None,
-        records: Iterable[Mapping[str, Any]],
-    ) -> None:
-        del records
-        place = self._places.get(account_id) or Resume()
-        done = place.workspaces_done
-        if next_cursor is not None:
-            self._places[account_id] = Resume(next_cursor, workspace_id, done)
-        elif workspace_id is not None:
-            self._places[account_id] = Resume(workspaces_done=(*done, workspace_id))
-
-    def restarted(self, account_id: str) -> None:  # noqa: D102
-        self._places.pop(account_id, None)
-
-    def account_read(self, account_id: str) -> None:  # noqa: D102
-        self._places[account_id] = None
-
     @property
-    def size(self) -> int:  # noqa: D102
-        return len(self._places)
+    def partitions(self) -> Collection[str]:  # noqa: D102
+        return self._complete
 
-    def dump(self) -> Blob:  # noqa: D102
-        return {
-            "states": [
-                {"partition": {ACCOUNT_KEY: account_id}, "cursor": _cursor(place)}
-                for account_id, place in sorted(self._places.items())
-                if place != Resume()
-            ],
-            "filters": dict(self.filters),
-            "started_at": _text(self.started_at),
-        }
+    def is_complete(self, partition: str) -> bool:  # noqa: D102
+        return partition in self._complete
 
-    def dump_finished(self, account_ids: Collection[str]) -> Blob:
+    def detector(self, partition: str) -> ChangeDetector:
+        """One that knows of nothing: everything is emitted, once."""
+        del partition
+        return ChangeDetector({}, _MAX_REMEMBERED)
+
+    def add(self, partition: str, fingerprints: Mapping[str, str], emitted_at: str) -> None:
+        """Does nothing: the unit that is resumed is the partition."""
+
+    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:
+        """Does nothing: a full refresh emits no tombstones."""
+
+    def complete(self, partition: str) -> bool:  # noqa: D102
+        is_new = partition not in self._complete
+        self._complete.add(partition)
+        return is_new
+
+    def snapshot(self, *, in_progress: bool = False) -> StateBlob:  # noqa: D102
+        del in_progress
+        blob = self._blob((partition, {"complete": True}) for partition in sorted(self._complete))
+        return {**blob, "started_at": self._started_at.isoformat()}
+
+    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
         """The neutral state: the next sync reads everything."""
-        del account_ids
+        del partitions
         return {NO_CURSOR_STATE_KEY: True}
 
 
-@dataclass
-class IncrementalState(State):
-    """What may have changed is emitted: records at or after the mark, and all without a date.
+class IncrementalState(StreamState):
+    """The fingerprint of each record that the destination has."""
 
-    Vendors answer in any order, so a mark moves only when its account was read to its end. It is
-    the highest `updated_at` that was seen, but never later than the start of the sync: a vendor's
-    clock that runs ahead must not hide tomorrow's changes.
-
-    Attributes:
-        filters: What narrows the read, see `filters_of`.
-        started_at: When the sync began.
-    """
-
-    filters: Mapping[str, Any]
-    started_at: datetime
-    _marks: dict[str, dict[str | None, str | None]] = field(default_factory=dict)
-    _seen: dict[str, dict[str | None, str | None]] = field(default_factory=dict)
+    def __init__(self, filters: Mapping[str, Any]) -> None:
+        super().__init__(filters)
+        self.emitted_at = ""
+        self._records: dict[str, dict[str, str]] = {}
+        # Where the state had no room for the ids. They are known again once the state has room.
+        self._without_ids: set[str] = set()
 
     @classmethod
-    def load(
-        cls, blob: Mapping[str, Any], filters: Mapping[str, Any], now: datetime
-    ) -> "IncrementalState":
+    def load(cls, blob: Mapping[str, Any], filters: Mapping[str, Any]) -> "IncrementalState":
         """Reads the state that Airbyte hands over.
 
         Raises:
-            ConfigError: If it is none that this connector can have written.
+            OutdatedStateError: If version 0.1 wrote it.
+            ConfigError: If this connector cannot have written it.
         """
-        state = cls(filters, now)
-        entries = list(_entries(blob))
-        if not _are_same(blob, filters):
+        state = cls(filters)
+        entries = dict(_parse_entries(blob))
+        state.emitted_at = _parse_cursor_value(blob.get("emitted_at", ""))
+        if blob.get("filters", filters) != filters:
             return state
-        for account_id, workspace_id, cursor in entries:
-            if MARK_FIELD in cursor:
-                marks = state._marks.setdefault(account_id, {})
-                mark = _mark(cursor[MARK_FIELD])
-                # Of two marks the earlier hides less.
-                marks[workspace_id] = _earlier(marks.get(workspace_id, mark), mark)
+        for partition, cursor in entries.items():
+            if "records" not in cursor:
+                continue
+            records = _parse_records(cursor["records"])
+            if blob.get("in_progress"):
+                # Of a record that was emitted behind the state, and is as it was before, the
+                # destination has another version: everything is emitted once.
+                records = dict.fromkeys(records, "")
+            state._records[partition] = records
+            if cursor["records"] is None:
+                state._without_ids.add(partition)
         return state
 
     @property
-    def marks_ahead(self) -> list[str]:
-        """The accounts whose mark lies in the future: only an edited state has such."""
-        now = _text(self.started_at)
-        return [
-            account_id
-            for account_id, marks in self._marks.items()
-            if any(mark is not None and _key(mark) > _key(now) for mark in marks.values())
-        ]
-
-    def resume(self, account_id: str) -> Resume | None:
-        """The first page: an account that was not read to its end is read whole."""
-        self._seen[account_id] = {}
-        return Resume()
-
-    def wants(  # noqa: D102
-        self, account_id: str, workspace_id: str | None, record: Mapping[str, Any]
-    ) -> bool:
-        value = record.get(MARK_FIELD)
-        mark = self._marks.get(account_id, {}).get(workspace_id)
-        return value is None or mark is None or _key(value) >= _key(mark)
-
-    def page_read(  # noqa: D102
-        self,
-        account_id: str,
-        workspace_id: str | None,
-        next_cursor: str | None,
-        records: Iterable[Mapping[str, Any]],
-    ) -> None:
-        del next_cursor
-        seen = self._seen.setdefault(account_id, {})
-        highest = seen.get(workspace_id)
-        for record in records:
-            highest = _later(highest, record.get(MARK_FIELD))
-        seen[workspace_id] = highest
-
-    def restarted(self, account_id: str) -> None:  # noqa: D102
-        self._seen[account_id] = {}
-
-    def account_read(self, account_id: str) -> None:  # noqa: D102
-        start = _text(self.started_at)
-        before = self._marks.get(account_id, {})
-        self._marks[account_id] = {
-            workspace_id: _earlier(_later(before.get(workspace_id), highest), start)
-            for workspace_id, highest in self._seen.pop(account_id, {}).items()
-        }
+    def partitions(self) -> Collection[str]:  # noqa: D102
+        return self._records.keys()
 
     @property
-    def size(self) -> int:  # noqa: D102
-        return len(self._marks)
+    def without_ids(self) -> Collection[str]:  # noqa: D102
+        return self._without_ids
 
-    def dump(self) -> Blob:  # noqa: D102
-        return self._dump(self._marks)
+    def is_complete(self, partition: str) -> bool:
+        """False: what changed since an earlier attempt is to be seen."""
+        del partition
+        return False
 
-    def dump_finished(self, account_ids: Collection[str]) -> Blob:  # noqa: D102
-        known = set(account_ids)
-        return self._dump({id_: marks for id_, marks in self._marks.items() if id_ in known})
+    def detector(self, partition: str) -> ChangeDetector:  # noqa: D102
+        return ChangeDetector(self._records.get(partition, {}))
 
-    def _dump(self, of_accounts: Mapping[str, Mapping[str | None, str | None]]) -> Blob:
-        return {
-            "states": [
-                {"partition": _partition(account_id, workspace_id), "cursor": {MARK_FIELD: mark}}
-                for account_id, marks in sorted(of_accounts.items())
-                for workspace_id, mark in marks.items()
-            ],
-            "filters": dict(self.filters),
+    def add(  # noqa: D102
+        self, partition: str, fingerprints: Mapping[str, str], emitted_at: str
+    ) -> None:
+        self._records.setdefault(partition, {}).update(fingerprints)
+        self.emitted_at = max(self.emitted_at, emitted_at)
+
+    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:  # noqa: D102
+        records = self._records.get(partition, {})
+        for record_id in ids:
+            records.pop(record_id, None)
+        self.emitted_at = max(self.emitted_at, emitted_at)
+
+    def complete(self, partition: str) -> bool:  # noqa: D102
+        is_new = partition not in self._records
+        self._records.setdefault(partition, {})
+        return is_new
+
+    def snapshot(self, *, in_progress: bool = False) -> StateBlob:  # noqa: D102
+        blob = self._fitting_blob(self._records)
+        return {**blob, "in_progress": True} if in_progress else blob
+
+    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:  # noqa: D102
+        if partitions is not None:
+            for partition in self._records.keys() - set(partitions):
+                del self._records[partition]
+        return self.snapshot()
+
+    def _fitting_blob(self, records: Mapping[str, Mapping[str, str]]) -> StateBlob:
+        """The state, with the ids of as many partitions as there is room for."""
+        without_any = self._blob((key, {"records": None}) for key in records)
+        room = MAX_STATE_BYTES - len(orjson.dumps(without_any))
+        without_ids: set[str] = set()
+        # Those that had room keep it: else they would take turns, and be emitted in turn.
+        for partition in sorted(records, key=lambda key: (key in self._without_ids, key)):
+            size = len(orjson.dumps(records[partition]))
+            if size <= room:
+                room -= size
+            else:
+                without_ids.add(partition)
+        self._without_ids = without_ids
+        blob = self._blob(
+            (key, {"records": None if key in without_ids else dict(records[key])})
+            for key in sorted(records)
+        )
+        return {**blob, "emitted_at": self.emitted_at} if self.emitted_at else blob
+
+
+def read_filters(config: Config, stream_name: str) -> StateBlob:
+    """What narrows the read of a stream: a state of other filters would hide or delete records."""
+    filters: StateBlob = {}
+    if stream_name == SEGMENTS:
+        filters = {
+            "workspace_id": config.workspace_id,
+            "tag_id": config.tag_id,
+            "remote_query": [list(pair) for pair in config.remote_query],
         }
-
-
-def filters_of(config: Config) -> dict[str, Any]:
-    """What narrows a read: a state that was written under other filters would hide records."""
-    filters = {
-        WORKSPACE_KEY: config.workspace_id,
-        "tag_id": config.tag_id,
-        "remote_query": [list(pair) for pair in config.remote_query],
-    }
+    if stream_name == INTEGRATED_ACCOUNTS and config.additional_accounts.mode == "all":
+        filters = {
+            "configured": sorted(config.configured_account_ids),
+            "integrations": sorted(config.additional_accounts.integrations),
+            "tenant_ids": sorted(config.additional_accounts.tenant_ids),
+        }
     return {name: value for name, value in filters.items() if value}
 
 
-def _entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
-    """The account, the workspace and the cursor of each entry."""
+def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The partition and the cursor of each entry."""
     if not blob or any(key in blob for key in _FINISHED):
         return
     states = blob.get("states")
     if not isinstance(states, list):
-        raise _not_understood("it has no list of states")
+        raise _invalid("it has no list of states")
+    try:
+        orjson.dumps(blob)
+    except orjson.JSONEncodeError as error:
+        raise _invalid(f"it cannot be written again ({error})") from None
     for entry in states:
         partition = entry.get("partition") if isinstance(entry, Mapping) else None
         cursor = entry.get("cursor") if isinstance(entry, Mapping) else None
         if not isinstance(partition, Mapping) or not isinstance(cursor, Mapping):
-            raise _not_understood("an entry has no partition or no cursor")
-        account_id = partition.get(ACCOUNT_KEY)
-        workspace_id = partition.get(WORKSPACE_KEY)
-        if not isinstance(account_id, str) or not isinstance(workspace_id, str | None):
-            raise _not_understood("a partition names no integrated account")
-        yield account_id.strip().lower(), workspace_id, cursor
+            raise _invalid("an entry has no partition or no cursor")
+        if _KEYS_OF_0_1 & cursor.keys():
+            raise OutdatedStateError
+        account_id = partition.get(ACCOUNT_KEY, ENVIRONMENT)
+        if not isinstance(account_id, str):
+            raise _invalid("a partition names no integrated account")
+        yield account_id.strip().lower(), cursor
 
 
-def _are_same(blob: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
-    """Whether a state was written under these filters; one that does not say is taken as such."""
-    return bool(blob.get("filters", filters) == filters)
+def _parse_records(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
+        raise _invalid("a cursor's records are not fingerprints by id")
+    return dict(value)
 
 
-def _is_place(cursor: Mapping[str, Any]) -> bool:
-    return "next_cursor" in cursor or "workspaces_done" in cursor
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and can_be_sent(value)
-
-
-def _place(cursor: Mapping[str, Any]) -> Resume:
-    next_cursor, workspace_id = cursor.get("next_cursor"), cursor.get(WORKSPACE_KEY)
-    done = cursor.get("workspaces_done", [])
-    is_known = (
-        (next_cursor is None or _is_text(next_cursor))
-        and next_cursor != ""
-        and (workspace_id is None or _is_text(workspace_id))
-        and isinstance(done, list)
-        and all(isinstance(id_, str) for id_ in done)
-    )
-    if not is_known:
-        raise _not_understood("a cursor is of another form")
-    return Resume(next_cursor, workspace_id, tuple(done))
-
-
-def _cursor(place: Resume | None) -> Blob:
-    if place is None:
-        return {"complete": True}
-    parts = {
-        "next_cursor": place.next_cursor,
-        WORKSPACE_KEY: place.workspace_id,
-        "workspaces_done": list(place.workspaces_done),
-    }
-    return {name: value for name, value in parts.items() if value}
-
-
-def _partition(account_id: str, workspace_id: str | None) -> Blob:
-    workspace = {} if workspace_id is None else {WORKSPACE_KEY: workspace_id}
-    return {ACCOUNT_KEY: account_id, **workspace}
-
-
-def _mark(value: Any) -> str | None:
+def _parse_cursor_value(value: Any) -> str:
+    """A value of the cursor field, which the values of this sync come behind."""
+    text = str(value)
     try:
-        return None if value is None else date_time(value)
-    except MisfitError:
-        raise _not_understood("a cursor's updated_at is no point in time") from None
+        ChangeClock(text).next()
+    except (ValueError, OverflowError):
+        raise _invalid("its emitted_at is not a valid timestamp") from None
+    return text
 
 
-def _moment(value: Any) -> datetime:
+def _parse_time(value: Any, default: datetime) -> datetime:
+    if value is None:
+        return default
     try:
-        text = date_time(value)
-    except MisfitError:
-        text = None
-    if text is None:
-        raise _not_understood("its started_at is no point in time")
-    return datetime.fromisoformat(text[: len("2023-01-02T03:04:05")]).replace(tzinfo=timezone.utc)
+        # Python 3.10 knows no Z.
+        time = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except (ValueError, AttributeError):
+        raise _invalid("its started_at is not a valid timestamp") from None
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
-def _text(moment: datetime) -> str:
-    return f"{moment.astimezone(timezone.utc).replace(microsecond=0, tzinfo=None).isoformat()}Z"
-
-
-def _key(moment: str) -> str:
-    """What orders points in time: without the Z, a fraction comes after its whole second."""
-    return moment.removesuffix("Z")
-
-
-def _later(one: str | None, other: str | None) -> str | None:
-    if one is None or other is None:
-        return one or other
-    return max(one, other, key=_key)
-
-
-def _earlier(one: str | None, other: str | None) -> str | None:
-    if one is None or other is None:
-        return None
-    return min(one, other, key=_key)
-
-
-def _not_understood(why: str) -> ConfigError:
+def _invalid(detail: str) -> ConfigError:
     return ConfigError(
-        f"The state of the stream segments cannot be understood: {why}. Reset the stream in the "
-        "connection's settings; the next sync then reads everything."
+        f"The state of a stream is not valid: {detail}. Reset the stream in the connection's "
+        "settings; the next sync then reads everything."
     )

@@ -1,98 +1,61 @@
-"""The lists of Truto that this source reads."""
+"""The streams: the path, the parameters, the schema and the key of each of Truto's lists."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from abc import ABC
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
-from airbyte_cdk.models import SyncMode
-from airbyte_cdk.sources.streams.core import StreamData
 from airbyte_cdk.sources.streams.http import HttpStream
+from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
 
-from source_truto_segments import errors
-from source_truto_segments.client import Truto, TrutoClient, page_of
+from source_truto_segments.changes import UPDATED_AT
 from source_truto_segments.config import Config
-from source_truto_segments.envelope import Page
-from source_truto_segments.errors import ReadError
-from source_truto_segments.pagination import LoopError, LoopGuard, next_page_token
-from source_truto_segments.records import Columns
-from source_truto_segments.state import MARK_FIELD
+from source_truto_segments.pagination import next_page_token
+from source_truto_segments.records import ColumnSelection, account_record
+from source_truto_segments.responses import parse_object, parse_page
+from source_truto_segments.transport import TIMEOUT
+
+SEGMENTS, WORKSPACES = "segments", "workspaces"
+INTEGRATED_ACCOUNTS = "integrated_accounts"
 
 _UNIFIED = "unified/marketing-automation"
 
 
 class TrutoStream(HttpStream, ABC):
-    """A list of Truto's, read page by page along its cursors.
+    """A list of Truto's. A slice is `{"integrated_account_id": …, "workspace_id": …}`.
 
-    A slice is `{"integrated_account_id": …, "workspace_id": …}`, each where the list knows it.
+    The stream declares; the requests of a sync are sent by `TrutoClient`.
+
+    Args:
+        config: The user's configuration.
+        columns: The selected columns; None for all.
     """
 
-    def __init__(self, config: Config, truto: Truto) -> None:
-        self._config = config
-        self._truto = truto
-        super().__init__()
-        self._http_client = TrutoClient(self.name, self.logger, truto, self.doing)
+    cursor_field = UPDATED_AT
+    # What a request of the list does, for messages; {} stands for the account's ID.
+    operation: str
 
-    @property
-    @abstractmethod
-    def doing(self) -> str:
-        """What a request for this list does, for messages; {} stands for the account's ID."""
+    def __init__(self, config: Config, columns: ColumnSelection | None = None) -> None:
+        self._config = config
+        self.columns = columns or ColumnSelection.from_schema(self.name)
+        super().__init__(authenticator=TokenAuthenticator(config.token))
 
     @property
     def url_base(self) -> str:
         """The API's address, with the slash that joins the path."""
         return f"{self._config.api_url}/"
 
-    def read_pages(
-        self, stream_slice: Mapping[str, Any], start: Mapping[str, str] | None = None
-    ) -> Iterator[Page]:
-        """Reads a list to its end.
-
-        Args:
-            stream_slice: Whose list it is.
-            start: The token of the page to begin at; None for the first.
-
-        Yields:
-            Each page, empty ones too.
-
-        Raises:
-            ReadError: If a page cannot be read, or if the list runs in a circle.
-            StoppedError: If the sync was stopped.
-        """
-        guard = LoopGuard(start)
-        token = start
-        while True:
-            _, response = self._fetch_next_page(stream_slice, None, token)
-            page = page_of(response)
-            try:
-                guard.check_records(page)
-                yield page
-                token = self.next_page_token(response)
-                guard.check_cursor(token)
-            except LoopError as loop:
-                account_id = stream_slice.get("integrated_account_id")
-                doing = self.doing.format(account_id)
-                raise ReadError(errors.LOOPING, doing, account_id, f" ({loop})") from None
-            if token is None:
-                return
-
-    def read_records(  # noqa: D102 - the CDK's
-        self,
-        sync_mode: SyncMode,  # noqa: ARG002
-        cursor_field: list[str] | None = None,  # noqa: ARG002
-        stream_slice: Mapping[str, Any] | None = None,
-        stream_state: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> Iterable[StreamData]:
-        for page in self.read_pages(stream_slice or {}):
-            yield from page.records
-
     def next_page_token(self, response: requests.Response) -> Mapping[str, Any] | None:  # noqa: D102
-        return next_page_token(page_of(response))
+        return next_page_token(parse_page(response.content))
 
     def parse_response(  # noqa: D102
         self, response: requests.Response, **_: Any
     ) -> Iterable[Mapping[str, Any]]:
-        return page_of(response).records
+        return parse_page(response.content).records
+
+    def request_kwargs(self, *_: Any, **__: Any) -> Mapping[str, Any]:  # noqa: D102
+        return {"timeout": TIMEOUT}
 
     def request_params(  # noqa: D102
         self,
@@ -108,13 +71,8 @@ class TrutoStream(HttpStream, ABC):
 class Segments(TrutoStream):
     """The segments of an integrated account."""
 
-    primary_key = [["integrated_account_id"], ["id"]]  # noqa: RUF012 - the CDK's
-    cursor_field = MARK_FIELD
-    doing = "Reading the segments of integrated account {}"
-
-    def __init__(self, config: Config, truto: Truto, columns: Columns) -> None:
-        self._columns = columns
-        super().__init__(config, truto)
+    primary_key = ["integrated_account_id", "id"]  # noqa: RUF012 - the CDK's
+    operation = "Reading the segments of integrated account {}"
 
     def path(self, **_: Any) -> str:  # noqa: D102
         return f"{_UNIFIED}/segments"
@@ -136,7 +94,7 @@ class Segments(TrutoStream):
         }
         return {
             **remote_query,
-            **self._columns.params(needs_remote_data=config.tag_id is not None),
+            **self.columns.query_params(needs_remote_data=config.tag_id is not None),
             **{name: value for name, value in optional.items() if value is not None},
             # The account and the cursor come last: no extra parameter can take their place.
             **super().request_params(stream_state, stream_slice, next_page_token),
@@ -146,21 +104,11 @@ class Segments(TrutoStream):
 class Workspaces(TrutoStream):
     """The workspaces of an integrated account; Beehiiv, Brevo and Customer.io have them."""
 
-    primary_key = "id"
-    doing = "Listing the workspaces of integrated account {}"
+    primary_key = ["integrated_account_id", "id"]  # noqa: RUF012
+    operation = "Listing the workspaces of integrated account {}"
 
     def path(self, **_: Any) -> str:  # noqa: D102
         return f"{_UNIFIED}/workspaces"
-
-
-class IntegratedAccounts(TrutoStream):
-    """The integrated accounts of the token's environment, whatever their status."""
-
-    primary_key = "id"
-    doing = "Listing the integrated accounts of the environment"
-
-    def path(self, **_: Any) -> str:  # noqa: D102
-        return "integrated-account"
 
     def request_params(  # noqa: D102
         self,
@@ -168,10 +116,58 @@ class IntegratedAccounts(TrutoStream):
         stream_slice: Mapping[str, Any] | None = None,
         next_page_token: Mapping[str, Any] | None = None,
     ) -> MutableMapping[str, Any]:
+        params = super().request_params(stream_state, stream_slice, next_page_token)
+        return {**self.columns.query_params(), **params}
+
+
+class IntegratedAccounts(TrutoStream):
+    """The integrated accounts of the token's environment, whatever their status.
+
+    A slice without an account is the environment's list.
+    """
+
+    primary_key = "id"
+    operation = "Reading integrated account {}"
+    list_operation = "Listing the integrated accounts of the environment"
+
+    def path(self, *, stream_slice: Mapping[str, Any] | None = None, **_: Any) -> str:  # noqa: D102
+        account_id = (stream_slice or {}).get("integrated_account_id")
+        return f"integrated-account/{account_id}" if account_id else "integrated-account"
+
+    def request_params(  # noqa: D102
+        self,
+        stream_state: Mapping[str, Any] | None,  # noqa: ARG002
+        stream_slice: Mapping[str, Any] | None = None,
+        next_page_token: Mapping[str, Any] | None = None,
+    ) -> MutableMapping[str, Any]:
+        if (stream_slice or {}).get("integrated_account_id"):
+            return {}
         wanted = self._config.additional_accounts
         # A single name can be asked for; of several, Truto's documentation says nothing.
         filters = {"integration.name": wanted.integrations, "tenant_id": wanted.tenant_ids}
         return {
             **{name: next(iter(values)) for name, values in filters.items() if len(values) == 1},
-            **super().request_params(stream_state, stream_slice, next_page_token),
+            **(next_page_token or {}),
         }
+
+    def next_page_token(self, response: requests.Response) -> Mapping[str, Any] | None:  # noqa: D102
+        return super().next_page_token(response) if _is_list(response) else None
+
+    def parse_response(  # noqa: D102
+        self, response: requests.Response, **_: Any
+    ) -> Iterable[Mapping[str, Any]]:
+        content = response.content
+        entries = parse_page(content).records if _is_list(response) else [parse_object(content)]
+        return map(account_record, entries)
+
+
+def _is_list(response: requests.Response) -> bool:
+    """Whether it is the list of accounts; one account is not wrapped in one."""
+    return urlsplit(response.url).path.endswith("/integrated-account")
+
+
+STREAMS: Mapping[str, type[TrutoStream]] = {
+    SEGMENTS: Segments,
+    INTEGRATED_ACCOUNTS: IntegratedAccounts,
+    WORKSPACES: Workspaces,
+}

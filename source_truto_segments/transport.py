@@ -1,4 +1,4 @@
-"""The way of an answer into the process: whole and in time, or not at all."""
+"""An HTTP adapter with a deadline: the whole response body before it, or an error."""
 
 import io
 import time
@@ -10,31 +10,35 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
-# The time between two bytes is limited already. Without a limit for all of them, an answer that
-# comes byte by byte would hold up its account, and with it the sync, for days.
-LONGEST_ANSWER_SECONDS = 300.0
+# Seconds to connect, and seconds without a byte of the response. Truto waits for the vendor, which
+# can take long; a response that takes a minute does not come at all.
+TIMEOUT = (10.0, 60.0)
 
-_BLOCK = 64 * 1024
+# Seconds for a whole response. The read timeout limits only the time between two bytes: a response
+# that comes byte by byte could block its account, and with it the sync, for days.
+RESPONSE_TIMEOUT = 300.0
+
+_CHUNK_SIZE = 64 * 1024
 
 
-class WholeAnswers(HTTPAdapter):
-    """Takes in the whole body of each answer before it hands the answer on."""
+class DeadlineAdapter(HTTPAdapter):
+    """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it."""
 
     def send(  # noqa: D102 - requests'
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        deadline = time.monotonic() + LONGEST_ANSWER_SECONDS
+        deadline = time.monotonic() + RESPONSE_TIMEOUT
         response = super().send(request, *args, **{**kwargs, "stream": True})
         try:
             response.raw = io.BytesIO(_body(response.raw, deadline))
-        except ProtocolError as failure:
-            raise requests.exceptions.ChunkedEncodingError(failure, request=request) from failure
-        except DecodeError as failure:
-            raise requests.exceptions.ContentDecodingError(failure, request=request) from failure
-        except (ReadTimeoutError, TimeoutError) as failure:
-            raise requests.ReadTimeout(failure, request=request) from failure
-        except SSLError as failure:
-            raise requests.exceptions.SSLError(failure, request=request) from failure
+        except ProtocolError as error:
+            raise requests.exceptions.ChunkedEncodingError(error, request=request) from error
+        except DecodeError as error:
+            raise requests.exceptions.ContentDecodingError(error, request=request) from error
+        except (ReadTimeoutError, TimeoutError) as error:
+            raise requests.ReadTimeout(error, request=request) from error
+        except SSLError as error:
+            raise requests.exceptions.SSLError(error, request=request) from error
         return response
 
 
@@ -42,19 +46,19 @@ def _body(raw: HTTPResponse, deadline: float) -> bytes:
     """The bytes of a body, decoded.
 
     Raises:
-        TimeoutError: If not all of them came before the deadline, a time of the monotonic clock.
+        TimeoutError: If it is not complete before the deadline, a time of the monotonic clock.
     """
     try:
-        return b"".join(_parts(raw, deadline))
+        return b"".join(_iter_chunks(raw, deadline))
     except BaseException:
-        # What is left of it must not be taken for the answer to the next request.
+        # The rest of it must not be taken for the response to the next request.
         raw.close()
         raise
 
 
-def _parts(raw: HTTPResponse, deadline: float) -> Iterator[bytes]:
-    # It returns what is there and waits for the next byte only where nothing is.
-    while part := raw.read1(_BLOCK, decode_content=True):
+def _iter_chunks(raw: HTTPResponse, deadline: float) -> Iterator[bytes]:
+    # read1 returns the bytes that have arrived, and blocks only while there are none.
+    while chunk := raw.read1(_CHUNK_SIZE, decode_content=True):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the answer was not whole after {LONGEST_ANSWER_SECONDS:.0f} s")
-        yield part
+            raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
+        yield chunk

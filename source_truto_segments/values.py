@@ -1,9 +1,10 @@
-"""Values said in the type of their column: each conversion is lossless, or it refuses.
+"""Coercion of values to the type of their column: each one is lossless, or it fails.
 
-The forms are those that Truto's mappings and the vendors behind them are known to give: dates in
-several forms, ids as numbers, booleans as text.
+The forms are those that Truto's mappings and the vendors behind them are known to return: dates in
+several forms, ids as numbers, booleans as strings.
 """
 
+import json
 import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -21,49 +22,49 @@ _DATE_TIME = re.compile(
     r"\s*(?P<zone>[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?",
     re.ASCII,
 )
-# The forms that nearly all dates have.
-_COMMON = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)", re.ASCII)
+# The forms of nearly all dates.
+_RFC3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)", re.ASCII)
 # Seconds since 1970 have ten digits from 2001 to 2286, milliseconds thirteen.
-_EPOCH_TEXT = re.compile(r"\d{10}|\d{13}", re.ASCII)
-# The grammar of JSON, within what a float can say.
+_EPOCH_STRING = re.compile(r"\d{10}|\d{13}", re.ASCII)
+# The grammar of JSON, within the range of a float.
 _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _FRACTION = re.compile(r"[.eE]")
-# From 2**63 on, a whole number in JSON is read as a float, and its last digits are lost.
-_FIRST_INEXACT = 2.0**63
-_WHOLE_LENGTH = len("2023-01-02T03:04:05")
+# From here on, an integer in JSON may have been parsed as a float, its last digits lost.
+_MAX_EXACT = 2.0**63
+_SECONDS_LENGTH = len("2023-01-02T03:04:05")
 _UTC = (None, "Z", "z", "UTC", "+00:00", "+0000", "-00:00")
-# What the warehouses' timestamps hold; further digits are cut and the cut is named.
+# The precision of the warehouses' timestamps; further digits are cut, and the cut is reported.
 _FRACTION_DIGITS = 6
-_FIRST_CUT_LENGTH = len("2023-01-02T03:04:05.1234567")
+_MIN_TRUNCATED_LENGTH = len("2023-01-02T03:04:05.1234567")
 
 
-class MisfitError(ValueError):
-    """A value that its column cannot say."""
+class CoercionError(ValueError):
+    """A value that does not match the type of its column."""
 
 
-def text(value: Any) -> str:
-    """A text as it is; a number or a boolean as its JSON.
+def string(value: Any) -> str:
+    """A string as it is; a number or a boolean as its JSON.
 
     Raises:
-        MisfitError: If it is an object or a list, or a number whose last digits are lost already:
-            one beyond 64 bits comes as a float.
+        CoercionError: If it is an object or a list, or a number whose last digits are lost already:
+            an integer beyond 64 bits is parsed as a float.
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and abs(value) >= _FIRST_INEXACT:
-        raise MisfitError
+    if isinstance(value, float) and abs(value) >= _MAX_EXACT:
+        raise CoercionError
     if isinstance(value, bool | float):
         return orjson.dumps(value).decode()
     if isinstance(value, int):
         return str(value)
-    raise MisfitError
+    raise CoercionError
 
 
 def boolean(value: Any) -> bool | None:
-    """A boolean as it is; "true" and "false" in any case, 1 and 0; an empty text says nothing.
+    """A boolean as it is; "true" and "false" in any case, 1 and 0; a blank string as None.
 
     Raises:
-        MisfitError: If it is anything else.
+        CoercionError: If it is anything else.
     """
     if isinstance(value, bool):
         return value
@@ -75,14 +76,14 @@ def boolean(value: Any) -> bool | None:
             return word == "true"
         if not word:
             return None
-    raise MisfitError
+    raise CoercionError
 
 
 def number(value: Any) -> int | float | None:
-    """A number as it is; the text of one; an empty text says nothing.
+    """A number as it is, or from a string; a blank string as None.
 
     Raises:
-        MisfitError: If it is anything else.
+        CoercionError: If it is anything else.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
@@ -92,114 +93,141 @@ def number(value: Any) -> int | float | None:
             return float(word) if _FRACTION.search(word) else int(word)
         if not word:
             return None
-    raise MisfitError
+    raise CoercionError
 
 
 def integer(value: Any) -> int | None:
-    """A whole number as it is, also where it is said as 5.0 or as a text.
+    """An integer as it is, or from a float such as 5.0 or a string; a blank string as None.
 
     Raises:
-        MisfitError: If it is anything else.
+        CoercionError: If it is anything else.
     """
     found = number(value)
     if isinstance(found, float):
-        if not found.is_integer() or abs(found) >= _FIRST_INEXACT:
-            raise MisfitError
+        if not found.is_integer() or abs(found) >= _MAX_EXACT:
+            raise CoercionError
         return int(found)
     return found
 
 
 def date_time(value: Any) -> str | None:
-    """A point in time as RFC 3339 in UTC with Z, such as 2023-01-02T03:04:05.678Z.
+    """A timestamp in RFC 3339, in UTC with Z, such as 2023-01-02T03:04:05.678Z.
 
     It can come as ISO 8601 with or without a fraction and an offset, as `YYYY-MM-DD HH:MM:SS` (in
-    UTC where no zone is named), as a date, and as seconds or milliseconds since 1970. An empty text
-    says nothing.
+    UTC where no zone is given), as a date, and as seconds or milliseconds since 1970. A blank
+    string becomes None.
 
     Raises:
-        MisfitError: If it is no point in time that RFC 3339 can say.
+        CoercionError: If it is not a valid timestamp, or outside the range of RFC 3339.
     """
     if isinstance(value, str):
-        return _date_time_of_text(value)
+        return _from_string(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _date_time_of_epoch(value)
-    raise MisfitError
+        return _from_epoch(value)
+    raise CoercionError
 
 
-def a_list(value: Any) -> list[Any]:
+def array(value: Any) -> list[Any]:
     """A list as it is.
 
     Raises:
-        MisfitError: If it is none.
+        CoercionError: If it is anything else.
     """
     if isinstance(value, list):
         return value
-    raise MisfitError
+    raise CoercionError
 
 
-def an_object(value: Any) -> dict[str, Any]:
+def object_(value: Any) -> dict[str, Any]:
     """An object as it is.
 
     Raises:
-        MisfitError: If it is none.
+        CoercionError: If it is anything else.
     """
     if isinstance(value, dict):
         return value
-    raise MisfitError
+    raise CoercionError
 
 
-def is_cut(value: Any) -> bool:
-    """Whether a date-time had more digits than its column holds."""
-    if not isinstance(value, str) or len(value) < _FIRST_CUT_LENGTH:
+def serialize(value: Any, *, option: int = 0) -> bytes:
+    """JSON, with whole numbers beyond 64 bits as well.
+
+    Args:
+        value: Any JSON value.
+        option: Options of orjson.
+    """
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, sort_keys=bool(option & orjson.OPT_SORT_KEYS)).encode()
+
+
+def without_nul(value: Any) -> Any:
+    """Any JSON value with U+FFFD in the place of U+0000, in keys and at any depth.
+
+    PostgreSQL accepts no U+0000, neither in text nor in JSON: one would fail the whole load.
+    """
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [without_nul(entry) for entry in value]
+    if isinstance(value, dict):
+        return {without_nul(key): without_nul(entry) for key, entry in value.items()}
+    return value
+
+
+def is_truncated(value: Any) -> bool:
+    """Whether a date-time has more digits than its column holds."""
+    if not isinstance(value, str) or len(value) < _MIN_TRUNCATED_LENGTH:
         return False
     parts = _DATE_TIME.fullmatch(value.strip())
     return bool(parts and (parts["fraction"] or "")[_FRACTION_DIGITS:].strip("0"))
 
 
-def _date_time_of_text(value: str) -> str | None:
+def _from_string(value: str) -> str | None:
     value = value.strip()
     if not value:
         return None
-    if _COMMON.fullmatch(value):
-        # It needs a check of the calendar only.
-        whole = value[:_WHOLE_LENGTH]
+    if _RFC3339_UTC.fullmatch(value):
+        # Only the calendar is left to check.
+        seconds = value[:_SECONDS_LENGTH]
         try:
-            datetime.fromisoformat(whole)
+            datetime.fromisoformat(seconds)
         except ValueError:
-            raise MisfitError from None
-        return f"{whole}Z"
-    if _EPOCH_TEXT.fullmatch(value):
-        return _date_time_of_epoch(int(value))
+            raise CoercionError from None
+        return f"{seconds}Z"
+    if _EPOCH_STRING.fullmatch(value):
+        return _from_epoch(int(value))
     parts = _DATE_TIME.fullmatch(value)
     if parts is None:
-        raise MisfitError
+        raise CoercionError
     date, time, fraction, zone = parts.groups()
-    whole = f"{date}T{time or '00:00'}"
-    if len(whole) < _WHOLE_LENGTH:
-        whole += ":00"
+    seconds = f"{date}T{time or '00:00'}"
+    if len(seconds) < _SECONDS_LENGTH:
+        seconds += ":00"
     try:
-        moment = datetime.fromisoformat(whole)
+        moment = datetime.fromisoformat(seconds)
         if zone not in _UTC:
-            whole = (moment - _offset(zone)).isoformat()
+            seconds = (moment - _offset(zone)).isoformat()
     except (ValueError, OverflowError):
-        raise MisfitError from None
-    return _rfc3339(whole, fraction)
+        raise CoercionError from None
+    return _rfc3339(seconds, fraction)
 
 
-def _date_time_of_epoch(value: float) -> str:
+def _from_epoch(value: float) -> str:
     milliseconds = value if abs(value) >= _FIRST_MILLISECONDS else value * 1000
     try:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except (OverflowError, ValueError):
-        raise MisfitError from None
-    whole = moment.replace(microsecond=0, tzinfo=None).isoformat()
-    return _rfc3339(whole, f"{moment.microsecond:06}")
+        raise CoercionError from None
+    seconds = moment.replace(microsecond=0, tzinfo=None).isoformat()
+    return _rfc3339(seconds, f"{moment.microsecond:06}")
 
 
-def _rfc3339(whole: str, fraction: str | None) -> str:
-    """One form for each point in time: no fraction where it is zero, no zeros at its end."""
+def _rfc3339(seconds: str, fraction: str | None) -> str:
+    """One form for each timestamp: no fraction where it is zero, no zeros at its end."""
     digits = fraction[:_FRACTION_DIGITS].rstrip("0") if fraction else ""
-    return f"{whole}.{digits}Z" if digits else f"{whole}Z"
+    return f"{seconds}.{digits}Z" if digits else f"{seconds}Z"
 
 
 def _offset(zone: str) -> timedelta:

@@ -1,4 +1,4 @@
-"""The configuration read from what Airbyte hands over."""
+"""The configuration parsed from what Airbyte passes."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.config import AdditionalAccounts, Config, ConfigError
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
+OTHER_ID = "0b0e8d65-4b5c-4d1e-9a77-62a9f3f03c2f"
 FLAT: dict[str, Any] = {"token": "t0ken", "integrated_account_id": ACCOUNT_ID}
 
 
@@ -18,6 +19,10 @@ def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
     assert (config.token, config.integrated_account_id) == ("t0ken", ACCOUNT_ID)
     assert (config.workspace_id, config.tag_id, config.page_size) == (None, None, None)
     assert config.remote_query == ()
+    assert config.additional_accounts == AdditionalAccounts("none")
+    assert config.configured_account_ids == (ACCOUNT_ID,)
+    assert not config.skip_failed_accounts
+    assert config.num_workers is None
     assert config.api_url == "https://api.truto.one"
 
 
@@ -31,44 +36,64 @@ def test_given_a_pasted_token_when_parsed_then_it_is_trimmed(token: str) -> None
     assert Config.parse({**FLAT, "token": token}).token == "t0ken"
 
 
-def test_given_a_token_when_shown_then_it_is_not() -> None:
+def test_given_a_token_when_printed_then_it_is_hidden() -> None:
     assert "t0ken" not in repr(Config.parse(FLAT))
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"token": ""}, "API token (token) is empty."),
         ({"token": "Bearer "}, "API token (token) is empty."),
-        ({"token": "a b"}, "holds characters that no token has"),
-        ({"token": "a\nb"}, "holds characters that no token has"),
-        ({"token": "tökén"}, "holds characters that no token has"),
+        ({"token": "a b"}, "contains characters that are not valid in a token"),
+        ({"token": "a\nb"}, "contains characters that are not valid in a token"),
+        ({"token": "tökén"}, "contains characters that are not valid in a token"),
         ({"token": 5}, "API token (token) must be of the type string."),
         ({"integrated_account_id": "acme"}, "must be a UUID"),
         ({"integrated_account_id": f"{ACCOUNT_ID} {ACCOUNT_ID}"}, "must be a UUID"),
         ({"page_size": 0}, "Page size (page_size) must be at least 1."),
         ({"page_size": 1.5}, "Page size (page_size) must be of the type integer."),
+        ({"num_workers": 0}, "Concurrent accounts (num_workers) must be at least 1."),
+        ({"num_workers": 201}, "Concurrent accounts (num_workers) must be at most 200."),
+        (
+            {"on_account_error": "stop"},
+            "On account error (on_account_error) must be one of fail, skip.",
+        ),
+        (
+            {"additional_accounts": {"mode": "some"}},
+            "Additional accounts (additional_accounts) must have a mode, one of none, listed, all.",
+        ),
+        ({"workspace_id": "\ud800"}, "workspace_id contains an invalid Unicode character."),
         ({"remote_query": {"a": "b"}}, "must be of the type array."),
         ({"remote_query": [{"name": "a"}]}, "Value (value) is missing."),
         ({"remote_query": [{"name": "", "value": "b"}]}, "Name (remote_query.0.name) is empty."),
-        ({"api_url": "api.truto.one"}, "API URL (api_url) must be the address of a Truto API"),
-        ({"api_url": "ftp://api.truto.one"}, "API URL (api_url) must be the address"),
-        ({"api_url": "https://"}, "API URL (api_url) must be the address"),
-        ({"api_url": "https://[::1"}, "API URL (api_url) must be the address"),
-        ({"api_url": "https://x:99999"}, "API URL (api_url) must be the address"),
-        ({"api_url": "https://x/?a=b"}, "API URL (api_url) must be the address"),
-        ({"api_url": "https://u:p@x"}, "no user name or password"),
-        ({"api_url": "http://api.truto.one"}, "must begin with https"),
-        ({"api_url": "http://10.0.0.1"}, "must begin with https"),
-        ({"api_url": "http://localhost.evil.example"}, "must begin with https"),
+        ({"api_url": "api.truto.one"}, "API URL (api_url) must be the URL of a Truto API"),
+        ({"api_url": "ftp://api.truto.one"}, "API URL (api_url) must be the URL"),
+        ({"api_url": "https://"}, "API URL (api_url) must be the URL"),
+        ({"api_url": "https://[::1"}, "API URL (api_url) must be the URL"),
+        ({"api_url": "https://x:99999"}, "API URL (api_url) must be the URL"),
+        ({"api_url": "https://x/?a=b"}, "API URL (api_url) must be the URL"),
+        ({"api_url": "https://u:p@x"}, "must not contain a user name or password"),
+        (
+            {"api_url": "http://api.truto.one"},
+            "must begin with https: the API token would be sent unencrypted.",
+        ),
+        (
+            {"api_url": "http://10.0.0.1"},
+            "must begin with https: the API token would be sent unencrypted.",
+        ),
+        (
+            {"api_url": "http://localhost.evil.example"},
+            "must begin with https: the API token would be sent unencrypted.",
+        ),
     ],
 )
-def test_given_a_wrong_field_when_parsed_then_a_sentence_names_it(
-    fields: dict[str, Any], says: str
+def test_given_an_invalid_field_when_parsed_then_a_sentence_names_it(
+    fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as wrong:
         Config.parse({**FLAT, **fields})
-    assert says in str(wrong.value)
+    assert message in str(wrong.value)
 
 
 def test_given_nothing_when_parsed_then_each_missing_field_is_named_once() -> None:
@@ -89,8 +114,48 @@ def test_given_nothing_when_parsed_then_each_missing_field_is_named_once() -> No
         ("http://localhost:8080", "http://localhost:8080"),
     ],
 )
-def test_given_an_address_when_parsed_then_it_is_trimmed(url: str, used: str) -> None:
+def test_given_a_url_when_parsed_then_it_is_trimmed(url: str, used: str) -> None:
     assert Config.parse({**FLAT, "api_url": url}).api_url == used
+
+
+@pytest.mark.parametrize(("given", "parsed"), [(1, 1), (200, 200), (8.0, 8)])
+def test_given_an_upper_bound_of_workers_when_parsed_then_it_is_taken(
+    given: float, parsed: int
+) -> None:
+    config = Config.parse({**FLAT, "num_workers": given})
+    assert config.num_workers == parsed
+    assert type(config.num_workers) is int
+
+
+def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
+    ids = [f" {OTHER_ID.upper()}\n", ACCOUNT_ID, OTHER_ID]
+    config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
+
+    assert config.additional_accounts.ids == (OTHER_ID, ACCOUNT_ID, OTHER_ID)
+    assert config.configured_account_ids == (ACCOUNT_ID, OTHER_ID)
+
+
+@pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
+def test_given_all_accounts_when_parsed_then_nothing_is_left_out_by_default(
+    selection: dict[str, Any],
+) -> None:
+    config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
+
+    assert config.additional_accounts == AdditionalAccounts("all")
+    assert config.additional_accounts.integrations == frozenset()
+    assert config.configured_account_ids == (ACCOUNT_ID,)
+
+
+def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered() -> None:
+    selection = {"integrations": [" Klaviyo", "brevo", " "], "tenant_ids": ["Acme ", ""]}
+    with pytest.raises(ConfigError, match=r"tenant_ids\.1\) is empty"):
+        Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
+
+    selection["tenant_ids"].pop()
+    config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
+    assert config.additional_accounts == AdditionalAccounts(
+        "all", integrations=frozenset({"klaviyo", "brevo"}), tenant_ids=frozenset({"Acme"})
+    )
 
 
 json_values = st.recursive(
@@ -105,12 +170,15 @@ FIELDS = [
     "tag_id",
     "page_size",
     "remote_query",
+    "additional_accounts",
+    "on_account_error",
+    "num_workers",
     "api_url",
 ]
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values), st.booleans())
-def test_given_any_configuration_when_parsed_then_it_is_one_or_a_sentence_says_why(
+def test_given_any_configuration_when_parsed_then_it_is_valid_or_a_sentence_explains_it(
     fields: dict[str, Any], complete: bool
 ) -> None:
     try:

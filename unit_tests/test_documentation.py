@@ -1,5 +1,6 @@
-"""The documentation tells what the code does: every field, column, message, module and version."""
+"""The documentation has what the code does: each field, column, message, version and file."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -7,25 +8,33 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 
-from integration_tests.support import meanings
+from integration_tests.support import error_resolutions
 from source_truto_segments import errors
-from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.errors import Meaning
-from source_truto_segments.records import segments_schema
-from source_truto_segments.state import FullRefreshState, IncrementalState
+from source_truto_segments.config import INTEGRATIONS, Config, ConfigError
+from source_truto_segments.errors import ErrorResolution, ReadError, Scope
+from source_truto_segments.progress import Progress
+from source_truto_segments.records import load_schema
+from source_truto_segments.responses import Origin
+from source_truto_segments.state import FullRefreshState, IncrementalState, StreamState
+from source_truto_segments.streams import STREAMS, IntegratedAccounts, TrutoStream
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "source_truto_segments"
 VERSION = (PACKAGE / "VERSION").read_text().strip()
+SPEC = json.loads((PACKAGE / "spec.json").read_text())["connectionSpecification"]
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGE = (ROOT / "docs" / "truto-segments.md").read_text(encoding="utf-8")
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-TEXTS = {"README.md": README, "docs/truto-segments.md": PAGE}
+TEXTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/truto-segments.md", "CONTRIBUTING.md", "CHANGELOG.md")
+}
+README, PAGE = TEXTS["README.md"], TEXTS["docs/truto-segments.md"]
 
-# What Airbyte requires of the page of a connector, in this order.
+# What Airbyte requires of a connector's page, in this order; its own headings are allowed behind
+# the set-up and the streams.
 HEADINGS = [
     "# Truto Segments",
     "## Prerequisites",
@@ -33,22 +42,38 @@ HEADINGS = [
     "## Set up Truto Segments",
     "### For Airbyte Cloud:",
     "### For Airbyte Open Source:",
+    "### With PyAirbyte:",
+    "### On the command line:",
+    "### Configuration",
     "## Supported sync modes",
     "## Supported Streams",
+    "### Columns of segments",
+    "### Columns of integrated_accounts",
+    "### Columns of workspaces",
+    "### Custom fields",
+    "### Column selection",
+    "## First queries",
+    "## Deletions",
+    "## State",
     "## IP allow list",
     "### Performance considerations",
     "## Data type map",
     "## Limitations & Troubleshooting",
+    "### Limitations",
+    "### How a failure looks",
+    "### Failures of requests",
+    "### Ends of a sync and of a check",
+    "### Mistakes in the configuration, the catalog and the state",
+    "### Lines in the log",
     "## Changelog",
 ]
-
-SPECIFICATION = json.loads((PACKAGE / "spec.json").read_text())["connectionSpecification"]
 
 CONFIG: dict[str, Any] = {
     "token": "t0ken",
     "integrated_account_id": "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65",
 }
-NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 24, 16, tzinfo=timezone.utc)
+ENTRY = {"partition": {"integrated_account_id": "a"}}
 
 
 def headings(page: str) -> list[str]:
@@ -57,14 +82,22 @@ def headings(page: str) -> list[str]:
 
 
 def section(page: str, heading: str) -> str:
-    _, _, rest = page.partition(f"\n{heading}\n")
+    _, found, rest = page.partition(f"\n{heading}\n")
+    assert found, heading
     return re.split(r"^#+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(page: str) -> list[list[str]]:
-    """The cells of each row of each table."""
+    """The cells of each row of each table, without the tables' heads."""
     lines = re.findall(r"^\| (.*) \|$", page, re.MULTILINE)
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
+    rules = [number for number, row in enumerate(cells) if set("".join(row)) <= set(":- ")]
+    heads = {number - 1 for number in rules} | set(rules)
+    return [row for number, row in enumerate(cells) if number not in heads]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 def fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -73,17 +106,8 @@ def fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "title" in field:
             yield name, field["title"]
         yield from fields(field)
-    for form in schema.get("oneOf", []):
-        yield from fields(form)
-    if "items" in schema:
-        yield from fields(schema["items"])
-
-
-def forms(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The mode and the title of each form of a field that has several."""
-    for field in schema.get("properties", {}).values():
-        for form in field.get("oneOf", []):
-            yield form["properties"]["mode"]["const"], form["title"]
+    for nested in [*schema.get("oneOf", []), *filter(None, [schema.get("items")])]:
+        yield from fields(nested)
 
 
 def column_type(schema: Mapping[str, Any]) -> str:
@@ -94,8 +118,52 @@ def column_type(schema: Mapping[str, Any]) -> str:
     return str(name)
 
 
-FIELDS = list(fields(SPECIFICATION))
-MEANINGS = meanings()
+def text_of(node: ast.AST) -> str | None:
+    """The text of a string in the code, with … for what is inserted."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"%[\d.]*[a-z]|\{\}", "…", node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) or "…" for part in node.values)
+    return None
+
+
+def calls(*names: str) -> list[str]:
+    """The first argument of each call of these functions and methods, where it is a text."""
+    found = []
+    for node in NODES:
+        if isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            text = text_of(node.args[0]) if name in names else None
+            if text and re.search(r"[a-z]{3}", text):
+                found.append(text)
+    return found
+
+
+NODES = [
+    node
+    for path in sorted(PACKAGE.glob("*.py"))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+]
+# What can be wrong with the data of a partition follows its name.
+DATA_ISSUES = [
+    f"…: {text_of(value)}"
+    for node in NODES
+    if isinstance(node, ast.Dict)
+    for value in node.values
+    if isinstance(value, ast.Constant) and "{}" in str(value.value)
+]
+LOGGED = [*calls("warning", "info"), *DATA_ISSUES]
+DOCUMENTED = [
+    re.compile(re.escape(message.replace("\\|", "|")).replace("…", ".+"))
+    for row in rows(PAGE.partition("\n## Limitations & Troubleshooting\n")[2])
+    for message in row[0].split("<br/>")
+]
+
+
+def is_documented(message: str) -> bool:
+    """Whether a row of the page has the message's first sentence, or all of it."""
+    first = re.split(r"(?<=\.) ", message)[0]
+    return any(row.fullmatch(text) for row in DOCUMENTED for text in (first, message))
 
 
 def test_given_the_page_when_its_headings_are_read_then_they_are_airbytes_in_order() -> None:
@@ -103,90 +171,106 @@ def test_given_the_page_when_its_headings_are_read_then_they_are_airbytes_in_ord
 
 
 def test_given_the_required_fields_when_prerequisites_are_read_then_each_title_is_there() -> None:
-    prerequisites = section(PAGE, "## Prerequisites")
-    for name in SPECIFICATION["required"]:
-        assert SPECIFICATION["properties"][name]["title"] in prerequisites
+    for name in SPEC["required"]:
+        assert SPEC["properties"][name]["title"] in section(PAGE, "## Prerequisites")
 
 
 def test_given_the_form_when_its_fields_are_listed_then_those_within_others_are_among_them() -> (
     None
 ):
-    assert set(SPECIFICATION["properties"]) < {name for name, _ in FIELDS}
-    assert {"ids", "integrations", "tenant_ids", "value"} < {name for name, _ in FIELDS}
+    names = {name for name, _ in fields(SPEC)}
+
+    assert names > {*SPEC["properties"], "ids", "integrations", "tenant_ids", "value"}
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize(("name", "title"), FIELDS)
-def test_given_a_field_of_the_form_when_a_text_is_read_then_it_has_its_name_and_title(
-    name: str, title: str, text: str
+@pytest.mark.parametrize(("name", "title"), list(fields(SPEC)))
+def test_given_a_field_of_the_form_when_the_page_is_read_then_it_has_its_name_and_title(
+    name: str, title: str
 ) -> None:
-    lines = [line for line in TEXTS[text].splitlines() if line.startswith("|")]
+    table = rows(section(PAGE, "### Configuration"))
 
-    named = [line for line in lines if f"`{name}`" in line or f'"{name}": ' in line]
-    assert any(title in line for line in named)
+    assert any(f"`{name}`" in " ".join(row) and title in " ".join(row) for row in table)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize(("mode", "title"), list(forms(SPECIFICATION)))
-def test_given_a_form_of_a_field_when_a_text_is_read_then_it_has_its_mode_and_title(
-    mode: str, title: str, text: str
+def test_given_the_defaults_and_bounds_when_the_page_is_read_then_they_are_there() -> None:
+    table = {row[1].strip("`"): row[2] for row in rows(section(PAGE, "### Configuration"))}
+    properties = SPEC["properties"]
+    workers, on_error = properties["num_workers"], properties["on_account_error"]
+
+    assert table["num_workers"].startswith(f"{workers['minimum']} to {workers['maximum']}:")
+    assert "default" not in workers
+    assert f"By default `{properties['api_url']['default']}`" in table["api_url"]
+    assert f"`{on_error['default']}` (the default)" in table["on_account_error"]
+    assert all(f"`{value}`" in table["on_account_error"] for value in on_error["enum"])
+    assert set(re.findall(r"`(\w+)`", table["integrations"])) == INTEGRATIONS
+    for form in properties["additional_accounts"]["oneOf"]:
+        mode = form["properties"]["mode"]["const"]
+        assert f"_{form['title']}_ (mode `{mode}`" in table["additional_accounts"]
+    assert "(mode `none`, the default)" in table["additional_accounts"]
+    assert properties["additional_accounts"]["default"] == {"mode": "none"}
+
+
+@pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.message)
+def test_given_a_row_of_the_error_table_when_the_page_is_read_then_type_and_retry_are_right(
+    resolution: ErrorResolution,
 ) -> None:
-    (line,) = [line for line in TEXTS[text].splitlines() if "| `additional_accounts` |" in line]
+    table = rows(section(PAGE, "### Failures of requests"))
+    (row,) = [row for row in table if resolution.message in row[0].split("<br/>")]
+    _, kind, is_retried, _ = row
 
-    assert f"`{mode}`" in line or f'"{mode}"' in line
-    assert title in line
-
-
-def test_given_the_defaults_and_bounds_when_texts_are_read_then_they_are_told() -> None:
-    workers = SPECIFICATION["properties"]["num_workers"]
-    bounds = f"{workers['minimum']} to {workers['maximum']}, by default {workers['default']}"
-    for text in TEXTS.values():
-        assert bounds in text
-        assert SPECIFICATION["properties"]["api_url"]["default"] in text
+    assert kind.split(",")[0] == resolution.failure_type.value.removesuffix("_error")
+    assert ("whole sync" in kind) is (resolution.scope is Scope.SYNC)
+    assert is_retried == ("no" if resolution.action is ResponseAction.FAIL else "yes")
 
 
-@pytest.mark.parametrize("what", sorted({meaning.what for meaning in MEANINGS}))
-def test_given_a_meaning_when_the_page_is_read_then_it_has_it(what: str) -> None:
-    messages = section(PAGE, "## Limitations & Troubleshooting")
-
-    cells = [message for row in rows(messages) for message in row[0].split("; ")]
-    assert what in cells
-
-
-@pytest.mark.parametrize("meaning", MEANINGS, ids=lambda meaning: meaning.what)
-def test_given_a_meaning_when_its_row_is_read_then_type_and_retry_are_right(
-    meaning: Meaning,
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.__name__)
+def test_given_an_operation_when_the_page_is_read_then_messages_begin_with_it(
+    stream: type[TrutoStream],
 ) -> None:
-    (row,) = [row for row in rows(PAGE) if meaning.what in row[0].split("; ")]
-
-    if len(row) == len(["message", "status", "what to do"]):
-        assert meaning.failure_type.value == "config_error"
-        assert meaning.action is errors.Action.FAIL
-        return
-    _, kind, tried_again, _ = row
-    assert kind.split(",")[0] == meaning.failure_type.value.removesuffix("_error")
-    assert ("whole sync" in kind) is (meaning.scope is errors.Scope.SYNC)
-    assert (tried_again == "yes") is (meaning.action is not errors.Action.FAIL)
+    assert is_documented(stream.operation.format("x"))
+    assert is_documented(IntegratedAccounts.list_operation)
 
 
-@pytest.mark.parametrize("status", errors.NOT_ACTIVE)
-def test_given_a_status_of_an_account_when_the_page_is_read_then_it_stands_with_its_message(
-    status: str,
+def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connector_writes_it() -> (
+    None
+):
+    (example,) = blocks(section(PAGE, "### How a failure looks"), "")
+    resolution = errors.ERROR_MAPPING[401, Origin.VENDOR]
+    _, _, rest = example.partition(resolution.message)
+    detail = rest.partition(f". {resolution.guidance}")[0]
+    operation = example.partition(" failed: ")[0]
+
+    assert str(ReadError(resolution, operation, detail=detail)) == example.strip()
+    assert is_documented(operation)
+
+
+@pytest.mark.parametrize("message", calls("ConfigError"))
+def test_given_a_configuration_error_in_the_code_when_the_page_is_read_then_it_is_there(
+    message: str,
 ) -> None:
-    (row,) = [row for row in rows(PAGE) if row[0] == errors.NOT_ACTIVE[status].what]
-
-    assert row[1] == f"`{status}`"
+    assert is_documented(message)
 
 
 @pytest.mark.parametrize(
     "given",
     [
+        {"token": None},
+        {"token": ""},
+        {"token": " "},
         {"token": "a b"},
+        {"token": 5},
+        {"integrated_account_id": "1"},
+        {"page_size": 0},
+        {"num_workers": 201},
+        {"on_account_error": "no"},
+        {"additional_accounts": {"mode": "some"}},
+        {"additional_accounts": {"mode": "listed", "ids": []}},
+        {"workspace_id": "\ud800"},
         {"api_url": "truto"},
         {"api_url": "https://a:b@truto"},
         {"api_url": "http://truto.example"},
-        {"additional_accounts": {"mode": "some"}},
     ],
+    ids=str,
 )
 def test_given_a_mistake_in_the_configuration_when_the_page_is_read_then_it_has_the_message(
     given: dict[str, Any],
@@ -194,8 +278,7 @@ def test_given_a_mistake_in_the_configuration_when_the_page_is_read_then_it_has_
     with pytest.raises(ConfigError) as mistake:
         Config.parse({**CONFIG, **given})
 
-    sentence = re.split(r"(?<=\.) ", str(mistake.value))[0]
-    assert sentence in PAGE
+    assert is_documented(str(mistake.value))
 
 
 @pytest.mark.parametrize(
@@ -203,92 +286,176 @@ def test_given_a_mistake_in_the_configuration_when_the_page_is_read_then_it_has_
     [
         {"states": "x"},
         {"states": [{}]},
-        {"states": [{"partition": {}, "cursor": {}}]},
-        {"states": [{"partition": {"integrated_account_id": "a"}, "cursor": {"next_cursor": 5}}]},
-        {"states": [{"partition": {"integrated_account_id": "a"}, "cursor": {"updated_at": "x"}}]},
-        {"states": [], "started_at": "x"},
+        {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
+        {"states": [{**ENTRY, "cursor": {"records": 5}}]},
+        {"states": [], "emitted_at": "x"},
     ],
+    ids=str,
 )
-def test_given_a_state_of_another_form_when_the_page_is_read_then_it_has_the_message(
+def test_given_a_malformed_state_when_the_page_is_read_then_it_has_the_message(
     blob: dict[str, Any],
 ) -> None:
-    mistakes = []
-    for kind in (FullRefreshState, IncrementalState):
-        try:
-            kind.load(blob, {}, NOW)
-        except ConfigError as mistake:
-            mistakes.append(str(mistake))
+    with pytest.raises(ConfigError) as mistake:
+        IncrementalState.load(blob, {})
 
-    assert mistakes
-    for message in mistakes:
-        head, _, why = message.partition(": ")
-        assert f"{head}: …" in PAGE
-        assert why.split(". ")[0] in PAGE
+    assert is_documented(str(mistake.value))
 
 
-@pytest.mark.parametrize(("name", "schema"), segments_schema()["properties"].items())
-def test_given_a_column_when_the_page_is_read_then_it_has_its_type(
-    name: str, schema: dict[str, Any]
+def test_given_the_code_when_its_messages_are_collected_then_each_kind_is_among_them() -> None:
+    assert "The catalog selects no stream, so nothing is read." in LOGGED
+    assert any("…: records without an id: …." in text for text in LOGGED)
+    assert any("was written by version 0.1" in text for text in LOGGED)
+    assert not is_documented("A message that no page has.")
+
+
+@pytest.mark.parametrize("message", LOGGED)
+def test_given_a_line_of_the_log_in_the_code_when_the_page_is_read_then_it_is_there(
+    message: str,
 ) -> None:
-    (row,) = [row for row in rows(section(PAGE, "## Supported Streams")) if row[0] == f"`{name}`"]
-
-    assert row[1] == column_type(schema)
+    assert is_documented(message)
 
 
-def test_given_the_columns_when_the_readme_is_read_then_it_names_each() -> None:
-    for name in segments_schema()["properties"]:
-        assert f"`{name}`" in README
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The sync was interrupted before all accounts were read. ",
+        "… of … integrated accounts cannot be read.",
+        "The connector failed unexpectedly (…: …). ",
+    ],
+)
+def test_given_another_end_when_the_page_is_read_then_it_has_the_codes_message(
+    message: str,
+) -> None:
+    assert any((text_of(node) or "").startswith(message) for node in NODES)
+    assert is_documented(message)
+
+
+def test_given_the_progress_of_a_sync_when_the_page_is_read_then_it_has_its_lines() -> None:
+    progress = Progress(found={"a", "b"}, failed={"a"})
+
+    assert is_documented(progress.status_line([]))
+    assert is_documented(progress.final_summary(["segments"]))
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_given_a_stream_when_the_page_is_read_then_it_has_its_columns_with_their_types(
+    stream: str,
+) -> None:
+    properties = load_schema(stream)["properties"]
+    table = rows(section(PAGE, f"### Columns of {stream}"))
+
+    assert [(row[0].strip("`"), row[1]) for row in table] == [
+        (name, column_type(schema)) for name, schema in properties.items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "stream"), STREAMS.items())
+def test_given_a_stream_when_the_texts_are_read_then_they_have_its_key_and_its_name(
+    name: str, stream: type[TrutoStream]
+) -> None:
+    keys = {row[0]: row[2] for row in rows(section(PAGE, "## Supported Streams"))}
+    key = stream(Config.parse(CONFIG)).primary_key
+    names = [key] if isinstance(key, str) else key
+
+    assert keys[f"`{name}`"] == ", ".join(f"`{part}`" for part in names or [])
+    assert f"| `{name}` | " in README
+
+
+def test_given_the_queries_of_the_page_when_run_then_they_fit_the_columns() -> None:
+    database = duckdb.connect()
+    for stream in STREAMS:
+        columns = ", ".join(
+            f"{name} {'TIMESTAMPTZ' if 'format' in schema else 'TEXT'}"
+            for name, schema in load_schema(stream)["properties"].items()
+        )
+        database.execute(f"CREATE TABLE {stream} ({columns})")
+    added = "INSERT INTO segments (integrated_account_id, id, name, _ab_cdc_deleted_at) VALUES "
+    database.execute(f"{added} ('a', 's', 'A segment', NULL), ('a', 's', NULL, now())")
+    database.execute(
+        "INSERT INTO integrated_accounts (id, tenant_id, integration, status) VALUES "
+        "('a', 'acme', 'klaviyo', 'active'), ('b', 'globex', 'brevo', 'needs_reauth')"
+    )
+
+    by_customer, to_reconnect, gone = (
+        [row[:3] for row in database.execute(query).fetchall()] for query in blocks(PAGE, "sql")
+    )
+    assert by_customer == [("acme", "klaviyo", 1), ("globex", "brevo", 0)]
+    assert to_reconnect == [("globex", "brevo", "needs_reauth")]
+    assert gone == [("a", "s", "A segment")]
+
+
+def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_same() -> None:
+    incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
+    states: list[StreamState] = [
+        IncrementalState.load(incremental, {}),
+        FullRefreshState.load(full_refresh, {}, NOW),
+    ]
+
+    assert [state.snapshot() for state in states] == [incremental, full_refresh]
+
+
+def test_given_the_configuration_of_the_readme_when_parsed_then_it_is_valid() -> None:
+    (example,) = map(json.loads, blocks(README, "json"))
+
+    with pytest.raises(ConfigError, match="token"):
+        Config.parse(example)
+    parsed = Config.parse({**example, "token": "t0ken"})
+    assert parsed.additional_accounts.mode == "all"
+    assert parsed.skip_failed_accounts
 
 
 def test_given_the_version_when_the_changelogs_are_read_then_it_is_their_first() -> None:
-    versions = re.findall(
-        r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", CHANGELOG, re.MULTILINE
-    )
-    of_page = [row for row in rows(section(PAGE, "## Changelog")) if row[0][0].isdigit()]
+    head = r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$"
+    versions = re.findall(head, TEXTS["CHANGELOG.md"], re.MULTILINE)
+    changelog = section(PAGE, "## Changelog")
 
     assert versions[0][0] == VERSION
-    assert [(row[0], row[1]) for row in of_page] == versions
-    assert "<details>" in section(PAGE, "## Changelog")
+    assert [(row[0], row[1]) for row in rows(changelog)] == versions
+    assert "<details>" in changelog
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_given_the_version_when_an_image_is_named_then_it_has_that_tag(text: str) -> None:
-    tags = re.findall(r"airbyte/source-truto-segments:(\S+)", TEXTS[text])
+def test_given_the_version_when_an_image_is_named_then_it_has_that_tag() -> None:
+    tags = re.findall(r"airbyte/source-truto-segments:([\d.]+\d)", "".join(TEXTS.values()))
 
-    assert tags
     assert set(tags) == {VERSION}
 
 
-def test_given_the_package_when_the_readme_shows_the_layout_then_every_module_is_in_it() -> None:
-    layout = section(README, "## Development")
-    shown = set(re.findall(r"^  (\w+\.py) ", layout, re.MULTILINE))
+def test_given_the_package_when_the_readme_shows_the_layout_then_every_file_is_in_it() -> None:
+    shown = re.findall(r"^  (\S+)  +\S", section(README, "## Layout"), re.MULTILINE)
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    named = set(re.findall(r"(?<![\w/])\w+\.py", section(README, "## How a page becomes messages")))
 
-    assert shown == {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
-
-
-@pytest.mark.parametrize("folder", ["benchmarks", "scripts", "docs", "sandbox"])
-def test_given_a_folder_when_the_readme_shows_the_layout_then_it_is_in_it(folder: str) -> None:
-    assert f"\n{folder}/ " in section(README, "## Development")
+    assert len(shown) == len(set(shown))
+    assert set(shown) == {*modules, "spec.json", "schemas/", "VERSION"}
+    assert named <= modules
 
 
-@pytest.mark.parametrize("text", [*TEXTS, "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_given_a_text_when_it_points_to_a_file_then_the_file_is_there(text: str) -> None:
-    content = (ROOT / text).read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", content)
+def test_given_the_folders_when_the_readme_shows_the_layout_then_each_is_in_it() -> None:
+    shown = set(re.findall(r"^(\w+)/  +\S", section(README, "## Layout"), re.MULTILINE))
+    tests = {"unit_tests", "integration_tests"}
+
+    assert shown == {PACKAGE.name, "sandbox", *tests, "benchmarks", "scripts", "docs"}
+    assert all((ROOT / name).is_dir() for name in shown)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_given_a_text_when_it_points_to_a_file_or_a_heading_then_that_is_there(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name])
     named = re.findall(
-        r"(?:scripts|benchmarks|unit_tests|integration_tests)/\w+\.(?:sh|py)", content
+        r"(?:scripts|benchmarks|unit_tests|integration_tests|docs|\.github/workflows)/\w+\.\w+",
+        TEXTS[name],
     )
 
     for link in links:
-        if "://" not in link:
-            assert ((ROOT / text).parent / link).exists(), link
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = ((ROOT / name).parent / path) if path else ROOT / name
+        assert target.exists(), link
+        anchors = {
+            re.sub(r"[^\w -]", "", heading.lstrip("# ").lower()).replace(" ", "-")
+            for heading in (headings(target.read_text(encoding="utf-8")) if anchor else [])
+        }
+        assert not anchor or anchor in anchors, link
     for path in named:
         assert (ROOT / path).exists(), path
-
-
-def test_given_the_records_of_the_readme_when_shown_then_they_are_one_line_of_json_each() -> None:
-    blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-
-    assert blocks
-    for block in blocks:
-        assert isinstance(json.loads(block), dict)

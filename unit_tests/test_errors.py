@@ -1,4 +1,4 @@
-"""What each failure means, and the sentences that say so."""
+"""The row of each failure, and the messages of the rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,104 +6,155 @@ from typing import Any
 import pytest
 import requests
 from airbyte_cdk.models import FailureType
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from source_truto_segments import errors
-from source_truto_segments.envelope import QUOTE_LENGTH, ErrorBody, Origin
 from source_truto_segments.errors import (
-    Action,
-    Meaning,
+    ERROR_MAPPING,
+    ErrorResolution,
     ReadError,
     Scope,
+    interpret_exception,
+    interpret_response,
     is_unreachable,
-    meaning_of_answer,
-    meaning_of_exception,
-    meaning_of_status,
-    reason_of,
-    said,
+    response_detail,
+    root_cause,
+    unexpected_error,
 )
+from source_truto_segments.responses import MAX_EXCERPT_LENGTH, ErrorBody, Origin
 
 TRUTO, VENDOR = ErrorBody(Origin.TRUTO), ErrorBody(Origin.VENDOR)
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
-MEANING = Meaning(Action.FAIL, CONFIG, "the vendor was closed", "Open the vendor.")
-FILTERS = (
+FAIL, RETRY, RATE_LIMITED = (
+    ResponseAction.FAIL,
+    ResponseAction.RETRY,
+    ResponseAction.RATE_LIMITED,
+)
+RESOLUTION = ErrorResolution(FAIL, CONFIG, "the vendor was closed", "Open the vendor.")
+CHECK_FILTERS = (
     "Check workspace_id, tag_id, page_size and remote_query in the source's configuration; if they "
-    "are right, send this message to Truto's support."
+    "are correct, send this message to Truto's support."
 )
-IF_IT_LASTS = (
-    "Nothing is to be done now: the next sync reads it again. If it lasts for hours, contact "
-    "Truto's support."
+IF_IT_PERSISTS = (
+    "No action is needed now: the next sync tries again. If it fails for hours, contact Truto's "
+    "support."
 )
+ROWS = [*ERROR_MAPPING.values()] + [
+    row for row in vars(errors).values() if isinstance(row, ErrorResolution)
+]
 
 
-def meaning(status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False) -> Meaning:
-    return meaning_of_answer(status, body, sent_cursor=sent_cursor)
+def interpret(
+    status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False
+) -> ErrorResolution:
+    return interpret_response(status, body, sent_cursor=sent_cursor)
 
 
 # --- the message ---
 
 
-def test_given_a_meaning_when_raised_then_the_message_says_what_and_what_to_do() -> None:
-    failure = ReadError(MEANING, "Reading account a", "a", " (HTTP 400)")
+def test_given_a_row_when_raised_then_the_message_has_its_detail_and_its_guidance() -> None:
+    error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
-    assert failure.cause == "Reading account a failed: the vendor was closed (HTTP 400)"
-    assert failure.message == f"{failure.cause}. Open the vendor."
-    assert failure.internal_message == failure.message
-    assert str(failure) == failure.message
-    assert (failure.meaning, failure.account_id) == (MEANING, "a")
-    assert failure.failure_type is CONFIG
+    assert error.summary == "Reading account a failed: the vendor was closed (HTTP 400)"
+    assert error.message == f"{error.summary}. Open the vendor."
+    assert error.internal_message == error.message
+    assert str(error) == error.message
+    assert (error.resolution, error.account_id) == (RESOLUTION, "a")
+    assert (error.operation, error.detail) == ("Reading account a", " (HTTP 400)")
+    assert error.failure_type is CONFIG
 
 
-def test_given_no_account_and_nothing_said_when_raised_then_the_message_is_whole() -> None:
-    failure = ReadError(MEANING, "Listing the accounts")
+def test_given_no_account_and_no_detail_when_raised_then_the_message_is_complete() -> None:
+    error = ReadError(RESOLUTION, "Listing the accounts")
 
-    assert failure.message == (
-        "Listing the accounts failed: the vendor was closed. Open the vendor."
-    )
-    assert failure.account_id is None
+    assert error.message == "Listing the accounts failed: the vendor was closed. Open the vendor."
+    assert error.account_id is None
+    assert error.detail == ""
 
 
 def test_given_a_secret_when_raised_then_it_is_masked_in_every_part() -> None:
     add_to_secrets("s3cr3t-of-test-errors")
-    leaking = Meaning(
-        Action.FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
+    leaking = ErrorResolution(
+        FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
     )
 
-    failure = ReadError(leaking, "Reading s3cr3t-of-test-errors", said=" (s3cr3t-of-test-errors)")
+    error = ReadError(leaking, "Reading s3cr3t-of-test-errors", detail=" (s3cr3t-of-test-errors)")
 
-    assert failure.message == "Reading **** failed: no **** (****). Use **** no more."
+    assert error.message == "Reading **** failed: no **** (****). Use **** no more."
+    assert (error.operation, error.detail) == ("Reading ****", " (****)")
+    assert error.with_detail(", s3cr3t-of-test-errors").detail == " (****), ****"
+
+
+def test_given_an_error_when_a_detail_is_added_then_all_else_is_the_same() -> None:
+    error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
+
+    more = error.with_detail(", 3 times").with_detail("; status active")
+    assert more.detail == " (HTTP 400), 3 times; status active"
+    assert more.summary == f"{error.summary}, 3 times; status active"
+    assert more.message == f"{more.summary}. Open the vendor."
+    assert (more.resolution, more.operation) == (RESOLUTION, "Reading account a")
+    assert (more.account_id, more.failure_type) == ("a", CONFIG)
+    assert error.detail == " (HTTP 400)"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.message)
+def test_given_any_row_when_raised_then_its_message_reads_as_sentences(
+    row: ErrorResolution,
+) -> None:
+    assert row.message
+    assert not row.message.endswith(".")
+    assert row.guidance[0].isupper()
+    assert row.guidance.endswith(".")
+    assert row.action in (FAIL, RETRY, RATE_LIMITED)
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "detail"),
     [
         (TRUTO, " (HTTP 403)"),
-        (ErrorBody(Origin.TRUTO, "No"), ' (HTTP 403; Truto said: "No")'),
-        (ErrorBody(Origin.VENDOR, "No"), ' (HTTP 403; the vendor said: "No")'),
+        (ErrorBody(Origin.TRUTO, "No"), ' (HTTP 403; Truto reported: "No")'),
+        (ErrorBody(Origin.VENDOR, "No"), ' (HTTP 403; the vendor reported: "No")'),
         (ErrorBody(missing_scopes=("a", "b")), " (HTTP 403; missing scopes: a, b)"),
         (
             ErrorBody(Origin.VENDOR, "No", missing_scopes=("a",)),
-            ' (HTTP 403; the vendor said: "No"; missing scopes: a)',
+            ' (HTTP 403; the vendor reported: "No"; missing scopes: a)',
         ),
     ],
 )
-def test_given_an_error_body_when_said_then_its_status_reason_and_scopes_stand_there(
-    body: ErrorBody, says: str
+def test_given_an_error_body_when_described_then_its_status_reason_and_scopes_are_there(
+    body: ErrorBody, detail: str
 ) -> None:
-    assert said(403, body) == says
+    assert response_detail(403, body) == detail
 
 
-def test_given_scopes_without_end_when_said_then_they_are_one_short_line() -> None:
+def test_given_many_scopes_when_described_then_they_are_one_short_line() -> None:
     body = ErrorBody(missing_scopes=tuple(f"a:scope\n{number}" for number in range(1000)))
 
-    line = said(403, body)
-    assert line.startswith(" (HTTP 403; missing scopes: a:scope 0, a:scope 1, ")
-    assert len(line) < QUOTE_LENGTH + 50
-    assert "\n" not in line
+    detail = response_detail(403, body)
+    assert detail.startswith(" (HTTP 403; missing scopes: a:scope 0, a:scope 1, ")
+    assert len(detail) < MAX_EXCERPT_LENGTH + 50
+    assert "\n" not in detail
 
 
-# --- answers ---
+def test_given_a_defect_when_reported_then_the_message_names_its_type_and_text() -> None:
+    error = unexpected_error("Reading segments", "a", KeyError("line\nbreak"))
+
+    assert error.resolution is errors.UNEXPECTED
+    assert error.failure_type is FailureType.system_error
+    assert error.account_id == "a"
+    assert str(error) == (
+        "Reading segments failed: the connector failed unexpectedly (KeyError: 'line\\nbreak'). "
+        "Report this message to the connector's maintainers."
+    )
+    long = unexpected_error("Reading segments", None, ValueError("x\n" * MAX_EXCERPT_LENGTH))
+    assert len(long.detail) == MAX_EXCERPT_LENGTH + len(" (ValueError: )")
+    assert "\n" not in long.detail
+
+
+# --- responses ---
 
 
 @pytest.mark.parametrize(
@@ -115,160 +166,240 @@ def test_given_scopes_without_end_when_said_then_they_are_one_short_line() -> No
         (404, Scope.ACCOUNT, Scope.ACCOUNT),
     ],
 )
-def test_given_a_refusal_when_asked_then_only_trutos_own_can_end_the_sync(
+def test_given_a_rejection_when_interpreted_then_only_trutos_own_can_end_the_sync(
     status: int, of_truto: Scope, of_vendor: Scope
 ) -> None:
-    assert meaning(status, TRUTO).scope is of_truto
-    assert meaning(status, VENDOR).scope is of_vendor
-    assert meaning(status, TRUTO).what != meaning(status, VENDOR).what
+    assert interpret(status, TRUTO).scope is of_truto
+    assert interpret(status, VENDOR).scope is of_vendor
+    assert interpret(status, TRUTO).message != interpret(status, VENDOR).message
 
 
 @pytest.mark.parametrize(
     ("status", "body", "action"),
     [
-        (400, TRUTO, Action.FAIL),
-        (429, TRUTO, Action.RATE_LIMITED),
-        (429, VENDOR, Action.RATE_LIMITED),
-        (500, TRUTO, Action.RETRY),
-        (500, VENDOR, Action.RETRY),
-        (503, TRUTO, Action.FAIL),
-        (503, VENDOR, Action.RETRY),
+        (400, TRUTO, FAIL),
+        (400, VENDOR, FAIL),
+        (401, TRUTO, FAIL),
+        (401, VENDOR, FAIL),
+        (403, TRUTO, FAIL),
+        (403, VENDOR, FAIL),
+        (404, TRUTO, FAIL),
+        (404, VENDOR, FAIL),
+        (405, VENDOR, FAIL),
+        (409, VENDOR, FAIL),
+        (422, VENDOR, FAIL),
+        (429, TRUTO, RATE_LIMITED),
+        (429, VENDOR, RATE_LIMITED),
+        (500, TRUTO, RETRY),
+        (500, VENDOR, RETRY),
+        (502, TRUTO, RETRY),
+        (502, VENDOR, RETRY),
+        (503, TRUTO, FAIL),
+        (503, VENDOR, RETRY),
+        (504, TRUTO, RETRY),
+        (504, VENDOR, RETRY),
     ],
 )
-def test_given_a_status_when_asked_then_it_says_whether_it_is_tried_again(
-    status: int, body: ErrorBody, action: Action
+def test_given_a_status_when_interpreted_then_its_row_decides_whether_it_is_retried(
+    status: int, body: ErrorBody, action: ResponseAction
 ) -> None:
-    found = meaning(status, body)
-    assert found.action is action
-    assert found.failure_type is (CONFIG if action is Action.FAIL else TRANSIENT)
+    resolution = interpret(status, body)
+    assert resolution is ERROR_MAPPING[status, body.origin]
+    assert resolution.action is action
+    assert resolution.failure_type is (CONFIG if action is FAIL else TRANSIENT)
+
+
+@pytest.mark.parametrize("sent_cursor", [True, False])
+def test_given_a_404_when_interpreted_then_its_origin_tells_account_from_resource(
+    sent_cursor: bool,
+) -> None:
+    assert interpret(404, TRUTO, sent_cursor=sent_cursor) is errors.ACCOUNT_NOT_FOUND
+    assert interpret(404, VENDOR, sent_cursor=sent_cursor) is errors.VENDOR_NOT_FOUND
 
 
 @pytest.mark.parametrize("status", [300, 302, 399])
-def test_given_a_redirect_when_asked_then_it_is_not_followed(status: int) -> None:
-    assert meaning(status, VENDOR) is errors.REDIRECTED
+def test_given_a_redirect_when_interpreted_then_it_is_not_followed(status: int) -> None:
+    assert interpret(status, VENDOR) is errors.REDIRECTED
+    assert errors.REDIRECTED.action is FAIL
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])
-def test_given_a_success_without_its_body_when_asked_then_it_is_malformed(status: int) -> None:
-    assert meaning(status) is errors.MALFORMED
+def test_given_a_success_without_its_body_when_interpreted_then_it_is_malformed(
+    status: int,
+) -> None:
+    assert interpret(status) is errors.MALFORMED
 
 
 @pytest.mark.parametrize(
     ("body", "name"), [(TRUTO, "Truto"), (VENDOR, "the vendor")], ids=["truto", "vendor"]
 )
-def test_given_an_undocumented_status_when_asked_then_its_class_says_what_to_do(
+def test_given_an_undocumented_status_when_interpreted_then_its_class_decides(
     body: ErrorBody, name: str
 ) -> None:
     for status in (402, 418, 499):
-        assert meaning(status, body) == Meaning(
-            Action.FAIL,
-            CONFIG,
-            f"{name} refused the request for no documented cause",
-            FILTERS,
+        assert interpret(status, body) == ErrorResolution(
+            FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
         )
     for status in (501, 599):
-        assert meaning(status, body) == Meaning(
-            Action.RETRY, TRANSIENT, f"{name} had an error that is not documented", IF_IT_LASTS
+        assert interpret(status, body) == ErrorResolution(
+            RETRY, TRANSIENT, f"{name} returned an undocumented server error", IF_IT_PERSISTS
         )
 
 
 @pytest.mark.parametrize("origin", Origin)
-def test_given_a_missing_workspace_when_asked_then_the_vendor_insists_on_one(
+def test_given_a_missing_workspace_when_interpreted_then_the_vendor_requires_one(
     origin: Origin,
 ) -> None:
     body = ErrorBody(origin, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
 
-    assert meaning(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
-    assert meaning(422, body).what != errors.WORKSPACE_REQUIRED.what
+    assert interpret(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
+    assert interpret(422, body).message != errors.WORKSPACE_REQUIRED.message
     other = ErrorBody(origin, missing_parameters=("list[id]",))
-    assert meaning(400, other) == meaning(400, ErrorBody(origin))
+    assert interpret(400, other) == interpret(400, ErrorBody(origin))
 
 
-def test_given_an_unsupported_resource_when_asked_then_only_truto_can_say_so() -> None:
+def test_given_an_unsupported_resource_when_interpreted_then_only_truto_can_report_it() -> None:
     reason = "This Resource is NOT SUPPORTED for it"
 
-    assert meaning(400, ErrorBody(Origin.TRUTO, reason), sent_cursor=True) is errors.NOT_SUPPORTED
-    assert meaning(400, ErrorBody(Origin.VENDOR, reason)) == meaning(400, VENDOR)
-    assert meaning(400, ErrorBody(Origin.TRUTO, "Bad request")) == meaning(400, TRUTO)
-    assert meaning(422, ErrorBody(Origin.TRUTO, reason)) == meaning(422, TRUTO)
+    assert interpret(400, ErrorBody(Origin.TRUTO, reason), sent_cursor=True) is errors.NOT_SUPPORTED
+    assert interpret(400, ErrorBody(Origin.VENDOR, reason)) == interpret(400, VENDOR)
+    assert interpret(400, ErrorBody(Origin.TRUTO, "Bad request")) == interpret(400, TRUTO)
+    assert interpret(422, ErrorBody(Origin.TRUTO, reason)) == interpret(422, TRUTO)
 
 
 @pytest.mark.parametrize("body", [TRUTO, VENDOR], ids=["truto", "vendor"])
 def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: ErrorBody) -> None:
-    assert meaning(400, body, sent_cursor=True) is errors.REFUSED_CURSOR
-    assert meaning(400, body).what.endswith("rejected the request")
-    assert meaning(404, body, sent_cursor=True) == meaning(404, body)
+    assert interpret(400, body, sent_cursor=True) is errors.CURSOR_REJECTED
+    assert errors.CURSOR_REJECTED.failure_type is TRANSIENT
+    assert interpret(400, body).message.endswith("rejected the request")
+    assert interpret(404, body, sent_cursor=True) == interpret(404, body)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Page size must be an integer between 1 and 10",
+        "page[size]: 50 is too large",
+        "Limit exceeds max value",
+        "`limit` must be less than or equal to 100",
+        "The limit must not be greater than 100.",
+        "per_page is out of range",
+        "pageSize too big",
+        "PAGE_SIZE: maximum is 10000",
+        "The maximum per page is 100",
+        "limit can be at most 50",
+    ],
+)
+def test_given_a_page_size_when_the_vendor_rejects_it_then_the_user_lowers_it(reason: str) -> None:
+    vendor = ErrorBody(Origin.VENDOR, reason)
+
+    for sent_cursor in (True, False):
+        found = interpret_response(400, vendor, sent_cursor=sent_cursor, sent_limit=True)
+        assert found is errors.PAGE_SIZE_TOO_LARGE
+    assert errors.PAGE_SIZE_TOO_LARGE.failure_type is CONFIG
+    assert "page_size" in errors.PAGE_SIZE_TOO_LARGE.guidance
+    # Who sent no page size cannot lower it, and Truto has no maximum of its own.
+    assert interpret(400, vendor) is interpret(400, VENDOR)
+    truto = ErrorBody(Origin.TRUTO, reason)
+    found = interpret_response(400, truto, sent_cursor=False, sent_limit=True)
+    assert found is interpret(400, TRUTO)
+    assert interpret_response(422, vendor, sent_cursor=False, sent_limit=True) is interpret(
+        422, VENDOR
+    )
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "Bad request",
+        "Invalid cursor",
+        "Daily limit exceeded",
+        "Rate limit exceeds the maximum of 10 requests",
+        "The request limit is at most 10 a second",
+        "limit must be an integer",
+        "The name is too large",
+        "unlimited is out of range",
+    ],
+)
+def test_given_a_page_size_when_the_reason_is_another_then_it_is_not_the_page_size(
+    reason: str,
+) -> None:
+    body = ErrorBody(Origin.VENDOR, reason)
+
+    assert interpret_response(400, body, sent_cursor=False, sent_limit=True) is interpret(
+        400, VENDOR
+    )
+    assert (
+        interpret_response(400, body, sent_cursor=True, sent_limit=True) is errors.CURSOR_REJECTED
+    )
+
+
+def test_given_a_page_size_and_no_workspace_when_rejected_then_it_is_the_workspace() -> None:
+    body = ErrorBody(
+        Origin.VENDOR, "limit exceeds the maximum", missing_parameters=("workspace[id]",)
+    )
+    found = interpret_response(400, body, sent_cursor=False, sent_limit=True)
+    assert found is errors.WORKSPACE_REQUIRED
 
 
 @pytest.mark.parametrize(
     ("status", "of_list"),
-    [(400, errors.REFUSED_LIST), (404, errors.NO_LIST), (503, errors.UNAVAILABLE_LIST)],
+    [
+        (400, errors.ACCOUNT_LIST_REJECTED),
+        (404, errors.ACCOUNT_LIST_NOT_FOUND),
+        (503, errors.ACCOUNT_LIST_UNAVAILABLE),
+    ],
 )
-def test_given_the_list_of_accounts_when_it_fails_then_the_list_is_told(
-    status: int, of_list: Meaning
+def test_given_the_list_of_accounts_when_it_fails_then_the_message_names_the_list(
+    status: int, of_list: ErrorResolution
 ) -> None:
-    assert meaning_of_answer(status, TRUTO, sent_cursor=False, of_account=False) is of_list
-    assert meaning(status) is not of_list
+    assert interpret_response(status, TRUTO, sent_cursor=False, of_account=False) is of_list
+    assert interpret(status) is not of_list
 
 
-def test_given_the_list_of_accounts_when_it_fails_otherwise_then_it_means_the_same() -> None:
+def test_given_the_list_of_accounts_when_it_fails_otherwise_then_the_row_is_the_same() -> None:
     for status in (302, 401, 418, 500):
-        found = meaning_of_answer(status, TRUTO, sent_cursor=False, of_account=False)
-        assert found == meaning(status)
+        found = interpret_response(status, TRUTO, sent_cursor=False, of_account=False)
+        assert found == interpret(status)
 
 
-# --- accounts ---
-
-
-@pytest.mark.parametrize("status", list(errors.NOT_ACTIVE))
-def test_given_an_account_that_is_not_active_when_asked_then_its_own_row_says_why(
-    status: str,
-) -> None:
-    assert meaning_of_status(status) is errors.NOT_ACTIVE[status]
-
-
-def test_given_a_new_status_when_asked_then_the_user_looks_in_truto() -> None:
-    assert meaning_of_status("paused") == Meaning(
-        Action.FAIL, CONFIG, "it is not active", "See the account in Truto."
-    )
-
-
-# --- requests without an answer ---
+# --- requests without a response ---
 
 
 @pytest.mark.parametrize(
-    ("failure", "expected"),
+    ("error", "expected"),
     [
-        (requests.exceptions.SSLError(), errors.NO_TLS),
+        (requests.exceptions.SSLError(), errors.TLS_ERROR),
         (requests.ReadTimeout(), errors.TIMED_OUT),
         (requests.ConnectTimeout(), errors.TIMED_OUT),
-        (requests.exceptions.InvalidURL(), errors.UNUSABLE_ADDRESS),
-        (requests.exceptions.InvalidSchema(), errors.UNUSABLE_ADDRESS),
-        (requests.exceptions.MissingSchema(), errors.UNUSABLE_ADDRESS),
-        (requests.exceptions.InvalidHeader(), errors.UNUSABLE_ADDRESS),
+        (requests.exceptions.InvalidURL(), errors.INVALID_URL),
+        (requests.exceptions.InvalidSchema(), errors.INVALID_URL),
+        (requests.exceptions.MissingSchema(), errors.INVALID_URL),
+        (requests.exceptions.InvalidHeader(), errors.INVALID_URL),
         (requests.exceptions.ContentDecodingError(), errors.MALFORMED),
-        (requests.ConnectionError(), errors.NO_CONNECTION),
-        (requests.exceptions.ChunkedEncodingError(), errors.NO_CONNECTION),
+        (requests.ConnectionError(), errors.CONNECTION_ERROR),
+        (requests.exceptions.ChunkedEncodingError(), errors.CONNECTION_ERROR),
     ],
 )
-def test_given_no_answer_when_asked_then_the_cause_has_its_row(
-    failure: requests.RequestException, expected: Meaning
+def test_given_no_response_when_interpreted_then_the_exception_has_its_row(
+    error: requests.RequestException, expected: ErrorResolution
 ) -> None:
-    assert meaning_of_exception(failure) is expected
+    assert interpret_exception(error) is expected
 
 
 def raised_from(cause: Exception) -> Exception:
-    """A failure that names its cause."""
-    failure = ValueError("outer")
-    failure.__cause__ = cause
-    return failure
+    """An error that names its cause."""
+    error = ValueError("outer")
+    error.__cause__ = cause
+    return error
 
 
 def raised_while(context: Exception) -> Exception:
-    """A failure that came while another one was handled."""
-    failure = ValueError("outer")
-    failure.__context__ = context
-    return failure
+    """An error that came while another one was handled."""
+    error = ValueError("outer")
+    error.__context__ = context
+    return error
 
 
 def no_pool() -> Any:
@@ -276,29 +407,29 @@ def no_pool() -> Any:
 
 
 @pytest.mark.parametrize("wrap", [raised_from, raised_while])
-def test_given_a_chain_of_failures_when_asked_then_the_innermost_speaks(
+def test_given_a_chain_of_errors_when_asked_then_the_innermost_is_the_root_cause(
     wrap: Callable[[Exception], Exception],
 ) -> None:
-    assert reason_of(wrap(wrap(OSError("no\nroute")))) == "no route"
-    assert reason_of(wrap(OSError())) == "OSError"
-    assert reason_of(OSError("alone")) == "alone"
+    assert root_cause(wrap(wrap(OSError("no\nroute")))) == "no route"
+    assert root_cause(wrap(OSError())) == "OSError"
+    assert root_cause(OSError("alone")) == "alone"
 
 
 def test_given_the_reason_of_urllib3_when_asked_then_it_goes_before_what_was_handled() -> None:
-    failure = MaxRetryError(pool=no_pool(), url="/", reason=OSError("the reason"))
-    failure.__context__ = OSError("what was handled")
-    assert reason_of(failure) == "the reason"
+    error = MaxRetryError(pool=no_pool(), url="/", reason=OSError("the reason"))
+    error.__context__ = OSError("what was handled")
+    assert root_cause(error) == "the reason"
 
-    failure = MaxRetryError(pool=no_pool(), url="/", reason=None)
-    failure.__cause__, failure.__context__ = OSError("the cause"), OSError("what was handled")
-    assert reason_of(failure) == "the cause"
+    error = MaxRetryError(pool=no_pool(), url="/", reason=None)
+    error.__cause__, error.__context__ = OSError("the cause"), OSError("what was handled")
+    assert root_cause(error) == "the cause"
 
 
-def test_given_failures_that_cause_each_other_when_asked_then_it_ends() -> None:
+def test_given_errors_that_cause_each_other_when_asked_then_it_ends() -> None:
     first, second = OSError("first"), OSError("second")
     first.__cause__, second.__cause__ = second, first
 
-    assert reason_of(first) in {"first", "second"}
+    assert root_cause(first) in {"first", "second"}
     assert not is_unreachable(first)
 
 
@@ -306,7 +437,7 @@ def test_given_failures_that_cause_each_other_when_asked_then_it_ends() -> None:
 def test_given_no_connection_was_made_when_asked_then_the_server_is_unreachable(
     wrap: Callable[[Exception], Exception],
 ) -> None:
-    for failure in (NewConnectionError(no_pool(), "refused"), ConnectTimeoutError()):
-        assert is_unreachable(wrap(wrap(failure)))
-        assert is_unreachable(failure)
+    for error in (NewConnectionError(no_pool(), "refused"), ConnectTimeoutError()):
+        assert is_unreachable(wrap(wrap(error)))
+        assert is_unreachable(error)
     assert not is_unreachable(wrap(ConnectionResetError()))

@@ -1,4 +1,4 @@
-"""What no server should send, no catalog should hold, and no header should say."""
+"""Malformed and extreme responses, headers and catalogs."""
 
 import gzip
 import json
@@ -8,24 +8,27 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from source_truto_segments.envelope import (
-    QUOTE_LENGTH,
-    MalformedAnswerError,
+from source_truto_segments.pagination import PaginationLoopDetector
+from source_truto_segments.rate_limiter import RateLimiter, parse_retry_after
+from source_truto_segments.records import ColumnSelection, coerce_record, load_schema
+from source_truto_segments.responses import (
+    MAX_EXCERPT_LENGTH,
+    MalformedResponseError,
     Origin,
     Page,
+    excerpt,
     parse_error,
     parse_page,
-    quote,
 )
-from source_truto_segments.pagination import LoopGuard
-from source_truto_segments.rate_limits import CallBudget, announced_wait
-from source_truto_segments.records import Columns, fit, segments_schema
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LONGEST_WAIT = 366 * 86_400.0
+MAX_WAIT = 366 * 86_400.0
+# A vendor's announced budget is a hint: it blocks for no longer.
+MAX_ANNOUNCED_WAIT = 60.0
+COLUMNS = ColumnSelection.from_schema("segments", {})
 
 json_values = st.recursive(
     st.none()
@@ -38,13 +41,13 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-# Written by hand: what Python's own encoder does not write, or writes in one way only.
-odd_texts = st.sampled_from(
+# Forms that Python's own encoder does not write.
+unusual_texts = st.sampled_from(
     ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" * 400, "1" * 5000, "-0", "1E+2", "01"]
     + ['"\\ud800"', '"\\udfff\\ud83d"', '"\\u0000"', '"\ufeff"', '"\\x"', "'a'", "", "{}", "[]"]
     + ['{"a": 1, "a": 2}', '{"id": "1", "id": null}', "[1,]", '{"a"}', "\ufeff[]", "true false"]
 )
-json_texts = json_values.map(json.dumps) | odd_texts
+json_texts = json_values.map(json.dumps) | unusual_texts
 # What can be nested: parsers, encoders and readers of a tree each have a depth of their own.
 NESTED = {
     "lists": ("[", "]", ""),
@@ -53,8 +56,8 @@ NESTED = {
     "errors": ('{"errors":[', "]}", '"x"'),
     "both": ('[{"name":', "}]", "1"),
 }
-# Of the levels that can be parsed the most, and more than that. Hypothesis lends its
-# tests a deeper stack than a process has: these are tests without it.
+# About as many levels as can be parsed, and more. Hypothesis gives its tests a deeper stack than a
+# process has, so these tests do without it.
 LEVELS = [250, 490, 990, 200_000]
 
 
@@ -64,10 +67,10 @@ def nested(form: str, times: int) -> str:
 
 
 def parsed(content: str) -> Page | str:
-    """The page, or what is said of an answer that is none."""
+    """The page, or the message about a response that is none."""
     try:
         return parse_page(content.encode())
-    except MalformedAnswerError as malformed:
+    except MalformedResponseError as malformed:
         return str(malformed)
 
 
@@ -87,13 +90,13 @@ def test_given_any_entries_when_parsed_then_each_is_a_record_or_counted(
 
     assert isinstance(page, Page)
     assert page.records == [entry for entry in entries if isinstance(entry, dict)]
-    assert len(page.records) + page.strays == len(entries)
+    assert len(page.records) + page.invalid_entries == len(entries)
     assert page.next_cursor == (cursor or None)
     assert page.is_partial is (partial is True)
 
 
 @given(json_texts, json_texts, json_texts, st.booleans())
-def test_given_any_text_in_any_place_when_parsed_then_it_is_a_page_or_said_why_not(
+def test_given_any_text_in_any_place_when_parsed_then_it_is_a_page_or_malformed(
     result: str, cursor: str, other: str, twice: bool
 ) -> None:
     again = f', "result": {other}' if twice else ""
@@ -102,14 +105,14 @@ def test_given_any_text_in_any_place_when_parsed_then_it_is_a_page_or_said_why_n
     )
 
     if isinstance(page, str):
-        assert 0 < len(page) <= QUOTE_LENGTH + 50
+        assert 0 < len(page) <= MAX_EXCERPT_LENGTH + 50
         assert len(page.splitlines()) == 1
         return
     assert page.next_cursor is None or page.next_cursor.encode()
-    LoopGuard().check_records(page)
+    assert PaginationLoopDetector().is_new(page)
     for record in page.records:
-        fitting, _ = fit(record, Columns.of({}), is_plain=page.digest is not None)
-        assert set(fitting) == set(record)
+        coerced, _ = coerce_record(record, COLUMNS, page)
+        assert set(coerced) == {name.replace("\0", "\N{REPLACEMENT CHARACTER}") for name in record}
 
 
 @pytest.mark.parametrize("times", LEVELS)
@@ -118,29 +121,29 @@ def test_given_any_text_in_any_place_when_parsed_then_it_is_a_page_or_said_why_n
     ['{"result":[{"id":%s}]}', '{"result":[{"x":%s}]}', '{"result":[{"remote_data":%s}]}']
     + ['{"result":%s}', '{"result":[],"next_cursor":%s}', '{"result":[],"other":%s}', "%s"],
 )
-def test_given_an_answer_nested_deeply_when_parsed_then_it_is_a_page_or_malformed(
+def test_given_a_response_nested_deeply_when_parsed_then_it_is_a_page_or_malformed(
     place: str, times: int
 ) -> None:
     for form in NESTED:
         page = parsed(place % nested(form, times))
         if isinstance(page, str):
-            assert 0 < len(page) <= QUOTE_LENGTH + 50
+            assert 0 < len(page) <= MAX_EXCERPT_LENGTH + 50
             continue
-        LoopGuard().check_records(page)
+        assert PaginationLoopDetector().is_new(page)
         for record in page.records:
-            fitting, changes = fit(record, Columns.of({}), is_plain=page.digest is not None)
+            coerced, changes = coerce_record(record, COLUMNS, page)
             assert {change.field for change in changes} == {
-                name for name, value in fitting.items() if value is None
+                name for name, value in coerced.items() if value is None
             }
 
 
 @pytest.mark.parametrize("times", [100, 300, 490])
 def test_given_deep_records_without_ids_when_they_differ_then_it_is_no_loop(times: int) -> None:
-    guard = LoopGuard()
+    detector = PaginationLoopDetector()
     for number in range(3):
         page = parsed(f'{{"result":[{{"name":"{number}","x":{nested("objects", times)}}}]}}')
         assert isinstance(page, Page)
-        guard.check_records(page)
+        assert detector.is_new(page)
 
 
 @given(
@@ -159,7 +162,7 @@ def test_given_any_encoding_of_unicode_when_parsed_then_the_page_is_the_same(
 
 
 @given(st.dictionaries(st.text(), json_values), st.sampled_from(["gzip", "cp037", "utf-7", "cut"]))
-def test_given_bytes_that_are_no_json_when_parsed_then_it_is_malformed_in_one_line(
+def test_given_bytes_that_are_not_json_when_parsed_then_it_is_malformed_in_one_line(
     body: dict[str, Any], how: str
 ) -> None:
     whole = json.dumps({"result": [body], "text": "é"}, ensure_ascii=False)
@@ -170,7 +173,7 @@ def test_given_bytes_that_are_no_json_when_parsed_then_it_is_malformed_in_one_li
         "cut": whole.encode()[:-3],
     }[how]
 
-    with pytest.raises(MalformedAnswerError, match="not JSON") as malformed:
+    with pytest.raises(MalformedResponseError, match="not JSON") as malformed:
         parse_page(content)
     assert len(str(malformed.value).splitlines()) == 1
     assert parse_error(content).origin is Origin.TRUTO
@@ -208,23 +211,23 @@ insights = st.fixed_dictionaries(
         },
     )
 )
-def test_given_any_error_body_when_read_then_each_part_is_a_short_line(
+def test_given_any_error_body_when_parsed_then_each_part_is_a_short_line(
     body: dict[str, Any],
 ) -> None:
     error = parse_error(json.dumps(body).encode())
 
     is_remote = body.get("truto_is_remote_error") is True
     assert error.origin is (Origin.VENDOR if is_remote else Origin.TRUTO)
-    for said in (error.reason, *error.missing_parameters, *error.missing_scopes):
-        assert len(said) <= QUOTE_LENGTH
-        assert len(said.splitlines()) <= 1
+    for text in (error.reason, *error.missing_parameters, *error.missing_scopes):
+        assert len(text) <= MAX_EXCERPT_LENGTH
+        assert len(text.splitlines()) <= 1
     message = body.get("message")
-    if isinstance(message, str) and quote(message):
-        assert error.reason == quote(message)
+    if isinstance(message, str) and excerpt(message):
+        assert error.reason == excerpt(message)
 
 
 @given(st.lists(st.text(min_size=1, max_size=9), max_size=4), st.lists(st.text(max_size=9)))
-def test_given_any_insight_of_the_documented_form_when_read_then_all_of_it_is_found(
+def test_given_any_insight_of_the_documented_form_when_parsed_then_all_of_it_is_found(
     scopes: list[str], parameters: list[str]
 ) -> None:
     insight = {
@@ -233,8 +236,8 @@ def test_given_any_insight_of_the_documented_form_when_read_then_all_of_it_is_fo
     }
     error = parse_error(json.dumps({"truto_error_insight": insight}).encode())
 
-    assert error.missing_scopes == tuple(map(quote, scopes))
-    assert error.missing_parameters == tuple(map(quote, parameters))
+    assert error.missing_scopes == tuple(map(excerpt, scopes))
+    assert error.missing_parameters == tuple(map(excerpt, parameters))
 
 
 @pytest.mark.parametrize("times", LEVELS)
@@ -244,11 +247,13 @@ def test_given_any_insight_of_the_documented_form_when_read_then_all_of_it_is_fo
     + ['{"truto_error_insight":{"missing_required_query_parameters":{"value":%s}}}']
     + ['{"truto_error_insight":{"forbidden_error":{"value":{"missing_scopes":%s}}}}'],
 )
-def test_given_an_error_nested_deeply_when_read_then_it_never_fails(place: str, times: int) -> None:
+def test_given_an_error_nested_deeply_when_parsed_then_it_never_fails(
+    place: str, times: int
+) -> None:
     for form in NESTED:
         error = parse_error((place % nested(form, times)).encode())
-        for said in (error.reason, *error.missing_parameters, *error.missing_scopes):
-            assert len(said) <= QUOTE_LENGTH
+        for text in (error.reason, *error.missing_parameters, *error.missing_scopes):
+            assert len(text) <= MAX_EXCERPT_LENGTH
 
 
 # --- headers --------------------------------------------------------------------------------------
@@ -281,7 +286,7 @@ headers = st.dictionaries(
 )
 
 
-class Clock:
+class FakeClock:
     now = 1000.0
 
     def __call__(self) -> float:
@@ -289,76 +294,92 @@ class Clock:
 
 
 @given(headers)
-def test_given_any_headers_when_read_then_the_wait_is_a_finite_time_or_unknown(
-    said: dict[str, str],
+def test_given_any_headers_when_parsed_then_the_wait_is_a_finite_time_or_unknown(
+    sent: dict[str, str],
 ) -> None:
-    seconds = announced_wait(said, NOW)
+    seconds = parse_retry_after(sent, NOW)
 
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
-    if "Retry-After" not in said and "ratelimit-reset" not in said:
+    if "Retry-After" not in sent and "ratelimit-reset" not in sent:
         assert seconds is None
-    announced_wait(said)
+    without_time = parse_retry_after(sent)
+    assert (without_time is None) == (seconds is None)
+
+
+def seconds_until(reset: int) -> float:
+    """The seconds until a vendor's reset: a number too large for seconds is a timestamp."""
+    if reset < 1_000_000_000:
+        return reset
+    seconds = reset // 1000 if reset >= 1_000_000_000_000 else reset
+    return float(min(max(0, seconds - int(NOW.timestamp())), int(MAX_WAIT)))
 
 
 @given(
     digits, st.sampled_from(["Retry-After", "ratelimit-reset"]), st.sampled_from(["", " ", "\t"])
 )
-def test_given_any_number_of_seconds_when_read_then_it_is_that_or_a_year(
+@example("9" * 400, "Retry-After", "")
+@example("9" * 400, "ratelimit-reset", "")
+def test_given_any_number_of_seconds_when_parsed_then_it_is_that_or_a_year(
     number: str, name: str, space: str
 ) -> None:
-    seconds = announced_wait({name: f"{space}{number}{space}"}, NOW)
+    seconds = parse_retry_after({name: f"{space}{number}{space}"}, NOW)
 
-    assert seconds == min(int(number), LONGEST_WAIT)
+    expected = seconds_until(int(number)) if name == "ratelimit-reset" else int(number)
+    assert seconds == pytest.approx(min(expected, MAX_WAIT))
 
 
 @given(st.datetimes(min_value=datetime(1900, 1, 1)), st.integers(-23 * 60, 23 * 60), st.booleans())
-def test_given_any_date_when_read_then_the_wait_lasts_until_it(
+def test_given_any_date_when_parsed_then_the_wait_lasts_until_it(
     local: datetime, minutes: int, is_gmt: bool
 ) -> None:
     zone = timezone.utc if is_gmt else timezone(timedelta(minutes=minutes))
     date = local.replace(microsecond=0, tzinfo=zone)
-    said = format_datetime(date, usegmt=is_gmt)
+    header = format_datetime(date, usegmt=is_gmt)
 
-    assert announced_wait({"Retry-After": said}, NOW) == max(0, (date - NOW).total_seconds())
+    assert parse_retry_after({"Retry-After": header}, NOW) == max(0, (date - NOW).total_seconds())
 
 
 @given(headers)
-def test_given_any_headers_when_heeded_then_only_a_budget_used_up_holds_only_its_account(
-    said: dict[str, str],
+def test_given_any_headers_when_received_then_only_an_exhausted_budget_blocks_only_its_account(
+    sent: dict[str, str],
 ) -> None:
-    clock = Clock()
-    budget = CallBudget(clock)
-    budget.heed("a", said)
-    wait = budget.take("a")
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    limiter.update_from_headers("a", sent)
+    delay = limiter.try_acquire("a")
 
-    assert budget.take("b") is None
-    assert budget.take(None) is None
-    if wait is not None:
-        assert set(said) >= {"ratelimit-remaining", "ratelimit-reset"}
-        assert not said["ratelimit-remaining"].strip().strip("0.")
-        assert wait.for_account
-        assert 0 < wait.seconds <= LONGEST_WAIT
-        clock.now += wait.seconds
-        assert budget.take("a") is None
+    assert limiter.try_acquire("b") is None
+    assert limiter.try_acquire(None) is None
+    if delay is not None:
+        assert set(sent) >= {"ratelimit-remaining", "ratelimit-reset"}
+        assert not sent["ratelimit-remaining"].strip().strip("0.")
+        assert (delay.account_id, delay.for_token) == ("a", False)
+        assert 0 < delay.seconds <= MAX_ANNOUNCED_WAIT
+        clock.now += delay.seconds
+        assert limiter.try_acquire("a") is None
 
 
-@given(st.integers(1, 10**400), st.integers(1, 10**400))
-def test_given_any_reset_when_heeded_then_the_account_waits_for_it_if_nothing_remains(
+@given(
+    st.integers(1, 999_999_999) | st.integers(10**11, 10**12 - 1) | st.integers(10**15, 10**400),
+    st.integers(1, 10**400),
+)
+def test_given_any_reset_when_received_then_the_account_waits_for_it_if_nothing_remains(
     reset: int, remaining: int
 ) -> None:
-    budget = CallBudget(Clock())
-    budget.heed("a", {"ratelimit-remaining": str(remaining), "ratelimit-reset": str(reset)})
-    assert budget.take("a") is None
-    budget.heed("a", {"ratelimit-remaining": "0", "ratelimit-reset": str(reset)})
-    wait = budget.take("a")
+    limiter = RateLimiter(FakeClock())
+    budget = {"ratelimit-remaining": str(remaining), "ratelimit-reset": str(reset)}
+    limiter.update_from_headers("a", budget)
+    assert limiter.try_acquire("a") is None
+    limiter.update_from_headers("a", {**budget, "ratelimit-remaining": "0"})
+    delay = limiter.try_acquire("a")
 
-    assert wait is not None
-    assert wait.seconds == pytest.approx(min(reset, LONGEST_WAIT))
+    assert delay is not None
+    assert delay.seconds == pytest.approx(min(reset, MAX_ANNOUNCED_WAIT))
 
 
 # --- catalogs -------------------------------------------------------------------------------------
 
-MODEL = segments_schema()["properties"]
+MODEL = load_schema("segments")["properties"]
 column_types = st.sampled_from(
     ["null", "string", "boolean", "number", "integer", "object", "array", "x"]
 )
@@ -386,19 +407,25 @@ column_names = st.sampled_from([*MODEL, "custom", "other"]) | st.text(max_size=5
     ),
     st.dictionaries(column_names, json_values),
 )
-def test_given_any_schema_in_a_catalog_when_records_come_then_key_and_cursor_fit_the_model(
+def test_given_any_schema_in_a_catalog_when_records_come_then_they_have_key_and_cursor(
     schema: dict[str, Any], raw: dict[str, Any]
 ) -> None:
-    asked = Columns.of(schema)
+    columns = ColumnSelection.from_schema("segments", schema)
     raw = {**raw, "id": 7, "updated_at": "2021-08-06 10:17:45"}
-    record, changes = fit(raw, asked)
-    chosen = asked.chosen({**record, "integrated_account_id": "a", "workspace_id": None})
+    record, changes = coerce_record(raw, columns)
+    added = {"integrated_account_id": "a", "workspace_id": None, "_ab_cdc_updated_at": "now"}
+    record |= added
+    projected = columns.project(record)
 
-    assert (chosen["id"], chosen["updated_at"]) == ("7", "2021-08-06T10:17:45Z")
-    assert chosen["integrated_account_id"] == "a"
+    assert projected["id"] == "7"
+    assert (projected["integrated_account_id"], projected["_ab_cdc_updated_at"]) == ("a", "now")
+    if "updated_at" in columns.excluded:
+        assert "updated_at" not in projected
+    else:
+        assert projected["updated_at"] == "2021-08-06T10:17:45Z"
     assert not {change.field for change in changes} - set(raw)
-    named = schema.get("properties")
-    for name in (set(named) if isinstance(named, dict) else set()) & set(raw):
-        assert name in chosen
-    for values in asked.params(needs_remote_data=False).values():
+    selected = schema.get("properties")
+    for name in (set(selected) if isinstance(selected, dict) else set()) & set(raw):
+        assert (name in projected) is (record[name] is not None)
+    for values in columns.query_params().values():
         assert values

@@ -1,17 +1,25 @@
 """The files that Airbyte and the registries read agree with each other and with the package."""
 
+import ast
 import importlib
+import importlib.metadata
+import inspect
 import json
 import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from requests.adapters import HTTPAdapter
 
 ROOT = Path(__file__).parents[1]
 VERSION = (ROOT / "source_truto_segments" / "VERSION").read_text().strip()
@@ -21,6 +29,11 @@ DATA: dict[str, Any] = METADATA["data"]
 SPEC: dict[str, Any] = json.loads((ROOT / "source_truto_segments" / "spec.json").read_text())
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 ICON = ROOT / "icon.svg"
+PACKAGE = "source_truto_segments"
+SOURCES = {path.stem: path.read_text() for path in sorted((ROOT / PACKAGE).glob("*.py"))}
+OURS = {PACKAGE, "builtins"}
+# Documented in spite of its name.
+PUBLIC = {"os._exit"}
 
 
 def in_dockerfile(pattern: str) -> str:
@@ -166,3 +179,140 @@ def test_given_the_supported_pythons_when_the_tests_run_then_on_each_of_them() -
     classified = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
 
     assert tested == classified
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and name != "_" and not name.endswith("__")
+
+
+def private_names(node: ast.AST) -> set[str]:
+    """The private names that a piece of code defines: its functions, classes and attributes."""
+    found: set[str] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef | ast.ClassDef):
+            found.add(inner.name)
+        elif isinstance(inner, ast.Name | ast.Attribute) and isinstance(inner.ctx, ast.Store):
+            found.add(inner.id if isinstance(inner, ast.Name) else inner.attr)
+    return set(filter(is_private, found))
+
+
+def private_uses(source: str) -> Iterator[str]:
+    """The uses of private names that the source of a module does not define itself."""
+    tree = ast.parse(source)
+    own = private_names(tree)
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            imported |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            origin = getattr(node, "module", None) or ""
+            paths = [f"{origin}.{name}".strip(".") for name in names]
+            yield from (path for path in paths if any(map(is_private, path.split("."))))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            texts = (each.value for each in node.args if isinstance(each, ast.Constant))
+            is_lookup = node.func.id in ("getattr", "setattr", "hasattr", "delattr")
+            yield from (
+                f"{node.func.id} {text}"
+                for text in texts
+                if is_lookup and isinstance(text, str) and is_private(text) and text not in own
+            )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            root = ast.unparse(node.value).partition(".")[0]
+            if root in imported or node.attr not in own:
+                yield ast.unparse(node)
+
+
+def classes_of(module: ModuleType) -> list[type]:
+    kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass)]
+    return [kind for kind in kinds if kind.__module__ == module.__name__]
+
+
+def shared_privates(kind: type) -> set[str]:
+    """The private names that a class has in common with a base class of somebody else's."""
+    bases = [base for base in kind.__mro__[1:] if base.__module__.partition(".")[0] not in OURS]
+    return {name for base in bases for name in names_in(kind) & names_in(base)}
+
+
+def names_in(kind: type) -> set[str]:
+    return private_names(ast.parse(dedent(inspect.getsource(kind))))
+
+
+def undeclared(sources: dict[str, str], requirements: list[str]) -> set[str]:
+    """The top-level modules that are imported and belong to no requirement."""
+    imported: set[str] = set()
+    for source in sources.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    third_party = imported - sys.stdlib_module_names - {PACKAGE}
+    return third_party - {module for name in requirements for module in modules_of(name)}
+
+
+def modules_of(distribution: str) -> set[str]:
+    """The top-level modules of an installed distribution."""
+    paths = importlib.metadata.files(distribution) or []
+    return {path.parts[0].partition(".")[0] for path in paths}
+
+
+def requirements_of_setup() -> list[Requirement]:
+    """The install_requires of setup.py."""
+    for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "install_requires":
+            return list(map(Requirement, ast.literal_eval(node.value)))
+    raise AssertionError("setup.py has no install_requires")
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_given_the_packages_code_when_read_then_it_uses_no_private_member_of_others(
+    module: str,
+) -> None:
+    assert [use for use in private_uses(SOURCES[module]) if use not in PUBLIC] == []
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name != "__init__"])
+def test_given_the_packages_classes_when_compared_with_their_bases_then_they_share_no_private_name(
+    module: str,
+) -> None:
+    for kind in classes_of(importlib.import_module(f"{PACKAGE}.{module}")):
+        assert shared_privates(kind) == set(), kind
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import requests._types", ["requests._types"]),
+        ("from requests import _types", ["requests._types"]),
+        ("from airbyte_cdk._util.x import y", ["airbyte_cdk._util.x.y"]),
+        ("import os\nos._exit(1)", ["os._exit"]),
+        ("import os\ndef _exit(): ...\nos._exit(1)", ["os._exit"]),
+        ("def f(stream): return stream._client.x", ["stream._client"]),
+        ("class A(B):\n  def f(self): return self._client", ["self._client"]),
+        ("def f(x): return getattr(x, '_y')", ["getattr _y"]),
+        ("class A:\n  _x = 1\n  def f(self, other): self._y = other._x + other._y", []),
+        ("class A:\n  def _f(self): self._f()\n  def g(self, e): return e.__cause__", []),
+    ],
+)
+def test_given_code_when_searched_for_private_uses_then_those_of_others_are_found(
+    source: str, expected: list[str]
+) -> None:
+    assert list(private_uses(source)) == expected
+
+
+def test_given_a_class_with_a_private_name_of_its_base_when_compared_then_it_is_found() -> None:
+    class Adapter(HTTPAdapter):
+        def _f(self) -> None:
+            self._pool_block = True
+
+    assert shared_privates(Adapter) == {"_pool_block"}
+
+
+def test_given_the_packages_imports_when_compared_with_setup_then_each_is_declared() -> None:
+    names = [requirement.name for requirement in requirements_of_setup()]
+
+    assert undeclared(SOURCES, names) == set()
+    for name in names:
+        others = [other for other in names if other != name]
+        assert undeclared(SOURCES, others), f"{name} is declared, but not imported"

@@ -1,20 +1,32 @@
-"""Records made to fit their columns, as a pure function."""
+"""Records coerced to their columns, as a pure function."""
 
+import json
 import math
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from source_truto_segments import records
-from source_truto_segments.records import Columns, segments_schema
-from source_truto_segments.streams import Segments
+from source_truto_segments.records import (
+    MAX_RECORD_BYTES,
+    REQUIRED_COLUMNS,
+    ColumnSelection,
+    coerce_record,
+    load_schema,
+)
+from source_truto_segments.responses import Page, parse_page
+from source_truto_segments.streams import STREAMS
+from source_truto_segments.values import serialize
 
 DATES = ("created_at", "updated_at", "last_calculated_at")
 TEXTS = ("id", "name", "description", "status")
+MODEL = load_schema("segments")["properties"]
+CONNECTOR = ["integrated_account_id", "workspace_id", "_ab_cdc_updated_at", "_ab_cdc_deleted_at"]
+VALIDATOR = Draft7Validator(load_schema("segments"), format_checker=Draft7Validator.FORMAT_CHECKER)
 
 json_values = st.recursive(
     st.none()
@@ -27,20 +39,24 @@ json_values = st.recursive(
 )
 
 
-VALIDATOR = Draft7Validator(segments_schema(), format_checker=Draft7Validator.FORMAT_CHECKER)
+def select(properties: Any = None, stream: str = "segments") -> ColumnSelection:
+    """The columns of a configured catalog; without properties, of one that selects everything."""
+    return ColumnSelection.from_schema(stream, {"properties": properties} if properties else {})
 
 
-def fit(
+def columns(*names: str, **properties: Any) -> ColumnSelection:
+    """The columns of a catalog that selects these."""
+    return select({**{name: MODEL[name] for name in names}, **properties})
+
+
+def coerce(
     raw: dict[str, Any], properties: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Makes a record fit the columns of a catalog; without properties, of one that asks for all."""
-    return records.fit(raw, Columns.of({"properties": properties} if properties else {}))
+    return coerce_record(raw, select(properties))
 
 
-def columns(*names: str, **properties: Any) -> Columns:
-    """The columns of a catalog that asks for these."""
-    model = segments_schema()["properties"]
-    return Columns.of({"properties": {**{name: model[name] for name in names}, **properties}})
+def named(changes: list[Any]) -> list[tuple[str, str, str]]:
+    return [(change.field, change.change.value, change.reason.value) for change in changes]
 
 
 def nested(levels: int, kind: type) -> Any:
@@ -49,6 +65,9 @@ def nested(levels: int, kind: type) -> Any:
     for _ in range(levels):
         value = [value] if kind is list else {"a": value}
     return value
+
+
+# --- the values of the model's columns ---
 
 
 @pytest.mark.parametrize(
@@ -86,11 +105,11 @@ def nested(levels: int, kind: type) -> Any:
         (None, None),
     ],
 )
-def test_given_a_date_in_any_form_when_fitted_then_it_comes_out_in_one(
+def test_given_a_date_in_any_form_when_coerced_then_it_comes_out_in_one(
     value: Any, expected: str | None
 ) -> None:
     for name in DATES:
-        record, changes = fit({"id": "1", name: value})
+        record, changes = coerce({"id": "1", name: value})
         assert record[name] == expected
         assert changes == []
 
@@ -121,33 +140,30 @@ def test_given_a_date_in_any_form_when_fitted_then_it_comes_out_in_one(
         {"date": "2023-01-02"},
     ],
 )
-def test_given_a_date_that_is_none_when_fitted_then_it_is_null_and_named(value: Any) -> None:
+def test_given_no_valid_date_when_coerced_then_it_is_null_and_named(value: Any) -> None:
     for name in DATES:
-        record, changes = fit({"id": "1", name: value})
+        record, changes = coerce({"id": "1", name: value})
         assert record[name] is None
-        ((field, change, reason),) = [(c.field, c.change.value, c.reason.value) for c in changes]
-        assert (field, change, reason) == (name, "NULLED", "SOURCE_SERIALIZATION_ERROR")
+        assert named(changes) == [(name, "NULLED", "SOURCE_SERIALIZATION_ERROR")]
 
 
 @pytest.mark.parametrize("zone", ["Z", "", "+00:00"])
 @pytest.mark.parametrize("digits", ["1234567", "123456789", "12345600001"])
-def test_given_more_digits_than_a_timestamp_holds_when_fitted_then_the_cut_is_named(
+def test_given_more_digits_than_a_timestamp_holds_when_coerced_then_the_cut_is_named(
     digits: str, zone: str
 ) -> None:
-    record, changes = fit({"id": "1", "updated_at": f"2023-01-02T03:04:05.{digits}{zone}"})
+    record, changes = coerce({"id": "1", "updated_at": f"2023-01-02T03:04:05.{digits}{zone}"})
 
     assert record["updated_at"] == f"2023-01-02T03:04:05.{digits[:6]}Z"
-    ((change),) = changes
-    assert (change.field, change.change.value) == ("updated_at", "TRUNCATED")
-    assert change.reason.value == "SOURCE_FIELD_SIZE_LIMITATION"
+    assert named(changes) == [("updated_at", "TRUNCATED", "SOURCE_FIELD_SIZE_LIMITATION")]
 
 
 @pytest.mark.parametrize(
     "value",
     ["2023-01-02T03:04:05.1234560Z", "2023-01-02T03:04:05.123456000", "2023-01-02T03:04:05   UTC"],
 )
-def test_given_nothing_but_zeros_to_cut_when_fitted_then_no_change_is_named(value: str) -> None:
-    _, changes = fit({"updated_at": value})
+def test_given_nothing_but_zeros_to_cut_when_coerced_then_no_change_is_named(value: str) -> None:
+    _, changes = coerce({"updated_at": value})
     assert changes == []
 
 
@@ -155,19 +171,19 @@ def test_given_nothing_but_zeros_to_cut_when_fitted_then_no_change_is_named(valu
     ("value", "expected"),
     [("a", "a"), ("", ""), (53, "53"), (2**70, str(2**70)), (1.5, "1.5"), (True, "true")],
 )
-def test_given_a_number_for_a_text_when_fitted_then_it_is_its_text(
+def test_given_a_number_for_a_text_when_coerced_then_it_is_its_text(
     value: Any, expected: str
 ) -> None:
     for name in TEXTS:
-        record, changes = fit({name: value})
+        record, changes = coerce({name: value})
         assert record[name] == expected
         assert changes == []
 
 
 @pytest.mark.parametrize("value", [{}, [], {"en": "x"}, ["x"], 2.0**63, -(2.0**63), 1e300])
-def test_given_an_object_for_a_text_when_fitted_then_it_is_null_and_named(value: Any) -> None:
+def test_given_an_object_for_a_text_when_coerced_then_it_is_null_and_named(value: Any) -> None:
     for name in TEXTS:
-        record, changes = fit({name: value})
+        record, changes = coerce({name: value})
         assert record[name] is None
         assert [change.field for change in changes] == [name]
 
@@ -185,36 +201,36 @@ def test_given_an_object_for_a_text_when_fitted_then_it_is_null_and_named(value:
         ("", None),
     ],
 )
-def test_given_a_boolean_in_any_form_when_fitted_then_it_is_one(
+def test_given_a_boolean_in_any_form_when_coerced_then_it_is_one(
     value: Any, expected: bool | None
 ) -> None:
-    record, changes = fit({"is_starred": value})
+    record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is expected
     assert changes == []
 
 
 @pytest.mark.parametrize("value", ["yes", 2, -1, 0.5, [], {}])
-def test_given_no_boolean_when_fitted_then_it_is_null_and_named(value: Any) -> None:
-    record, changes = fit({"is_starred": value})
+def test_given_no_boolean_when_coerced_then_it_is_null_and_named(value: Any) -> None:
+    record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is None
     assert [change.field for change in changes] == ["is_starred"]
 
 
 @pytest.mark.parametrize("value", ["{}", [], [{}], 1, True])
-def test_given_remote_data_that_is_no_object_when_fitted_then_it_is_null_and_named(
+def test_given_remote_data_that_is_not_an_object_when_coerced_then_it_is_null_and_named(
     value: Any,
 ) -> None:
-    record, changes = fit({"remote_data": value})
+    record, changes = coerce({"remote_data": value})
     assert record["remote_data"] is None
     assert [change.field for change in changes] == ["remote_data"]
 
 
-def test_given_fields_of_an_override_when_fitted_then_they_pass_untouched() -> None:
+def test_given_fields_of_an_override_when_coerced_then_they_pass_untouched() -> None:
     raw = {"id": "1", "score": 10**20, "tags": [None, {"a": "2021-08-06 10:17:45"}], "x": None}
-    assert fit(raw) == (raw, [])
+    assert coerce(raw) == (raw, [])
 
 
-# --- the columns that a catalog asks for ---
+# --- the columns that a catalog selects ---
 
 
 @pytest.mark.parametrize(
@@ -232,18 +248,18 @@ def test_given_fields_of_an_override_when_fitted_then_they_pass_untouched() -> N
         ({"type": "array"}, [1], [1]),
         ({"type": ["string", "number"]}, 5, 5),
         ({"type": ["null"]}, 5, 5),
-        ({"type": "unheard of"}, 5, 5),
-        ({"type": {"odd": 1}}, 5, 5),
-        ({"type": [{"odd": 1}]}, 5, 5),
+        ({"type": "unknown"}, 5, 5),
+        ({"type": {"any": 1}}, 5, 5),
+        ({"type": [{"any": 1}]}, 5, 5),
         ({}, 5, 5),
         (True, 5, 5),
         (None, 5, 5),
     ],
 )
-def test_given_a_custom_column_when_fitted_then_its_type_is_made(
+def test_given_a_custom_column_when_coerced_then_its_type_is_made(
     schema: Any, value: Any, expected: Any
 ) -> None:
-    record, changes = fit({"custom": value}, {"custom": schema})
+    record, changes = coerce({"custom": value}, {"custom": schema})
 
     assert record["custom"] == expected
     assert type(record["custom"]) is type(expected)
@@ -251,119 +267,243 @@ def test_given_a_custom_column_when_fitted_then_its_type_is_made(
 
 
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "object", "array"])
-def test_given_a_text_for_another_type_when_fitted_then_it_is_null_and_named(kind: str) -> None:
-    record, changes = fit({"custom": "x"}, {"custom": {"type": ["null", kind]}})
+def test_given_a_text_for_another_type_when_coerced_then_it_is_null_and_named(kind: str) -> None:
+    record, changes = coerce({"custom": "x"}, {"custom": {"type": ["null", kind]}})
 
     assert record == {"custom": None}
-    assert [(change.field, change.change.value) for change in changes] == [("custom", "NULLED")]
+    assert named(changes) == [("custom", "NULLED", "SOURCE_SERIALIZATION_ERROR")]
 
 
-def test_given_another_type_for_a_column_of_the_model_when_fitted_then_the_models_holds() -> None:
-    record, _ = fit({"id": 5, "updated_at": 0}, {"id": {"type": "integer"}, "updated_at": {}})
+def test_given_another_type_for_a_column_of_the_model_when_coerced_then_the_models_holds() -> None:
+    record, _ = coerce({"id": 5, "updated_at": 0}, {"id": {"type": "integer"}, "updated_at": {}})
     assert record == {"id": "5", "updated_at": "1970-01-01T00:00:00Z"}
 
 
-def test_given_columns_of_the_connector_when_fitted_then_they_are_not_touched() -> None:
+def test_given_columns_of_the_connector_when_coerced_then_they_are_not_touched() -> None:
     raw = {"integrated_account_id": 5, "workspace_id": 6}
-    assert fit(raw) == (raw, [])
+    assert coerce(raw) == (raw, [])
 
 
-def test_given_a_column_that_is_left_out_when_fitted_then_its_value_is_not_looked_at() -> None:
-    raw = {"id": "1", "created_at": "yesterday", "updated_at": "2021-08-06"}
-    record, changes = records.fit(raw, columns("id", "name"))
+def test_given_a_record_that_calls_itself_deleted_when_coerced_then_only_the_connector_does() -> (
+    None
+):
+    raw = {"id": "1", "_ab_cdc_updated_at": "2021-08-06", "_ab_cdc_deleted_at": "2021-08-06"}
+    for page in (None, page_of(raw)):
+        assert coerce_record(raw, select(), page) == ({"id": "1"}, [])
+    assert len(raw) == 3
 
-    assert record == {**raw, "updated_at": "2021-08-06T00:00:00Z"}
+
+def test_given_a_column_that_is_excluded_when_coerced_then_its_value_is_not_looked_at() -> None:
+    raw = {"id": 1, "created_at": "yesterday", "updated_at": "2021-08-06"}
+    record, changes = coerce_record(raw, columns("name", "updated_at"))
+
+    assert record == {**raw, "id": "1", "updated_at": "2021-08-06T00:00:00Z"}
     assert changes == []
 
 
 @pytest.mark.parametrize(
     "schema",
-    [{}, {"type": "object"}, {"properties": {}}, {"properties": []}, {"properties": ["id"]}],
+    [None, {}, {"type": "object"}, {"properties": {}}, {"properties": []}, {"properties": ["id"]}],
 )
-def test_given_no_columns_when_asked_then_it_is_for_everything(schema: dict[str, Any]) -> None:
-    asked = Columns.of(schema)
-    record = {"id": "1", "surprise": 5}
+@pytest.mark.parametrize("stream", STREAMS)
+def test_given_no_columns_when_selected_then_it_is_everything(
+    stream: str, schema: dict[str, Any] | None
+) -> None:
+    selected = ColumnSelection.from_schema(stream, schema)
+    record = {"id": "1", "unknown": 5}
 
-    assert asked.params(needs_remote_data=False) == {}
-    assert asked.chosen(record) == record
-    assert asked == Columns.of(segments_schema())
+    assert selected.query_params() == {}
+    assert selected.project(record) == record
+    assert selected.has_deletions
+    assert selected == ColumnSelection.from_schema(stream, load_schema(stream))
 
 
-def test_given_columns_when_asked_then_truto_leaves_out_the_others() -> None:
-    asked = columns("name", "remote_data")
+def test_given_columns_when_selected_then_truto_excludes_the_others() -> None:
+    selected = columns("name", "remote_data")
     others = ["created_at", "description", "is_starred", "last_calculated_at", "status"]
+    params = {"truto_exclude_fields[]": [*others, "updated_at"]}
 
-    assert asked.params(needs_remote_data=False) == {"truto_exclude_fields[]": others}
-    assert asked.params(needs_remote_data=True) == {"truto_exclude_fields[]": others}
+    assert selected.query_params() == params
+    assert selected.query_params(needs_remote_data=True) == params
 
 
 @pytest.mark.parametrize(
     ("needs_remote_data", "params"), [(False, {"truto_ignore_remote_data": "true"}), (True, {})]
 )
-def test_given_all_but_remote_data_when_asked_then_it_is_ignored_where_nobody_needs_it(
+def test_given_all_but_remote_data_when_selected_then_it_is_ignored_where_nobody_needs_it(
     needs_remote_data: bool,
     params: dict[str, Any],
 ) -> None:
-    asked = columns(*(set(segments_schema()["properties"]) - {"remote_data", "workspace_id"}))
+    selected = columns(*(set(MODEL) - {"remote_data", "workspace_id", "_ab_cdc_deleted_at"}))
 
-    assert asked.params(needs_remote_data=needs_remote_data) == params
+    assert selected.query_params(needs_remote_data=needs_remote_data) == params
 
 
-def test_given_columns_when_chosen_then_the_key_the_cursor_and_what_was_named_stay() -> None:
+def test_given_name_alone_when_selected_then_truto_ignores_and_excludes_the_rest() -> None:
+    params = columns("name").query_params()
+    assert params["truto_ignore_remote_data"] == "true"
+    assert "id" not in params["truto_exclude_fields[]"]
+    assert len(params["truto_exclude_fields[]"]) == len(MODEL) - len(CONNECTOR) - 3
+
+
+def test_given_columns_when_projected_then_they_stay_and_what_is_required() -> None:
     record = {
         "integrated_account_id": "a",
         "workspace_id": "w",
         "id": "1",
         "name": "n",
-        "updated_at": "2021-08-06T00:00:00Z",
         "created_at": "2021-08-06T00:00:00Z",
         "score": 5,
-        "surprise": 6,
+        "unknown": 6,
+        "_ab_cdc_updated_at": "2026-01-02T03:04:05.000006Z",
+        "_ab_cdc_deleted_at": "2026-01-02T03:04:05.000006Z",
     }
-    chosen = columns("name", score={"type": "integer"}).chosen(record)
+    projected = columns("name", score={"type": "integer"}).project(record)
 
-    assert list(chosen) == ["integrated_account_id", "id", "name", "updated_at", "score"]
-    assert {**record, **chosen} == record
+    assert list(projected) == [
+        "integrated_account_id",
+        "id",
+        "name",
+        "score",
+        "_ab_cdc_updated_at",
+    ]
+    assert {**record, **projected} == record
+    assert columns(*MODEL).project(record) == record
 
 
-# --- what is too deep to be written ---
+@pytest.mark.parametrize("names", [list(MODEL), ["name", "status"]])
+def test_given_nulls_when_projected_then_they_are_left_out(names: list[str]) -> None:
+    record = {"id": "1", "name": None, "status": "", "unknown": None}
+    assert columns(*names).project(record) == {"id": "1", "status": ""}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_given_a_catalog_when_it_lacks_the_column_of_deletions_then_there_are_none(
+    stream: str,
+) -> None:
+    schema = load_schema(stream)["properties"]
+    names = set(schema) - {"_ab_cdc_deleted_at"}
+
+    assert select(schema, stream).has_deletions
+    assert not select({name: schema[name] for name in names}, stream).has_deletions
+    assert select({"_ab_cdc_deleted_at": {}}, stream).has_deletions
+
+
+def test_given_an_account_when_columns_are_selected_then_its_id_stays() -> None:
+    selected = select({"status": {}}, "integrated_accounts")
+    record = {"id": "1", "status": "active", "region": "eu", "_ab_cdc_updated_at": "x"}
+
+    assert selected.project(record) == {"id": "1", "status": "active", "_ab_cdc_updated_at": "x"}
+
+
+# --- what a message or a destination cannot hold ---
+
+
+def page_of(*records: dict[str, Any]) -> Page:
+    """A page as Truto sends it."""
+    return parse_page(json.dumps({"result": records}).encode())
 
 
 @pytest.mark.parametrize("kind", [list, dict])
-def test_given_many_levels_when_not_plain_then_only_what_can_be_written_stays(kind: type) -> None:
+def test_given_many_levels_when_coerced_then_only_what_can_be_written_stays(kind: type) -> None:
     raw = {"id": "1", "writable": nested(199, kind), "deep": nested(200, kind), "empty": kind()}
-    record, changes = records.fit(raw, Columns.of({}), is_plain=False)
+    record, changes = coerce_record(raw, select(), Page([raw], None))
 
     assert record == {**raw, "deep": None}
-    assert [(change.field, change.change.value, change.reason.value) for change in changes] == [
-        ("deep", "NULLED", "SOURCE_SERIALIZATION_ERROR")
-    ]
+    assert named(changes) == [("deep", "NULLED", "SOURCE_SERIALIZATION_ERROR")]
+    assert orjson.dumps([[[[record]]]])
 
 
-def test_given_a_plain_record_when_fitted_then_its_levels_are_not_counted() -> None:
+def test_given_a_page_that_can_be_written_when_coerced_then_its_levels_are_not_counted() -> None:
     raw = {"remote_data": nested(200, dict)}
-    assert fit(raw) == (raw, [])
-    assert records.fit(raw, Columns.of({}), is_plain=True) == (raw, [])
+
+    assert coerce(raw) == (raw, [])
+    assert coerce_record(raw, select(), Page([raw], None, digest=b"known")) == (raw, [])
 
 
-@given(
-    st.fixed_dictionaries({}, optional=dict.fromkeys(segments_schema()["properties"], json_values))
-)
-def test_given_any_json_in_any_field_when_fitted_then_it_validates_and_stays(
+def test_given_any_nul_when_coerced_then_it_is_replaced_and_named() -> None:
+    raw = {
+        "id": "1",
+        "name": "a\0b",
+        "description": "clean",
+        "remote_data": {"list": ["c", {"d\0": "e\0"}]},
+        "cus\0tom": 5,
+        "other\0": "\0",
+    }
+    before = dict(raw)
+    record, changes = coerce_record(raw, select(), page_of(raw))
+
+    assert record == {
+        "id": "1",
+        "name": "a\ufffdb",
+        "description": "clean",
+        "remote_data": {"list": ["c", {"d\ufffd": "e\ufffd"}]},
+        "cus\ufffdtom": 5,
+        "other\ufffd": "\ufffd",
+    }
+    assert named(changes) == [
+        (name, "TRUNCATED", "SOURCE_SERIALIZATION_ERROR")
+        for name in ("name", "remote_data", "cus\ufffdtom", "other\ufffd")
+    ]
+    assert raw == before
+
+
+def test_given_no_nul_in_a_page_when_coerced_then_none_is_looked_for() -> None:
+    raw = {"id": "1", "name": "a\0b"}
+    assert coerce_record(raw, select(), Page([raw], None, digest=b"known")) == (raw, [])
+    clean = {"id": "1", "name": "ab"}
+    assert coerce_record(clean, select(), page_of(clean, raw)) == (clean, [])
+
+
+def test_given_a_nul_and_many_levels_when_coerced_then_the_change_names_the_column() -> None:
+    raw = {"id": "1", "de\0ep": nested(200, dict)}
+    record, changes = coerce_record(raw, select(), Page([raw], None, may_have_nul=True))
+
+    assert record == {"id": "1", "de\ufffdep": None}
+    first, *_ = named(changes)
+    assert first == ("de\ufffdep", "NULLED", "SOURCE_SERIALIZATION_ERROR")
+    assert {change.field for change in changes} == {"de\ufffdep"}
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_given_a_record_above_the_limit_when_coerced_then_its_remote_data_is_null(
+    over: int,
+) -> None:
+    raw: dict[str, Any] = {"id": "1", "remote_data": {"text": ""}}
+    raw["remote_data"]["text"] = "x" * (MAX_RECORD_BYTES - len(serialize(raw)) + over)
+    record, changes = coerce_record(raw, select(), page_of(raw))
+
+    assert record == ({"id": "1", "remote_data": None} if over else raw)
+    reason = ("remote_data", "NULLED", "SOURCE_RECORD_SIZE_LIMITATION")
+    assert named(changes) == ([reason] if over else [])
+
+
+def test_given_a_page_below_the_limit_when_coerced_then_its_records_are_not_measured() -> None:
+    raw = {"id": "1", "remote_data": {"text": "x" * MAX_RECORD_BYTES}}
+    small = Page([raw], None, digest=b"known", size=MAX_RECORD_BYTES)
+
+    assert coerce_record(raw, select(), small) == (raw, [])
+
+
+# --- any record ---
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(MODEL, json_values)))
+def test_given_any_json_in_any_field_when_coerced_then_it_validates_and_stays(
     raw: dict[str, Any],
 ) -> None:
-    for name in ("integrated_account_id", "workspace_id"):
+    for name in CONNECTOR:
         raw.pop(name, None)
-    record, changes = fit(raw)
+    record, changes = coerce(raw)
     written = {name: value for name, value in record.items() if value is not None}
 
     assert [error.message for error in VALIDATOR.iter_errors(written)] == []
-    again, more = fit(record)
+    again, more = coerce(record)
     assert again == record
     assert more == []
-    named = {change.field for change in changes}
+    changed = {change.field for change in changes}
     for name, value in raw.items():
-        if value not in (None, "") and not isinstance(value, str) and name not in named:
+        if value not in (None, "") and not isinstance(value, str) and name not in changed:
             assert record[name] is not None
 
 
@@ -371,11 +511,11 @@ def test_given_any_json_in_any_field_when_fitted_then_it_validates_and_stays(
     st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)),
     st.integers(-14 * 60, 14 * 60),
 )
-def test_given_any_moment_in_any_zone_when_fitted_then_it_is_the_same_moment(
+def test_given_any_moment_in_any_zone_when_coerced_then_it_is_the_same_moment(
     local: datetime, minutes: int
 ) -> None:
     moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
-    record, changes = fit({"updated_at": moment.isoformat()})
+    record, changes = coerce({"updated_at": moment.isoformat()})
 
     assert changes == []
     text = record["updated_at"]
@@ -388,8 +528,8 @@ def test_given_any_moment_in_any_zone_when_fitted_then_it_is_the_same_moment(
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=4e12))
-def test_given_any_epoch_when_fitted_then_it_is_near(value: float) -> None:
-    record, _ = fit({"updated_at": value})
+def test_given_any_epoch_when_coerced_then_it_is_near(value: float) -> None:
+    record, _ = coerce({"updated_at": value})
     seconds = value / 1000 if value >= 1e11 else value
     assert record["updated_at"] is not None
     whole, _, fraction = record["updated_at"][:-1].partition(".")
@@ -397,6 +537,19 @@ def test_given_any_epoch_when_fitted_then_it_is_near(value: float) -> None:
     assert math.isclose(got + float(f"0.{fraction or 0}"), seconds, abs_tol=1e-3)
 
 
-def test_the_schema_names_the_fields_of_the_stream() -> None:
-    assert Segments.primary_key == [["integrated_account_id"], ["id"]]
-    assert set(segments_schema()["properties"]) >= {*DATES, *TEXTS, "is_starred", "remote_data"}
+@pytest.mark.parametrize("stream", STREAMS)
+def test_given_a_stream_then_its_schema_has_its_key_its_cursor_and_its_deletions(
+    stream: str,
+) -> None:
+    schema = load_schema(stream)
+    key: Any = STREAMS[stream].primary_key
+
+    Draft7Validator.check_schema(schema)
+    required = {*([key] if isinstance(key, str) else key), "_ab_cdc_updated_at"}
+    assert required <= REQUIRED_COLUMNS
+    assert {*required, "_ab_cdc_deleted_at"} <= set(schema["properties"])
+
+
+def test_given_no_such_stream_when_its_schema_is_loaded_then_it_fails() -> None:
+    with pytest.raises(FileNotFoundError):
+        load_schema("contacts")

@@ -1,10 +1,15 @@
-"""Numbers of custom columns, as pure functions; the other values are in test_records.py."""
+"""Numbers, JSON and U+0000, as pure functions; the other values are in test_records.py."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from source_truto_segments.values import MisfitError, integer, number
+from source_truto_segments.values import CoercionError, integer, number, serialize, without_nul
 
 
 @pytest.mark.parametrize(
@@ -23,7 +28,7 @@ from source_truto_segments.values import MisfitError, integer, number
         ("  ", None),
     ],
 )
-def test_given_a_number_in_any_form_when_said_then_it_is_one(value: Any, expected: Any) -> None:
+def test_given_a_number_in_any_form_when_coerced_then_it_is_one(value: Any, expected: Any) -> None:
     found = number(value)
     assert found == expected
     assert type(found) is type(expected)
@@ -32,10 +37,10 @@ def test_given_a_number_in_any_form_when_said_then_it_is_one(value: Any, expecte
 @pytest.mark.parametrize(
     "value", ["five", "5,5", "0x5", "1_000", "NaN", "Infinity", ".5", "+5", "٥", True, None, [], {}]
 )
-def test_given_no_number_when_said_then_it_is_refused(value: Any) -> None:
-    with pytest.raises(MisfitError):
+def test_given_no_number_when_coerced_then_it_fails(value: Any) -> None:
+    with pytest.raises(CoercionError):
         number(value)
-    with pytest.raises(MisfitError):
+    with pytest.raises(CoercionError):
         integer(value)
 
 
@@ -52,7 +57,7 @@ def test_given_no_number_when_said_then_it_is_refused(value: Any) -> None:
         ("", None),
     ],
 )
-def test_given_a_whole_number_in_any_form_when_said_then_it_is_one(
+def test_given_an_integer_in_any_form_when_coerced_then_it_is_one(
     value: Any, expected: int | None
 ) -> None:
     found = integer(value)
@@ -61,8 +66,80 @@ def test_given_a_whole_number_in_any_form_when_said_then_it_is_one(
 
 
 @pytest.mark.parametrize("value", [5.5, "5.5", 2.0**63, -(2.0**63), 1e300, "1e30"])
-def test_given_a_number_that_is_not_whole_or_not_exact_when_said_then_it_is_refused(
+def test_given_a_number_that_is_not_an_exact_integer_when_coerced_then_it_fails(
     value: Any,
 ) -> None:
-    with pytest.raises(MisfitError):
+    with pytest.raises(CoercionError):
         integer(value)
+
+
+texts = st.text() | st.sampled_from(["\0", "a\0b", "\0\0"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All strings and keys of a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        entries = [*value, *value.values()] if isinstance(value, dict) else value
+        for entry in entries:
+            yield from strings(entry)
+
+
+@given(json_values)
+def test_given_any_value_when_nul_is_replaced_then_none_is_left_and_all_else_stays(
+    value: Any,
+) -> None:
+    clean = without_nul(value)
+
+    assert not any("\0" in text for text in strings(clean))
+    assert without_nul(clean) == clean
+    if not any("\0" in text for text in strings(value)):
+        assert clean == value
+
+
+def test_given_a_nul_at_any_depth_when_replaced_then_the_rest_of_its_string_stays() -> None:
+    value = {"a\0": ["b\0c", {"\0": "\0", "d": None}], "e": 1.5}
+    assert without_nul(value) == {"a�": ["b�c", {"�": "�", "d": None}], "e": 1.5}
+
+
+json_objects = st.dictionaries(
+    st.text(), json_values | st.floats(allow_nan=False, allow_infinity=False), max_size=4
+)
+
+
+@given(json_objects, st.sampled_from([0, 2**63, 2**70, -(2**70)]))
+def test_given_any_value_when_serialized_then_it_is_json_of_the_same_value(
+    value: dict[str, Any], number: int
+) -> None:
+    value = {**value, "number": number}
+
+    for option in (0, orjson.OPT_SORT_KEYS):
+        found = serialize(value, option=option)
+        assert json.loads(found) == value
+        assert len(found.splitlines()) == 1
+    assert serialize(value) == serialize(value, option=0)
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 2**64, -(2**63) - 1])
+def test_given_keys_when_serialized_then_they_are_sorted_only_where_that_is_wanted(
+    number: int,
+) -> None:
+    value = {"b": {"d": number, "c": 1}, "a": 2}
+    as_given, in_order = serialize(value), serialize(value, option=orjson.OPT_SORT_KEYS)
+
+    assert list(json.loads(as_given)) == ["b", "a"]
+    assert list(json.loads(as_given)["b"]) == ["d", "c"]
+    assert list(json.loads(in_order)) == ["a", "b"]
+    assert list(json.loads(in_order)["b"]) == ["c", "d"]
+    assert json.loads(as_given) == json.loads(in_order) == value
+
+
+def test_given_what_is_no_json_when_serialized_then_it_fails() -> None:
+    with pytest.raises(TypeError):
+        serialize({"a": object()})

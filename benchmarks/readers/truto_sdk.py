@@ -2,7 +2,7 @@
 
 The SDK gives Python objects, and that is all: no RECORD line, no state, no columns. A process that
 is refused by a limit gets an exception of its HTTP library's, so the waiting is written here.
-Prints a line of JSON: how many records came, and the sum of the checksums of their ids, which tells
+Prints a line of JSON: how many records came, and the sum of the checksums of their ids, which shows
 whether they were the right ones. A set of the ids would be counted as memory of the SDK's.
 """
 
@@ -25,14 +25,14 @@ _TOO_MANY_REQUESTS = 429
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--side-by-side", type=int, default=1, help="accounts at the same time")
+    parser.add_argument("--concurrency", type=int, default=1, help="accounts at the same time")
     options = parser.parse_args()
     config = json.loads(options.config.read_text())
     api = TrutoApi(config["token"], config["api_url"])
-    places = asyncio.Semaphore(options.side_by_side)
+    slots = asyncio.Semaphore(options.concurrency)
 
     async def read(account_id: str) -> tuple[int, int]:
-        async with places:
+        async with slots:
             return await _read(api, account_id)
 
     # The SDK reads one list; reading several at a time is up to whoever uses it.

@@ -4,10 +4,10 @@ One account is read at 50 requests in 10 s at most, whoever reads it; 1,000 page
 of waiting.
 """
 
-from source_truto_segments import rate_limits
+from source_truto_segments import rate_limiter
 from source_truto_segments.run import run
 
-rate_limits.TOKEN_LIMIT = rate_limits.ACCOUNT_LIMIT = 10**9
+rate_limiter.TOKEN_LIMIT = rate_limiter.ACCOUNT_LIMIT = 10**9
 
 if __name__ == "__main__":
     run()

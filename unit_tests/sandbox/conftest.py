@@ -9,13 +9,13 @@ import requests
 
 from sandbox import DEFAULT_TOKEN, Account, Environment, Sandbox
 
-MOST_PAGES = 50
+MAX_PAGES = 50
 
 Params = dict[str, Any]
 
 
 class Client:
-    """A caller of the sandbox who knows the token."""
+    """A client of the sandbox that has the token."""
 
     SEGMENTS = "/unified/marketing-automation/segments"
     WORKSPACES = "/unified/marketing-automation/workspaces"
@@ -51,20 +51,20 @@ class Client:
         return self.get(self.ACCOUNTS, params)
 
     def pages(
-        self, path: str = SEGMENTS, params: Params | None = None, most: int = MOST_PAGES
+        self, path: str = SEGMENTS, params: Params | None = None, most: int = MAX_PAGES
     ) -> list[dict[str, Any]]:
-        """All pages up to the end, or up to so many."""
+        """All pages to the end, or `most` of them."""
         named = {} if path == self.ACCOUNTS else {"integrated_account_id": "a"}
-        asked: Params = {**named, **(params or {})}
+        query: Params = {**named, **(params or {})}
         pages: list[dict[str, Any]] = []
         while len(pages) < most:
-            response = self.get(path, asked)
+            response = self.get(path, query)
             assert response.ok, response.text
             pages.append(response.json())
             cursor = pages[-1].get("next_cursor")
             if not cursor:
                 break
-            asked["next_cursor"] = cursor
+            query["next_cursor"] = cursor
         return pages
 
 
@@ -73,13 +73,13 @@ Serve = Callable[..., Client]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves accounts until the test is over; other settings go to the environment."""
+    """Serves accounts until the test ends; other settings are for the environment."""
     with ExitStack() as running:
 
         def start(*accounts: Account, **settings: Any) -> Client:
             sandbox = running.enter_context(Sandbox(Environment(list(accounts), **settings)))
             session = running.enter_context(requests.Session())
-            session.trust_env = False  # no proxy stands between a test and its own machine
+            session.trust_env = False  # no proxy between a test and its own machine
             return Client(sandbox, session)
 
         yield start

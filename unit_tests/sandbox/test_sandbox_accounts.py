@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox import DEFAULT_TOKEN, Account, vendors
+from sandbox import CONTEXT_SECRET, DEFAULT_TOKEN, Account, faults, vendors
 
 if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Serve
@@ -16,12 +17,12 @@ def many(count: int) -> list[Account]:
     statuses = ("active", "active", "needs_reauth")
     return [
         Account(
-            f"id-{place}",
-            names[place % 2],
-            status=statuses[place % 3],
-            tenant_id=f"tenant-{place % 5}",
+            f"id-{number}",
+            names[number % 2],
+            status=statuses[number % 3],
+            tenant_id=f"tenant-{number % 5}",
         )
-        for place in range(count)
+        for number in range(count)
     ]
 
 
@@ -29,29 +30,67 @@ def many(count: int) -> list[Account]:
 
 
 def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) -> None:
+    forbidden = {
+        "resource": "segments",
+        "method": "list",
+        "missing_scopes": ["segments:read"],
+        "occurred_at": "2025-06-03 14:05:21",
+    }
     first = Account("a", "klaviyo", tenant_id="acme", is_sandbox=True)
-    second = Account("b", "brevo", status="needs_reauth", last_error="Token revoked")
-    answer = serve(first, second).accounts().json()
-    assert answer == {
+    second = Account(
+        "b",
+        "brevo",
+        status="needs_reauth",
+        last_error="Token revoked",
+        last_forbidden_error=forbidden,
+        label="Brevo (EU)",
+        authentication_method="oauth2",
+        region="eu",
+        environment_id="e",
+        unified_model_override={"segments": {}},
+        context={"api_key": "x"},
+    )
+    response = serve(first, second).accounts().json()
+    integration_ids = [account["integration"].pop("id") for account in response["result"]]
+    assert len(set(integration_ids)) == 2
+    assert response == {
         "result": [
             {
                 "id": "a",
                 "tenant_id": "acme",
+                "environment_id": first.environment_id,
                 "status": "active",
                 "is_sandbox": True,
-                "integration": {"name": "klaviyo"},
+                "region": "us",
+                "authentication_method": "oauth2",
+                "integration": {
+                    "name": "klaviyo",
+                    "category": "marketing-automation",
+                    "label": "Klaviyo",
+                },
+                "context": first.context,
                 "created_at": first.created_at,
                 "updated_at": first.updated_at,
             },
             {
                 "id": "b",
                 "tenant_id": "tenant-1",
+                "environment_id": "e",
                 "status": "needs_reauth",
                 "is_sandbox": False,
-                "integration": {"name": "brevo"},
+                "region": "eu",
+                "authentication_method": "oauth2",
+                "integration": {
+                    "name": "brevo",
+                    "category": "marketing-automation",
+                    "label": "Brevo (EU)",
+                },
+                "context": {"api_key": "x"},
                 "created_at": second.created_at,
                 "updated_at": second.updated_at,
                 "last_error": "Token revoked",
+                "last_forbidden_error": forbidden,
+                "unified_model_override": {"segments": {}},
             },
         ],
         "next_cursor": None,
@@ -59,10 +98,42 @@ def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) ->
     }
 
 
+def test_given_an_account_then_its_context_has_secrets_and_its_dates_both_forms(
+    serve: Serve,
+) -> None:
+    shown = serve(Account("a", "klaviyo")).get("/integrated-account/a").json()
+    assert str(shown["context"]).count(CONTEXT_SECRET) == 3
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown["created_at"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", shown["updated_at"])
+
+
+def test_given_a_label_in_the_config_then_it_is_there_only(serve: Serve) -> None:
+    client = serve(Account("a", "customerio", label_in_config=True))
+    integration = client.get("/integrated-account/a").json()["integration"]
+    assert integration["config"] == {"label": "Customer.io"}
+    assert "label" not in integration
+
+
+@pytest.mark.parametrize(
+    ("vendor", "category", "shown"),
+    [
+        ("brevo", None, "marketing-automation"),
+        ("hubspot", None, "crm"),
+        ("hubspot", "marketing-automation", "marketing-automation"),
+        ("brevo", "crm", "crm"),
+    ],
+)
+def test_given_a_category_then_the_integration_has_it(
+    serve: Serve, vendor: str, category: str | None, shown: str
+) -> None:
+    client = serve(Account("a", vendor, category=category))
+    assert client.accounts().json()["result"][0]["integration"]["category"] == shown
+
+
 def test_given_another_key_then_the_list_stands_under_it(serve: Serve) -> None:
-    answer = serve(Account("a", "klaviyo"), list_key="results").accounts().json()
-    assert [account["id"] for account in answer["results"]] == ["a"]
-    assert "result" not in answer
+    response = serve(Account("a", "klaviyo"), list_key="results").accounts().json()
+    assert [account["id"] for account in response["results"]] == ["a"]
+    assert "result" not in response
 
 
 @pytest.mark.parametrize(
@@ -96,8 +167,8 @@ def test_given_a_limit_then_the_list_has_pages_of_at_most_the_list_page_size(
     serve: Serve, limit: int | None, size: int
 ) -> None:
     client = serve(*many(25), list_page_size=10)
-    answer = client.accounts({} if limit is None else {"limit": limit}).json()
-    assert (len(answer["result"]), answer["limit"]) == (size, size)
+    response = client.accounts({} if limit is None else {"limit": limit}).json()
+    assert (len(response["result"]), response["limit"]) == (size, size)
 
 
 def test_given_a_made_up_cursor_or_limit_then_the_list_refuses(serve: Serve) -> None:
@@ -110,24 +181,24 @@ def test_given_a_made_up_cursor_or_limit_then_the_list_refuses(serve: Serve) -> 
 
 
 def test_given_an_id_then_that_account_is_given_bare(serve: Serve) -> None:
-    answer = serve(*many(3)).get("/integrated-account/id-1")
-    assert answer.status_code == 200
-    assert answer.json()["id"] == "id-1"
-    assert answer.json()["integration"] == {"name": "brevo"}
+    response = serve(*many(3)).get("/integrated-account/id-1")
+    assert response.status_code == 200
+    assert response.json()["id"] == "id-1"
+    assert response.json()["integration"]["name"] == "brevo"
 
 
-def test_given_an_unknown_id_then_truto_answers_404(serve: Serve) -> None:
+def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
     client = serve(*many(3))
-    for answer in (client.get("/integrated-account/x"), client.segments("x"), client.meta("x")):
-        assert answer.status_code == 404
-        assert answer.json() == {
+    for response in (client.get("/integrated-account/x"), client.segments("x"), client.meta("x")):
+        assert response.status_code == 404
+        assert response.json() == {
             "statusCode": 404,
             "error": "Not Found",
             "message": "Integrated account not found",
         }
 
 
-def test_given_the_list_of_accounts_changes_then_so_do_the_answers(serve: Serve) -> None:
+def test_given_the_list_of_accounts_changes_then_so_do_the_responses(serve: Serve) -> None:
     client = serve(*many(3))
     accounts = client.sandbox.environment.accounts
     assert client.segments("id-0").status_code == 200
@@ -146,8 +217,8 @@ def test_given_5000_accounts_then_looking_one_up_takes_no_time(serve: Serve) -> 
     find = client.sandbox.environment.find
     find("id-0")
     started = time.process_time()
-    for place in range(5_000):
-        assert find(f"id-{place}") is not None
+    for number in range(5_000):
+        assert find(f"id-{number}") is not None
     assert time.process_time() - started < 1
 
 
@@ -155,18 +226,18 @@ def test_given_5000_accounts_then_looking_one_up_takes_no_time(serve: Serve) -> 
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", DEFAULT_TOKEN + "x"])
-def test_given_no_or_a_wrong_token_then_truto_answers_401_everywhere(
+def test_given_no_or_a_wrong_token_then_truto_responds_401_everywhere(
     serve: Serve, token: str | None
 ) -> None:
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.ACCOUNTS, "/integrated-account/id-0", "/other"):
-        answer = client.get(path, token=token)
-        assert answer.status_code == 401
-        assert answer.json()["error"] == "Unauthorized"
-        assert "truto_is_remote_error" not in answer.json()
+        response = client.get(path, token=token)
+        assert response.status_code == 401
+        assert response.json()["error"] == "Unauthorized"
+        assert "truto_is_remote_error" not in response.json()
 
 
-def test_given_another_scheme_then_truto_answers_401(serve: Serve) -> None:
+def test_given_another_scheme_then_truto_responds_401(serve: Serve) -> None:
     client = serve(*many(1))
     headers = {"Authorization": f"Basic {DEFAULT_TOKEN}"}
     url = client.sandbox.url + client.ACCOUNTS
@@ -182,9 +253,9 @@ def test_given_a_token_of_its_own_then_the_environment_takes_that_one(serve: Ser
 def test_given_no_account_then_truto_names_the_missing_parameter(serve: Serve) -> None:
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.WORKSPACES, client.META):
-        answer = client.get(path)
-        assert answer.status_code == 400
-        insight = answer.json()["truto_error_insight"]["missing_required_query_parameters"]
+        response = client.get(path)
+        assert response.status_code == 400
+        insight = response.json()["truto_error_insight"]["missing_required_query_parameters"]
         assert insight["value"] == ["integrated_account_id"]
 
 
@@ -192,21 +263,59 @@ def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
     serve: Serve,
 ) -> None:
     client = serve(Account("a", "brevo", status="needs_reauth"))
-    for answer in (client.segments(), client.workspaces()):
-        assert answer.status_code == 401
-        assert answer.json()["truto_is_remote_error"] is True
+    for response in (client.segments(), client.workspaces()):
+        assert response.status_code == 401
+        assert response.json()["truto_is_remote_error"] is True
     assert client.meta().status_code == 200
     assert client.get("/integrated-account/a").json()["status"] == "needs_reauth"
 
 
-@pytest.mark.parametrize("status", ["connecting", "validation_error", "post_install_error"])
+@pytest.mark.parametrize(
+    "status", ["connecting", "validation_error", "post_install_error", "paused", ""]
+)
 def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_state(
     serve: Serve, status: str
 ) -> None:
-    answer = serve(Account("a", "klaviyo", status=status)).segments()
-    assert answer.status_code == 400
-    assert status in answer.json()["message"]
-    assert "truto_is_remote_error" not in answer.json()
+    response = serve(Account("a", "klaviyo", status=status)).segments()
+    assert response.status_code == 400
+    assert status in response.json()["message"]
+    assert "truto_is_remote_error" not in response.json()
+
+
+@pytest.mark.parametrize("status", ["needs_reauth", "validation_error", "paused"])
+def test_given_an_account_that_heals_then_a_request_succeeds_and_makes_it_active(
+    serve: Serve, status: str
+) -> None:
+    account = Account("a", "klaviyo", [{"id": "1"}], status=status, heals_on_request=True)
+    account.faults.append(faults.vendor_unavailable())
+    client = serve(account)
+    assert client.segments().status_code == 503
+    assert client.get("/integrated-account/a").json()["status"] == status
+    assert client.segments().json()["result_count"] == 1
+    assert client.get("/integrated-account/a").json()["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("account", "is_supported"),
+    [
+        (Account("a", "hubspot", [{"id": "1"}]), True),
+        (Account("a", "hubspot", workspaces={"w": []}), True),
+        (Account("a", "hubspot"), False),
+        (Account("a", "hubspot", has_segments=True), True),
+        (Account("a", "hubspot", [{"id": "1"}], has_segments=False), False),
+        (Account("a", "klaviyo"), True),
+        (Account("a", "klaviyo", has_segments=False), False),
+    ],
+)
+def test_given_an_integration_without_segments_then_truto_does_not_support_them(
+    serve: Serve, account: Account, is_supported: bool
+) -> None:
+    response = serve(account).segments()
+    assert response.status_code == (200 if is_supported else 400)
+    if not is_supported:
+        expected = f"Resource segments is not supported by the integration {account.vendor}"
+        assert response.json()["message"] == expected
+        assert "truto_is_remote_error" not in response.json()
 
 
 @pytest.mark.parametrize(
@@ -219,12 +328,12 @@ def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_stat
         ("DELETE", "/integrated-account/id-0"),
     ],
 )
-def test_given_no_such_route_then_truto_answers_404(serve: Serve, method: str, path: str) -> None:
+def test_given_no_such_route_then_truto_responds_404(serve: Serve, method: str, path: str) -> None:
     client = serve(*many(1))
     headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
-    answer = client.session.request(method, client.sandbox.url + path, headers=headers, timeout=5)
-    assert answer.status_code == 404
-    assert answer.json()["message"] == f"Cannot {method} {path}"
+    response = client.session.request(method, client.sandbox.url + path, headers=headers, timeout=5)
+    assert response.status_code == 404
+    assert response.json()["message"] == f"Cannot {method} {path}"
 
 
 # --- workspaces -----------------------------------------------------------------------------------
@@ -243,10 +352,10 @@ def beehiiv() -> Account:
 def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_parameter(
     serve: Serve,
 ) -> None:
-    answer = serve(beehiiv()).segments()
-    assert answer.status_code == 400
-    assert "truto_is_remote_error" not in answer.json()
-    insight = answer.json()["truto_error_insight"]["missing_required_query_parameters"]
+    response = serve(beehiiv()).segments()
+    assert response.status_code == 400
+    assert "truto_is_remote_error" not in response.json()
+    insight = response.json()["truto_error_insight"]["missing_required_query_parameters"]
     assert insight["description"]
     assert insight["value"] == ["workspace[id]"]
 
@@ -263,16 +372,16 @@ def test_given_a_workspace_then_only_its_segments_are_given(serve: Serve) -> Non
     account = beehiiv()
     client = serve(account)
     for workspace, records in account.workspaces.items():
-        answer = client.segments(params={"workspace[id]": workspace})
-        assert answer.json()["result"] == records
+        response = client.segments(params={"workspace[id]": workspace})
+        assert response.json()["result"] == records
 
 
-def test_given_an_unknown_workspace_then_the_vendor_answers_404(serve: Serve) -> None:
-    answer = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
-    assert answer.status_code == 404
-    assert answer.json()["truto_is_remote_error"] is True
-    assert answer.json()["message"] == ""
-    assert "pub_9" in str(answer.json()["raw_response"])
+def test_given_an_unknown_workspace_then_the_vendor_responds_404(serve: Serve) -> None:
+    response = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
+    assert response.status_code == 404
+    assert response.json()["truto_is_remote_error"] is True
+    assert response.json()["message"] == ""
+    assert "pub_9" in str(response.json()["raw_response"])
 
 
 def test_given_the_cursor_of_another_workspace_then_the_vendor_refuses(serve: Serve) -> None:
@@ -293,15 +402,55 @@ def test_given_a_vendor_that_does_not_filter_by_workspace_then_it_is_ignored(
 
 def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve) -> None:
     account = beehiiv()
-    answer = serve(account).workspaces().json()
-    assert answer["result_count"] == 2
-    assert answer["next_cursor"] is None
-    assert [(w["id"], w["name"]) for w in answer["result"]] == [
+    client = serve(account)
+    response = client.workspaces().json()
+    assert response["result_count"] == 2
+    assert response["next_cursor"] is None
+    assert [(w["id"], w["name"]) for w in response["result"]] == [
         ("pub_1", "The Daily"),
         ("pub_2", "pub_2"),
     ]
     fields = {"id", "name", "description", "created_at", "updated_at", "remote_data"}
-    assert set(answer["result"][0]) == fields
+    assert set(response["result"][0]) == fields
+    assert response["result"] == client.workspaces().json()["result"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "fields"),
+    [
+        ("beehiiv", {"id", "name", "organization_name", "referral_program_enabled", "created"}),
+        ("brevo", {"id", "companyName", "createdAt"}),
+        ("customerio", {"id", "name", "people", "messages_sent"}),
+    ],
+)
+def test_given_a_vendor_then_its_workspaces_have_data_of_its_own(
+    serve: Serve, vendor: str, fields: set[str]
+) -> None:
+    account = Account("a", vendor, workspaces={"w": [], "\ud800": []}, workspace_names={"w": "W"})
+    workspace, _ = serve(account).workspaces().json()["result"]
+    assert (workspace["id"], workspace["name"]) == ("w", "W")
+    assert (workspace["created_at"] is None) == (vendor == "customerio")
+    assert set(workspace["remote_data"]) == fields
+
+
+def test_given_workspaces_of_another_integration_then_it_has_them(serve: Serve) -> None:
+    client = serve(Account("a", "hubspot", workspaces={"w": [{"id": "1"}]}))
+    assert [workspace["id"] for workspace in client.workspaces().json()["result"]] == ["w"]
+    assert client.segments(params={"workspace[id]": "w"}).json()["result_count"] == 1
+
+
+def test_given_workspaces_change_while_it_runs_then_the_next_response_shows_it(
+    serve: Serve,
+) -> None:
+    account = beehiiv()
+    client = serve(account)
+    account.workspaces["pub_3"] = [{"id": "1"}]
+    account.workspace_names["pub_1"] = "The Weekly"
+    del account.workspaces["pub_2"]
+    shown = [(w["id"], w["name"]) for w in client.workspaces().json()["result"]]
+    assert shown == [("pub_1", "The Weekly"), ("pub_3", "pub_3")]
+    assert client.segments(params={"workspace[id]": "pub_3"}).json()["result_count"] == 1
+    assert client.segments(params={"workspace[id]": "pub_2"}).status_code == 404
 
 
 def test_given_many_workspaces_then_they_come_in_pages_and_never_in_a_loop(serve: Serve) -> None:
@@ -316,17 +465,17 @@ def test_given_beehiiv_with_plain_segments_then_they_are_in_a_workspace_of_their
 ) -> None:
     client = serve(Account("a", "beehiiv", vendors.segments("beehiiv", 3)))
     (workspace,) = client.workspaces().json()["result"]
-    answer = client.segments(params={"workspace[id]": workspace["id"]})
-    assert answer.json()["result_count"] == 3
+    response = client.segments(params={"workspace[id]": workspace["id"]})
+    assert response.json()["result_count"] == 3
 
 
 @pytest.mark.parametrize("vendor", ["activecampaign", "flodesk", "klaviyo", "mailerlite"])
 def test_given_a_vendor_without_workspaces_then_truto_does_not_support_them(
     serve: Serve, vendor: str
 ) -> None:
-    answer = serve(Account("a", vendor)).workspaces()
-    assert answer.status_code == 400
-    assert "not supported" in answer.json()["message"]
+    response = serve(Account("a", vendor)).workspaces()
+    assert response.status_code == 400
+    assert "not supported" in response.json()["message"]
 
 
 @pytest.mark.parametrize("vendor", ["brevo", "customerio"])
@@ -341,9 +490,9 @@ def test_given_a_vendor_with_workspaces_but_none_there_then_the_list_is_empty(
 
 
 def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> None:
-    answer = serve(Account("a", "klaviyo")).meta().json()
-    assert answer["method"] == "list"
-    properties = answer["schema"]["properties"]
+    response = serve(Account("a", "klaviyo")).meta().json()
+    assert response["method"] == "list"
+    properties = response["schema"]["properties"]
     assert list(properties) == [
         "id",
         "name",
@@ -358,7 +507,7 @@ def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> N
     assert properties["id"]["required"] is True
     assert properties["updated_at"]["format"] == "date-time"
     assert all(entry["type"] and entry["description"] for entry in properties.values())
-    assert {"response_schema", "query_schema"} <= set(answer)
+    assert {"response_schema", "query_schema"} <= set(response)
 
 
 def test_given_custom_fields_then_meta_has_them_for_that_account_only(serve: Serve) -> None:

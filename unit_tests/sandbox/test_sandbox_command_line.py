@@ -79,41 +79,41 @@ def test_given_no_arguments_then_the_demo_runs_until_a_signal(ending: signal.Sig
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
-def test_given_many_accounts_then_the_table_is_cut_short() -> None:
+def test_given_many_accounts_then_the_table_is_truncated() -> None:
     with running("--accounts", "1000", "--segments", "3") as process:
         lines = head(process, "Ctrl-C")
     assert "… and 990 more" in lines
     assert len(lines) < 20
 
 
-def test_given_json_then_one_line_tells_everything() -> None:
+def test_given_json_then_one_line_describes_everything() -> None:
     with running("--json", "--accounts", "20", "--segments", "4", "--token", "t") as process:
         (line,) = head(process, "}")
-        told = json.loads(line)
-        assert accounts_status(told["url"], "t") == 200
+        description = json.loads(line)
+        assert accounts_status(description["url"], "t") == 200
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=10)
     assert rest == ""
-    assert told["token"] == "t"
-    assert len(told["accounts"]) == 20
-    assert set(told["accounts"][0]) == {"id", "vendor", "tenant_id", "status", "segments"}
-    assert told["accounts"][0]["segments"] == 4
+    assert description["token"] == "t"
+    assert len(description["accounts"]) == 20
+    assert set(description["accounts"][0]) == {"id", "vendor", "tenant_id", "status", "segments"}
+    assert description["accounts"][0]["segments"] == 4
 
 
 def test_given_limits_and_latency_then_they_are_in_force() -> None:
     with running("--json", "--limits", "--latency", "0.01") as process:
-        told = json.loads(head(process, "}")[0])
-        (account,) = [a["id"] for a in told["accounts"] if a["vendor"] == "klaviyo"]
+        description = json.loads(head(process, "}")[0])
+        (account,) = [a["id"] for a in description["accounts"] if a["vendor"] == "klaviyo"]
         with requests.Session() as session:
-            session.headers["Authorization"] = f"Bearer {told['token']}"
-            url = f"{told['url']}/unified/marketing-automation/segments"
+            session.headers["Authorization"] = f"Bearer {description['token']}"
+            url = f"{description['url']}/unified/marketing-automation/segments"
             params = {"integrated_account_id": account}
-            answers = [session.get(url, params=params, timeout=5) for _ in range(51)]
-    assert [answer.status_code for answer in answers] == [200] * 50 + [429]
-    assert min(answer.elapsed.total_seconds() for answer in answers[:50]) >= 0.01
+            responses = [session.get(url, params=params, timeout=5) for _ in range(51)]
+    assert [response.status_code for response in responses] == [200] * 50 + [429]
+    assert min(response.elapsed.total_seconds() for response in responses[:50]) >= 0.01
 
 
-def test_given_a_port_in_use_then_one_sentence_says_so() -> None:
+def test_given_a_port_in_use_then_one_sentence_reports_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, errors = failed("--port", str(port))
@@ -143,7 +143,7 @@ def test_given_what_cannot_be_served_then_it_fails_with_one_sentence(arguments: 
         ["--unknown"],
     ],
 )
-def test_given_a_bad_option_then_one_sentence_says_so(
+def test_given_a_bad_option_then_one_sentence_reports_it(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -112,7 +112,7 @@ def test_given_a_vendor_then_remote_data_has_the_form_it_documents(
 
 
 @pytest.mark.parametrize("vendor", vendors.VENDORS)
-def test_given_any_vendor_then_the_records_are_sound(vendor: str) -> None:
+def test_given_any_vendor_then_the_records_are_valid(vendor: str) -> None:
     made = vendors.segments(vendor, 300)
     assert len({record["id"] for record in made}) == 300
     assert len({record["name"] for record in made}) == 300
@@ -124,7 +124,7 @@ def test_given_any_vendor_then_the_records_are_sound(vendor: str) -> None:
 
 
 @pytest.mark.parametrize("vendor", vendors.VENDORS)
-def test_given_the_same_seed_then_the_same_data_comes_however_it_is_asked_for(
+def test_given_the_same_seed_then_the_same_data_comes_however_it_is_requested(
     vendor: str,
 ) -> None:
     made = vendors.segments(vendor, 20, seed=3, account=4)
@@ -137,13 +137,13 @@ def test_given_the_same_seed_then_the_same_data_comes_however_it_is_asked_for(
 
 
 def test_given_a_place_outside_then_a_lazy_sequence_has_nothing_there() -> None:
-    for place in (2, -3):
+    for number in (2, -3):
         with pytest.raises(IndexError):
-            vendors.SegmentSequence("klaviyo", 2)[place]
+            vendors.SegmentSequence("klaviyo", 2)[number]
 
 
-def test_given_an_unknown_vendor_then_it_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="klaviyo"):
+def test_given_an_unknown_vendor_then_it_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Unknown vendor 'hubspot'; known are .*klaviyo"):
         vendors.segments("hubspot", 1)
 
 
@@ -167,6 +167,36 @@ def test_given_the_demo_then_it_has_an_account_of_each_vendor_under_a_stable_id(
     assert all(str(uuid.UUID(account_id)) == account_id for account_id in ids)
     (beehiiv,) = (account for account in accounts if account.vendor == "beehiiv")
     assert len(beehiiv.workspaces) == len(beehiiv.workspace_names) == 2
+
+
+def test_given_the_demo_then_each_account_has_a_tenant_of_its_own_and_nothing_fails() -> None:
+    environment = demo_environment()
+    accounts = environment.accounts
+    assert len({account.tenant_id for account in accounts}) == 7
+    assert all(account.tenant_id.isalpha() for account in accounts)
+    with Sandbox(environment) as sandbox:
+        counts: list[int] = []
+        for account in accounts:
+            workspaces: list[str | None] = [*account.workspaces]
+            for workspace in workspaces or [None]:
+                read = pages(sandbox, account, workspace)
+                counts += [page["result_count"] for page in read]
+        headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
+        url = f"{sandbox.url}/integrated-account"
+        listed = requests.get(url, headers=headers, timeout=5).json()["result"]
+        assert {request.status for request in sandbox.requests} == {200}
+    assert sum(counts) == 204
+    assert {account["integration"]["label"] for account in listed} == {
+        "ActiveCampaign",
+        "Beehiiv",
+        "Brevo",
+        "Customer.io",
+        "Flodesk",
+        "Klaviyo",
+        "MailerLite",
+    }
+    assert {account["authentication_method"] for account in listed} == {"api_key", "oauth2"}
+    assert all(account["status"] == "active" for account in listed)
 
 
 def test_given_5000_accounts_then_they_are_made_in_a_moment() -> None:
@@ -193,10 +223,10 @@ def test_given_states_for_everyone_then_nobody_is_active(states: dict[str, float
     assert "active" not in statuses
 
 
-def pages(sandbox: Sandbox, account: Account) -> list[dict[str, Any]]:
+def pages(sandbox: Sandbox, account: Account, workspace: str | None) -> list[dict[str, Any]]:
     params = {"integrated_account_id": account.id}
-    if account.workspaces:
-        params["workspace[id]"] = next(iter(account.workspaces))
+    if workspace is not None:
+        params["workspace[id]"] = workspace
     url = f"{sandbox.url}/unified/marketing-automation/segments"
     headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
     read: list[dict[str, Any]] = []
@@ -207,13 +237,15 @@ def pages(sandbox: Sandbox, account: Account) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("page_size", "sizes"), [(None, [25]), (10, [10, 10, 5])])
-def test_given_a_large_environment_then_each_account_fits_one_page_unless_told_otherwise(
+def test_given_a_large_environment_then_each_account_fits_one_page_by_default(
     page_size: int | None, sizes: list[int]
 ) -> None:
     environment = large_environment(7, 25, page_size=page_size)
     with Sandbox(environment) as sandbox:
         for account in environment.accounts:
-            assert [page["result_count"] for page in pages(sandbox, account)] == sizes
+            workspace = next(iter(account.workspaces), None)
+            read = pages(sandbox, account, workspace)
+            assert [page["result_count"] for page in read] == sizes
 
 
 def test_given_vendors_then_a_large_environment_has_only_those_in_turn() -> None:

@@ -4,13 +4,14 @@ import socket
 import threading
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from sandbox import DEFAULT_TOKEN, Account, Fault, Request, faults
+from sandbox.limits import RetryAfter
 
 if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Client, Serve
@@ -31,7 +32,7 @@ def test_given_a_fault_then_it_happens_once(serve: Serve) -> None:
     assert statuses(serve(faulty(faults.truto_failed())), 3) == [500, 200, 200]
 
 
-def test_given_times_then_it_happens_so_often(serve: Serve) -> None:
+def test_given_times_then_it_happens_that_often(serve: Serve) -> None:
     assert statuses(serve(faulty(faults.truto_failed(times=2))), 4) == [500, 500, 200, 200]
 
 
@@ -39,7 +40,7 @@ def test_given_no_end_then_it_happens_always(serve: Serve) -> None:
     assert statuses(serve(faulty(faults.truto_failed(times=None))), 4) == [500] * 4
 
 
-def test_given_after_then_so_many_pass_first(serve: Serve) -> None:
+def test_given_after_then_that_many_pass_first(serve: Serve) -> None:
     assert statuses(serve(faulty(faults.truto_failed(after=2))), 4) == [200, 200, 500, 200]
 
 
@@ -108,7 +109,7 @@ def test_given_many_threads_then_a_fault_is_used_up_exactly_as_often_as_it_may_b
     assert (len(taken), sum(taken)) == (800, 100)
 
 
-# --- what is answered -----------------------------------------------------------------------------
+# --- what is sent ------------------------------------------------------------------------------
 
 
 def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) -> None:
@@ -116,12 +117,12 @@ def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) ->
     fault = faults.truto_error(
         422, "No", insight=insight, details={"field": "x"}, headers={"X-Request-Id": "r1"}
     )
-    answer = serve(faulty(fault)).segments()
-    assert answer.status_code == 422
-    assert answer.headers["X-Request-Id"] == "r1"
-    assert answer.json() == {
+    response = serve(faulty(fault)).segments()
+    assert response.status_code == 422
+    assert response.headers["X-Request-Id"] == "r1"
+    assert response.json() == {
         "statusCode": 422,
-        "error": answer.json()["error"],
+        "error": response.json()["error"],
         "message": "No",
         "truto_error_insight": insight,
         "details": {"field": "x"},
@@ -129,10 +130,10 @@ def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) ->
 
 
 @pytest.mark.parametrize("raw", [{"errors": [1]}, "<html>", None, [], "é\ud800"])
-def test_given_an_error_of_the_vendors_then_its_body_is_handed_on(serve: Serve, raw: Any) -> None:
-    answer = serve(faulty(faults.vendor_error(409, raw_response=raw))).segments()
-    assert answer.status_code == 409
-    assert answer.json() == {
+def test_given_an_error_of_the_vendors_then_its_body_is_passed_on(serve: Serve, raw: Any) -> None:
+    response = serve(faulty(faults.vendor_error(409, raw_response=raw))).segments()
+    assert response.status_code == 409
+    assert response.json() == {
         "statusCode": 409,
         "error": "Conflict",
         "message": "",
@@ -141,9 +142,9 @@ def test_given_an_error_of_the_vendors_then_its_body_is_handed_on(serve: Serve, 
     }
 
 
-def test_given_a_status_without_a_name_then_it_is_answered_all_the_same(serve: Serve) -> None:
-    answer = serve(faulty(faults.truto_error(599))).segments()
-    assert (answer.status_code, answer.json()["error"]) == (599, "Error")
+def test_given_a_status_without_a_name_then_it_is_sent_anyway(serve: Serve) -> None:
+    response = serve(faulty(faults.truto_error(599))).segments()
+    assert (response.status_code, response.json()["error"]) == (599, "Error")
 
 
 @pytest.mark.parametrize(
@@ -175,30 +176,30 @@ def test_given_a_row_of_the_error_table_then_its_fault_has_that_status_and_origi
     status: int,
     is_vendors: bool,
 ) -> None:
-    answer = serve(faulty(fault())).segments()
-    assert answer.status_code == answer.json()["statusCode"] == status
-    assert answer.json().get("truto_is_remote_error", False) is is_vendors
-    assert ("raw_response" in answer.json()) is is_vendors
+    response = serve(faulty(fault())).segments()
+    assert response.status_code == response.json()["statusCode"] == status
+    assert response.json().get("truto_is_remote_error", False) is is_vendors
+    assert ("raw_response" in response.json()) is is_vendors
 
 
 @pytest.mark.parametrize("status", [405, 409, 422])
 def test_given_the_vendor_refuses_then_only_raw_response_holds_the_reason(
     serve: Serve, status: int
 ) -> None:
-    answer = serve(faulty(faults.vendor_refused(status))).segments()
-    assert (answer.status_code, answer.json()["message"]) == (status, "")
-    assert answer.json()["raw_response"]
+    response = serve(faulty(faults.vendor_refused(status))).segments()
+    assert (response.status_code, response.json()["message"]) == (status, "")
+    assert response.json()["raw_response"]
 
 
 def test_given_scopes_are_missing_then_the_insight_names_them(serve: Serve) -> None:
-    answer = serve(faulty(faults.scopes_missing("segments:read", "tags:read"))).segments().json()
-    insight = answer["truto_error_insight"]["forbidden_error"]
+    response = serve(faulty(faults.scopes_missing("segments:read", "tags:read"))).segments().json()
+    insight = response["truto_error_insight"]["forbidden_error"]
     assert insight["value"] == {"missing_scopes": ["segments:read", "tags:read"]}
 
 
 def test_given_parameters_are_missing_then_the_insight_names_them(serve: Serve) -> None:
-    answer = serve(faulty(faults.missing_parameters("x"))).segments().json()
-    assert answer["truto_error_insight"]["missing_required_query_parameters"]["value"] == ["x"]
+    response = serve(faulty(faults.missing_parameters("x"))).segments().json()
+    assert response["truto_error_insight"]["missing_required_query_parameters"]["value"] == ["x"]
 
 
 def test_given_a_stale_cursor_then_only_a_request_with_a_cursor_meets_it(serve: Serve) -> None:
@@ -217,13 +218,13 @@ def test_given_credentials_are_refused_then_the_account_stays_so(serve: Serve) -
 
 
 @pytest.mark.parametrize("fault", [faults.truto_rate_limited, faults.vendor_rate_limited])
-@pytest.mark.parametrize("form", ["seconds", "date", "ratelimit-reset", "nothing"])
-def test_given_a_429_then_it_says_in_its_form_how_long_to_wait(
+@pytest.mark.parametrize("form", get_args(RetryAfter))
+def test_given_a_429_then_it_has_the_time_to_wait_in_its_form(
     serve: Serve, fault: Any, form: str
 ) -> None:
-    answer = serve(faulty(fault(7, form))).segments()
-    retry_after = answer.headers.get("Retry-After")
-    assert answer.status_code == 429
+    response = serve(faulty(fault(7, form))).segments()
+    retry_after = response.headers.get("Retry-After")
+    assert response.status_code == 429
     if form == "seconds":
         assert retry_after == "7"
     elif form == "date":
@@ -231,7 +232,25 @@ def test_given_a_429_then_it_says_in_its_form_how_long_to_wait(
         assert 4 < wait <= 8
     else:
         assert retry_after is None
-    assert answer.headers.get("ratelimit-reset") == ("7" if form == "ratelimit-reset" else None)
+    reset = response.headers.get("ratelimit-reset")
+    if form.startswith("ratelimit-reset-epoch"):
+        milliseconds = int(reset or "") * (1 if form.endswith("-ms") else 1_000)
+        assert 4 < milliseconds / 1_000 - time.time() <= 8
+    else:
+        assert reset == ("7" if form == "ratelimit-reset" else None)
+
+
+def test_given_several_429s_without_headers_then_they_come_in_a_row(serve: Serve) -> None:
+    client = serve(faulty(faults.vendor_rate_limited(form="nothing", times=3)))
+    assert statuses(client, 4) == [429, 429, 429, 200]
+
+
+def test_given_no_model_then_truto_responds_404_to_meta_only(serve: Serve) -> None:
+    client = serve(faulty(faults.truto_error(404, "Not found", kind="meta", times=None)))
+    response = client.meta()
+    assert (response.status_code, response.json()["message"]) == (404, "Not found")
+    assert "truto_is_remote_error" not in response.json()
+    assert client.segments().status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -244,28 +263,28 @@ def test_given_a_429_then_it_says_in_its_form_how_long_to_wait(
         ('{"result": null}', "application/json"),
     ],
 )
-def test_given_any_body_then_it_is_sent_as_it_is(
+def test_given_any_body_then_it_is_sent_unchanged(
     serve: Serve, content: str | bytes, content_type: str
 ) -> None:
     fault = faults.body(content, status=502, content_type=content_type, headers={"X-A": "b"})
-    answer = serve(faulty(fault)).segments()
-    assert answer.status_code == 502
-    assert answer.content == (content if isinstance(content, bytes) else content.encode())
-    assert answer.headers["Content-Type"] == content_type
-    assert answer.headers["X-A"] == "b"
+    response = serve(faulty(fault)).segments()
+    assert response.status_code == 502
+    assert response.content == (content if isinstance(content, bytes) else content.encode())
+    assert response.headers["Content-Type"] == content_type
+    assert response.headers["X-A"] == "b"
 
 
 def test_given_a_redirect_then_it_names_its_target(serve: Serve) -> None:
-    answer = serve(faulty(faults.redirect("http://elsewhere.invalid/", 307))).segments()
-    assert answer.status_code == 307
-    assert answer.headers["Location"] == "http://elsewhere.invalid/"
+    response = serve(faulty(faults.redirect("http://elsewhere.invalid/", 307))).segments()
+    assert response.status_code == 307
+    assert response.headers["Location"] == "http://elsewhere.invalid/"
 
 
-# --- how it travels -------------------------------------------------------------------------------
+# --- how it is sent -------------------------------------------------------------------------------
 
 
 def exchange(client: Client) -> tuple[bytes, bool]:
-    """What arrives until the connection ends, and whether it ended with a reset."""
+    """What arrives before the connection ends, and whether it ended with a reset."""
     address = urlsplit(client.sandbox.url)
     with socket.create_connection((address.hostname, address.port or 0), timeout=5) as connection:
         connection.sendall(
@@ -316,7 +335,7 @@ def test_given_a_broken_connection_then_a_client_of_http_sees_it(serve: Serve, f
     assert client.segments().status_code == 200
 
 
-def test_given_a_delay_then_the_answer_comes_later(serve: Serve) -> None:
+def test_given_a_delay_then_the_response_comes_later(serve: Serve) -> None:
     client = serve(faulty(faults.delay(0.2)))
     assert client.segments().elapsed.total_seconds() >= 0.2
     assert client.segments().status_code == 200
@@ -343,7 +362,7 @@ def test_given_a_client_that_leaves_a_drip_then_the_sandbox_goes_on(serve: Serve
     assert client.segments().status_code == 200
 
 
-def test_given_a_hang_then_the_client_waits_in_vain_and_the_log_says_so(serve: Serve) -> None:
+def test_given_a_hang_then_no_response_is_logged(serve: Serve) -> None:
     client = serve(faulty(faults.hang()))
     with pytest.raises(requests.Timeout):
         client.session.get(

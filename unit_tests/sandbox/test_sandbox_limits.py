@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from sandbox import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Account, Limit, VendorLimit
-from sandbox.limits import SlidingWindow, VendorBudget
+from sandbox.limits import RetryAfter, SlidingWindow, VendorBudget
 
 if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Serve
@@ -113,33 +113,31 @@ def test_given_a_vendors_limit_then_its_429_comes_through_for_that_account_only(
     serve: Serve,
 ) -> None:
     client = serve(limited(), Account("b", "klaviyo"))
-    answers = [client.segments() for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
-    assert answers[2].json()["truto_is_remote_error"] is True
-    assert "rate_limit_error" in answers[2].json()["truto_error_insight"]
+    responses = [client.segments() for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[2].json()["truto_is_remote_error"] is True
+    assert "rate_limit_error" in responses[2].json()["truto_error_insight"]
     assert client.segments("b").status_code == 200
     assert "ratelimit-remaining" not in client.segments("b").headers
 
 
-def test_given_an_announced_budget_then_every_answer_says_what_is_left(serve: Serve) -> None:
+def test_given_an_announced_budget_then_every_response_shows_the_budget(serve: Serve) -> None:
     client = serve(limited())
-    answers = [client.segments(), client.workspaces(), client.segments()]
-    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
-    assert {answer.headers["ratelimit-limit"] for answer in answers} == {"2;w=3600"}
-    assert all(0 < int(answer.headers["ratelimit-reset"]) <= LONG for answer in answers)
+    responses = [client.segments(), client.workspaces(), client.segments()]
+    assert [response.headers["ratelimit-remaining"] for response in responses] == ["1", "0", "0"]
+    assert {response.headers["ratelimit-limit"] for response in responses} == {"2;w=3600"}
+    assert all(0 < int(response.headers["ratelimit-reset"]) <= LONG for response in responses)
 
 
-def test_given_no_announcement_then_no_answer_says_what_is_left(serve: Serve) -> None:
+def test_given_no_announcement_then_no_response_shows_the_budget(serve: Serve) -> None:
     client = serve(limited(announce=False))
     for _ in range(3):
-        answer = client.segments()
-        assert not [name for name in answer.headers if name.lower().startswith("ratelimit")]
+        response = client.segments()
+        assert not [name for name in response.headers if name.lower().startswith("ratelimit")]
 
 
-@pytest.mark.parametrize("form", ["seconds", "date", "ratelimit-reset", "nothing"])
-def test_given_a_form_of_waiting_time_then_the_vendors_429_has_that_one(
-    serve: Serve, form: str
-) -> None:
+@pytest.mark.parametrize("form", get_args(RetryAfter))
+def test_given_a_form_then_the_vendors_429_has_that_one(serve: Serve, form: str) -> None:
     client = serve(limited(retry_after=form, announce=False))
     refused = [client.segments() for _ in range(3)][2]
     retry_after = refused.headers.get("Retry-After")
@@ -150,10 +148,37 @@ def test_given_a_form_of_waiting_time_then_the_vendors_429_has_that_one(
         assert LONG - 5 < wait <= LONG + 1
     else:
         assert retry_after is None
-    assert ("ratelimit-reset" in refused.headers) == (form == "ratelimit-reset")
+    assert ("ratelimit-reset" in refused.headers) == form.startswith("ratelimit-reset")
 
 
-def test_given_what_truto_refuses_itself_then_it_costs_nothing_at_the_vendor(
+@pytest.mark.parametrize(("form", "unit"), [("", None), ("-epoch", 1), ("-epoch-ms", 1_000)])
+def test_given_a_timestamp_as_the_reset_then_every_response_has_it_in_that_form(
+    serve: Serve, form: str, unit: int | None
+) -> None:
+    client = serve(limited(retry_after=f"ratelimit-reset{form}"))
+    responses = [client.segments() for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    for response in responses:
+        reset = int(response.headers["ratelimit-reset"])
+        seconds = reset if unit is None else reset / unit - time.time()
+        assert LONG - 5 < seconds <= LONG + 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "ratelimit-reset"])
+def test_given_a_reset_then_all_headers_have_it_even_if_it_exceeds_the_window(
+    serve: Serve, form: Any
+) -> None:
+    limit = VendorLimit(1, 10.0, retry_after=form, reset=600.0)
+    client = serve(Account("a", "brevo", vendor_limit=limit))
+    allowed, refused = client.segments(), client.segments()
+    assert (allowed.status_code, refused.status_code) == (200, 429)
+    for response in (allowed, refused):
+        assert response.headers["ratelimit-limit"] == "1;w=10"
+        assert response.headers["ratelimit-reset"] == "600"
+    assert refused.headers.get("Retry-After") == ("600" if form == "seconds" else None)
+
+
+def test_given_an_error_of_trutos_own_then_it_costs_nothing_at_the_vendor(
     serve: Serve,
 ) -> None:
     client = serve(Account("a", "klaviyo", vendor_limit=VendorLimit(1, LONG)))

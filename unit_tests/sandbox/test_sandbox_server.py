@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Client, Serve
 
 
-def asked(client: Client, query: str) -> list[tuple[str, str]]:
+def query_of(client: Client, query: str) -> list[tuple[str, str]]:
     url = f"{client.sandbox.url}/x?{query}"
     client.session.get(url, timeout=5)
     return client.sandbox.requests[-1].query
@@ -36,7 +36,7 @@ def raw_exchange(client: Client, target: str) -> bytes:
 # --- the log --------------------------------------------------------------------------------------
 
 
-def test_given_a_request_then_the_log_tells_all_about_it(serve: Serve) -> None:
+def test_given_a_request_then_the_log_describes_it(serve: Serve) -> None:
     client = serve(Account("a", "klaviyo"))
     before = time.monotonic()
     client.segments(params={"limit": 5, "truto_exclude_fields[]": ["x", "y"]})
@@ -88,10 +88,10 @@ def test_given_each_endpoint_then_the_log_names_its_kind(serve: Serve) -> None:
 def test_given_an_escaped_query_then_the_log_has_it_decoded_once(
     serve: Serve, query: str, expected: list[tuple[str, str]]
 ) -> None:
-    assert asked(serve(), query) == expected
+    assert query_of(serve(), query) == expected
 
 
-def test_given_a_query_that_no_client_would_tidy_up_then_it_is_decoded_as_sent(
+def test_given_a_query_that_is_sent_raw_then_it_is_decoded_as_sent(
     serve: Serve,
 ) -> None:
     client = serve()
@@ -108,17 +108,17 @@ def test_given_the_log_is_cleared_then_it_is_empty_and_goes_on(serve: Serve) -> 
     assert [request.kind for request in client.sandbox.requests] == ["accounts"]
 
 
-def test_given_the_log_is_cleared_while_a_request_waits_then_its_answer_is_forgotten(
+def test_given_the_log_is_cleared_while_a_request_waits_then_its_response_is_not_logged(
     serve: Serve,
 ) -> None:
     client = serve(Account("a", "klaviyo"), latency=0.1)
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(client.segments)
+        response = pool.submit(client.segments)
         while not client.sandbox.requests:
             time.sleep(0.001)
         assert client.sandbox.requests[0].status is None
         client.sandbox.clear()
-        assert answer.result().status_code == 200
+        assert response.result().status_code == 200
     assert client.sandbox.requests == []
 
 
@@ -134,8 +134,8 @@ def test_given_many_threads_then_the_log_has_every_request_in_order(serve: Serve
             snapshots.append(len(log))
             time.sleep(0.002)
 
-    def ask(place: int) -> None:
-        params = {"integrated_account_id": "a", "n": str(place)}
+    def ask(number: int) -> None:
+        params = {"integrated_account_id": "a", "n": str(number)}
         headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
         url = client.sandbox.url + client.SEGMENTS
         assert requests.get(url, params=params, headers=headers, timeout=5).status_code == 200
@@ -146,7 +146,7 @@ def test_given_many_threads_then_the_log_has_every_request_in_order(serve: Serve
         done.set()
         watching.result()
     log = client.sandbox.requests
-    assert {request.param("n") for request in log} == {str(place) for place in range(60)}
+    assert {request.param("n") for request in log} == {str(number) for number in range(60)}
     assert {request.status for request in log} == {200}
     assert snapshots == sorted(snapshots)
 
@@ -154,7 +154,7 @@ def test_given_many_threads_then_the_log_has_every_request_in_order(serve: Serve
 # --- time -----------------------------------------------------------------------------------------
 
 
-def test_given_latency_then_answers_take_it_and_trutos_own_refusals_do_not(serve: Serve) -> None:
+def test_given_latency_then_responses_take_it_and_trutos_own_errors_do_not(serve: Serve) -> None:
     client = serve(Account("a", "klaviyo"), latency=0.1)
     assert client.segments().elapsed.total_seconds() >= 0.1
     assert client.accounts().elapsed.total_seconds() >= 0.1
@@ -175,8 +175,8 @@ def test_given_latency_then_many_requests_wait_side_by_side(serve: Serve) -> Non
     client = serve(Account("a", "klaviyo", latency=0.3))
     started = time.perf_counter()
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: ask(client), range(20)))
-    assert set(answers) == {200}
+        responses = list(pool.map(lambda _: ask(client), range(20)))
+    assert set(responses) == {200}
     assert time.perf_counter() - started < 4
 
 
@@ -190,19 +190,19 @@ def ask(client: Client) -> int:
 
 
 @pytest.mark.parametrize("fault", [faults.hang(), faults.drip(60), faults.delay(60)])
-def test_given_an_answer_that_is_still_on_its_way_then_stopping_does_not_wait(
+def test_given_a_pending_response_then_stopping_does_not_wait(
     fault: faults.Fault,
 ) -> None:
     environment = Environment([Account("a", "klaviyo", [{"id": "1"}])], faults=[fault])
     with ThreadPoolExecutor() as pool:
         with Sandbox(environment) as sandbox:
             url = f"{sandbox.url}/unified/marketing-automation/segments?integrated_account_id=a"
-            answer = pool.submit(requests.get, url, timeout=10)
+            response = pool.submit(requests.get, url, timeout=10)
             while not sandbox.requests:
                 time.sleep(0.001)
             started = time.perf_counter()
         assert time.perf_counter() - started < 3
-        assert isinstance(answer.exception(), requests.RequestException)
+        assert isinstance(response.exception(), requests.RequestException)
 
 
 def test_given_a_client_that_does_not_read_then_stopping_does_not_wait() -> None:
@@ -230,7 +230,7 @@ def test_given_a_stopped_sandbox_then_nothing_listens_and_it_can_start_again() -
         assert requests.get(url, timeout=5).status_code == 401
 
 
-def test_given_a_port_in_use_then_starting_fails_and_says_so() -> None:
+def test_given_a_port_in_use_then_starting_raises_an_error() -> None:
     with Sandbox(Environment()) as first:
         port = urlsplit(first.url).port or 0
         second = Sandbox(Environment(), port=port)
@@ -245,5 +245,5 @@ def test_given_two_sandboxes_then_each_serves_its_own_environment(serve: Serve) 
 
 
 def test_given_a_very_long_url_then_it_is_read(serve: Serve) -> None:
-    answer = serve(Account("a", "klaviyo")).segments(params={"next_cursor": "漢" * 10_000})
-    assert answer.status_code == 400
+    response = serve(Account("a", "klaviyo")).segments(params={"next_cursor": "漢" * 10_000})
+    assert response.status_code == 400

@@ -1,0 +1,171 @@
+"""What users and the CDK rely on, and the CDK's own suite does not check."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from airbyte_cdk.models import SyncMode
+from airbyte_cdk.sources.streams.http import HttpStream
+
+from integration_tests.support import ALL_STREAMS, Result, catalog, config, read
+from sandbox import Environment, Sandbox, demo_environment
+from source_truto_segments import SourceTrutoSegments
+
+Serve = Callable[..., Sandbox]
+FOLDER = Path(__file__).parent / "acceptance"
+SPEC = Path(__file__).parent.parent / "source_truto_segments" / "spec.json"
+ALL = {"mode": "all"}
+# Of the demo environment.
+COUNTS = {"segments": 204, "integrated_accounts": 7, "workspaces": 2}
+
+
+@pytest.fixture
+def demo() -> Iterator[Sandbox]:
+    with Sandbox(demo_environment()) as sandbox:
+        yield sandbox
+
+
+def by_key(result: Result) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["integrated_account_id"], row["id"]): row for row in result.rows}
+
+
+def without_time(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept = [{k: v for k, v in r.items() if k != "_ab_cdc_updated_at"} for r in records]
+    return sorted(kept, key=str)
+
+
+def vendors_of(environment: Environment) -> dict[str, str]:
+    return {account.id: account.vendor for account in environment.accounts}
+
+
+def test_given_each_vendor_when_read_then_its_first_records_are_as_expected(demo: Sandbox) -> None:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in read(demo, additional_accounts=ALL).rows:
+        vendor = vendors_of(demo.environment)[record["integrated_account_id"]]
+        found.setdefault(vendor, []).append(record)
+    first = {
+        vendor: sorted(records, key=lambda record: str(record["id"]))[:3]
+        for vendor, records in found.items()
+    }
+
+    assert first == json.loads((FOLDER / "expected_records.json").read_text())
+    assert len(first) == 7
+
+
+def test_given_two_full_refreshes_when_compared_then_they_are_identical(demo: Sandbox) -> None:
+    configured = catalog(streams=ALL_STREAMS)
+    first = read(demo, configured=configured, additional_accounts=ALL)
+    second = read(demo, configured=configured, additional_accounts=ALL)
+
+    for name, count in COUNTS.items():
+        assert without_time(first.records_of(name)) == without_time(second.records_of(name))
+        assert len(first.records_of(name)) == count
+    assert len(by_key(first)) == 204
+
+
+def test_given_two_incremental_syncs_when_compared_then_the_second_has_what_changed(
+    demo: Sandbox,
+) -> None:
+    configured = catalog("incremental", streams=ALL_STREAMS)
+    first = read(demo, configured=configured, additional_accounts=ALL)
+    second = read(demo, configured=configured, state=first.last_state, additional_accounts=ALL)
+    klaviyo = demo.environment.accounts[0]
+    removed, changed, *kept = klaviyo.segments
+    added = {**removed, "id": "new"}
+    klaviyo.segments = [{**changed, "name": "Renamed"}, *kept, added]
+    third = read(demo, configured=configured, state=second.last_state, additional_accounts=ALL)
+
+    assert {name: len(first.records_of(name)) for name in ALL_STREAMS} == COUNTS
+    assert second.of_type("RECORD") == []
+    assert sorted(second.last_state, key=str) == sorted(first.last_state, key=str)
+    assert {(r["id"], r.get("name"), "_ab_cdc_deleted_at" in r) for r in third.records} == {
+        (removed["id"], None, True),
+        (changed["id"], "Renamed", False),
+        ("new", added["name"], False),
+    }
+    assert third.of_type("RECORD")[0]["stream"] == "segments"
+    assert len(third.of_type("RECORD")) == 3
+
+
+def test_given_a_state_far_in_the_future_when_incremental_then_only_changes_come_behind_it(
+    demo: Sandbox,
+) -> None:
+    configured = catalog("incremental")
+    state = read(demo, configured=configured, additional_accounts=ALL).last_state
+    future = "2999-01-01T00:00:00.000000Z"
+    state[0]["stream"]["stream_state"]["emitted_at"] = future
+    klaviyo = demo.environment.accounts[0]
+    removed, *kept = klaviyo.segments
+    klaviyo.segments = kept
+
+    result = read(demo, configured=configured, state=state, additional_accounts=ALL)
+
+    assert [record["id"] for record in result.records] == [removed["id"]]
+    assert future < result.records[0]["_ab_cdc_updated_at"] < "2999-01-01T00:00:01"
+    assert result.statuses[-1] == "COMPLETE"
+
+
+def test_given_a_stream_when_read_by_the_cdk_then_it_is_an_http_stream_like_others(
+    demo: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts: list[Any] = []
+    send = requests.Session.send
+
+    def spy(session: requests.Session, *args: Any, **kwargs: Any) -> requests.Response:
+        timeouts.append(kwargs.get("timeout"))
+        return send(session, *args, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", spy)
+    streams = {stream.name: stream for stream in SourceTrutoSegments().streams(config(demo))}
+    klaviyo, _, beehiiv, *_ = demo.environment.accounts
+    in_workspace, *_ = beehiiv.workspaces.items()
+    of_beehiiv = {"integrated_account_id": beehiiv.id}
+    expected = (
+        ("segments", {"integrated_account_id": klaviyo.id}, klaviyo.segments, 5),
+        ("segments", {**of_beehiiv, "workspace_id": in_workspace[0]}, in_workspace[1], 1),
+        ("workspaces", of_beehiiv, [{"id": id_} for id_ in beehiiv.workspaces], 1),
+    )
+
+    for name, stream_slice, records, pages in expected:
+        demo.clear()
+        stream = streams[name]
+        assert isinstance(stream, HttpStream)
+        found = list(stream.read_records(SyncMode.full_refresh, stream_slice=stream_slice))
+
+        assert [r["id"] for r in found if isinstance(r, Mapping)] == [r["id"] for r in records]
+        assert [request.status for request in demo.requests] == [200] * pages
+    # Seconds to connect, and between two bytes of a response.
+    assert timeouts == [(10.0, 60.0)] * 7
+
+
+def test_given_the_spec_when_compared_with_the_last_release_then_it_accepts_the_same() -> None:
+    now = json.loads(SPEC.read_text())["connectionSpecification"]
+    released = json.loads((FOLDER / "spec_0.1.0.json").read_text())["connectionSpecification"]
+
+    assert set(now["required"]) <= set(released["required"])
+    for name, field in released["properties"].items():
+        kept = now["properties"][name]
+        assert kept["type"] == field["type"]
+        assert set(kept.get("enum", [])) >= set(field.get("enum", []))
+        assert kept.get("minimum", 0) <= field.get("minimum", 0)
+        assert kept.get("maximum", 10**9) >= field.get("maximum", 10**9)
+        assert kept.get("airbyte_secret") == field.get("airbyte_secret")
+        assert modes(kept) >= modes(field)
+
+
+def test_given_the_options_of_the_spec_when_read_then_each_has_one_common_const() -> None:
+    fields = json.loads(SPEC.read_text())["connectionSpecification"]["properties"]
+    forms = [form for field in fields.values() for form in field.get("oneOf", [])]
+
+    assert len(forms) == 3
+    for form in forms:
+        constants = [name for name, option in form["properties"].items() if "const" in option]
+        assert constants == ["mode"]
+        assert "mode" in form["required"]
+
+
+def modes(field: dict[str, Any]) -> set[str]:
+    return {form["properties"]["mode"]["const"] for form in field.get("oneOf", [])}

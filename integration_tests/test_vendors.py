@@ -1,0 +1,405 @@
+"""The seven vendors through Truto: how each pages, limits, and says no."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+import pytest
+from airbyte_cdk.models import Status, SyncMode
+
+from integration_tests.support import (
+    ACCOUNT_ID,
+    FakeClock,
+    account,
+    catalog,
+    check,
+    config,
+    id_of,
+    listed,
+    numbered_account,
+    read,
+)
+from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
+from source_truto_segments import SourceTrutoSegments
+
+Serve = Callable[..., Sandbox]
+ALL = {"mode": "all"}
+# Records a page by default, and at most; None for one page of any length, or for no maximum.
+PAGE_SIZES = {
+    "activecampaign": (20, 10_000),
+    "beehiiv": (10, 100),
+    "brevo": (10, 50),
+    "customerio": (None, None),
+    "flodesk": (20, 100),
+    "klaviyo": (10, 10),
+    "mailerlite": (25, None),
+}
+READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
+
+
+def of_vendor(vendor: str, count: int, **how: Any) -> Account:
+    """An account with so many segments, those of Beehiiv in a workspace."""
+    segments = vendors.segments(vendor, count)
+    if vendor == "beehiiv":
+        return account(vendor, segments=[], workspaces={"pub_a": segments}, **how)
+    return account(vendor, segments=segments, **how)
+
+
+def good_pages(sandbox: Sandbox) -> int:
+    return sum(r.kind == "segments" and r.status == 200 for r in sandbox.requests)
+
+
+def kinds(sandbox: Sandbox) -> Counter[str]:
+    return Counter(request.kind for request in sandbox.requests)
+
+
+# --- paging ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 10, 20, 25, 63, 100])
+@pytest.mark.parametrize("vendor", PAGE_SIZES)
+def test_given_each_vendor_when_read_then_every_segment_comes_once(
+    serve: Serve, vendor: str, count: int
+) -> None:
+    sandbox = serve(of_vendor(vendor, count))
+
+    result = read(sandbox)
+
+    assert result.failure is None
+    assert result.ids == [segment["id"] for segment in vendors.segments(vendor, count)]
+    default, _ = PAGE_SIZES[vendor]
+    assert good_pages(sandbox) == (1 if default is None else ceil(count / default))
+    assert {request.param("limit") for request in sandbox.requests} == {None}
+
+
+@pytest.mark.parametrize("page_size", [1, 7, 10])
+@pytest.mark.parametrize("vendor", PAGE_SIZES)
+def test_given_a_page_size_when_read_then_each_request_has_it_and_every_segment_comes_once(
+    serve: Serve, vendor: str, page_size: int
+) -> None:
+    sandbox = serve(of_vendor(vendor, 23))
+
+    result = read(sandbox, page_size=page_size)
+
+    assert result.failure is None
+    assert result.ids == [segment["id"] for segment in vendors.segments(vendor, 23)]
+    is_paged = PAGE_SIZES[vendor][0] is not None
+    assert good_pages(sandbox) == (ceil(23 / page_size) if is_paged else 1)
+    limits = {request.param("limit") for request in sandbox.requests if request.kind == "segments"}
+    assert limits == {str(page_size)}
+
+
+@pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign", "beehiiv"}))
+def test_given_an_account_without_segments_when_read_then_it_is_empty(
+    serve: Serve, vendor: str
+) -> None:
+    sandbox = serve(of_vendor(vendor, 0))
+
+    result = read(sandbox)
+
+    assert result.failure is None
+    assert result.records == []
+    assert result.statuses == ["STARTED", "COMPLETE"]
+    assert kinds(sandbox) == {"segments": 1}
+
+
+# --- page_size above the vendor's maximum ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vendor", "page_size", "reason"),
+    [
+        ("klaviyo", 11, "Page size must be an integer between 1 and 10."),
+        ("brevo", 51, "Limit exceeds max value"),
+    ],
+)
+def test_given_a_page_size_that_the_vendor_rejects_when_read_then_the_message_names_it(
+    serve: Serve, vendor: str, page_size: int, reason: str
+) -> None:
+    sandbox = serve(of_vendor(vendor, 60))
+
+    result = read(sandbox, page_size=page_size)
+
+    (error,) = result.errors
+    assert error["message"] == (
+        f"{READING}the vendor rejected page_size as too large (HTTP 400; the vendor reported: "
+        f'"{reason}"). Lower page_size in the source\'s configuration, or leave it empty.'
+    )
+    assert error["failure_type"] == "config_error"
+    assert len(sandbox.requests) == 1
+    status, message = check(sandbox, page_size=page_size)
+    assert (status, message) == (Status.FAILED, error["message"])
+
+
+@pytest.mark.parametrize(
+    ("vendor", "page_size"),
+    [
+        ("activecampaign", 20_000),
+        ("beehiiv", 500),
+        ("flodesk", 500),
+        ("klaviyo", 10),
+        ("brevo", 50),
+    ],
+)
+def test_given_a_page_size_that_the_vendor_takes_or_lowers_when_read_then_all_is_read(
+    serve: Serve, vendor: str, page_size: int
+) -> None:
+    sandbox = serve(of_vendor(vendor, 120))
+
+    result = read(sandbox, page_size=page_size)
+
+    assert result.failure is None
+    assert len(set(result.ids)) == 120
+
+
+def test_given_a_400_that_does_not_concern_the_page_size_when_read_then_it_is_not_blamed(
+    serve: Serve,
+) -> None:
+    fault = faults.vendor_error(400, raw_response="The rate limit exceeds what is allowed")
+    sandbox = serve(account(faults=[fault]))
+
+    result = read(sandbox, page_size=5)
+
+    assert str(result.failure).startswith(f"{READING}the vendor rejected the request (HTTP 400;")
+
+
+@pytest.mark.parametrize("vendor", PAGE_SIZES)
+def test_given_no_page_size_when_checked_then_no_limit_is_sent(serve: Serve, vendor: str) -> None:
+    sandbox = serve(of_vendor(vendor, 60))
+
+    status, message = check(sandbox)
+
+    assert (status, message) == (Status.SUCCEEDED, None)
+    assert {request.param("limit") for request in sandbox.requests} == {None}
+    assert good_pages(sandbox) == 1
+
+
+# --- ActiveCampaign's 404 -------------------------------------------------------------------------
+
+
+def test_given_activecampaign_without_segments_when_read_then_its_404_is_an_empty_list(
+    serve: Serve,
+) -> None:
+    sandbox = serve(account("activecampaign", segments=[]))
+
+    result = read(sandbox)
+
+    assert result.failure is None
+    assert result.errors == []
+    assert result.records == []
+    assert result.statuses == ["STARTED", "COMPLETE"]
+    assert [(r.kind, r.status) for r in sandbox.requests] == [("segments", 404), ("account", 200)]
+    status, message = check(sandbox)
+    assert (status, message) == (Status.SUCCEEDED, None)
+
+
+def test_given_activecampaign_with_segments_when_read_then_its_integration_is_not_asked_for(
+    serve: Serve,
+) -> None:
+    sandbox = serve(account("activecampaign", count=45))
+
+    result = read(sandbox)
+
+    assert len(set(result.ids)) == 45
+    assert kinds(sandbox) == {"segments": 3}
+
+
+def test_given_a_known_integration_when_an_account_has_no_segments_then_it_is_not_asked_for(
+    serve: Serve,
+) -> None:
+    empty = [numbered_account(n, "activecampaign", segments=[]) for n in range(3)]
+    sandbox = serve(*empty, numbered_account(3))
+
+    result = read(sandbox, additional_accounts=ALL)
+
+    assert result.failure is None
+    assert {record["integrated_account_id"] for record in result.records} == {id_of(3)}
+    assert kinds(sandbox) == {"accounts": 1, "segments": 4}
+
+
+def test_given_activecampaign_lost_its_segments_when_read_then_they_are_deleted(
+    serve: Serve,
+) -> None:
+    emptied = account("activecampaign", count=3)
+    sandbox = serve(emptied)
+    first = read(sandbox, configured=catalog("incremental"))
+
+    emptied.segments = []
+    second = read(sandbox, configured=catalog("incremental"), state=first.last_state)
+
+    assert second.failure is None
+    assert sorted(second.ids) == sorted(first.ids)
+    assert all(record["_ab_cdc_deleted_at"] for record in second.records)
+
+
+@pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
+@pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign"}))
+def test_given_another_vendors_404_when_read_then_it_is_an_error(
+    serve: Serve, vendor: str, option: dict[str, Any]
+) -> None:
+    sandbox = serve(of_vendor(vendor, 5, faults=[not_found()]))
+
+    result = read(sandbox, additional_accounts=option)
+
+    (error,) = result.errors
+    assert error["message"].startswith(f"{READING}the vendor did not find the requested resource")
+    assert error["failure_type"] == "config_error"
+    assert result.statuses == ["STARTED", "INCOMPLETE"]
+    # The list has its integration; else it has to be asked for.
+    assert kinds(sandbox)["account"] == (0 if option == ALL else 1)
+
+
+def test_given_activecampaigns_404_on_a_later_page_when_read_then_it_is_an_error(
+    serve: Serve,
+) -> None:
+    sandbox = serve(account("activecampaign", count=45, faults=[not_found(after=1)]))
+
+    result = read(sandbox)
+
+    assert len(result.ids) == 20
+    assert str(result.failure).startswith(f"{READING}the vendor did not find the requested")
+    assert result.statuses == ["STARTED", "RUNNING", "INCOMPLETE"]
+    assert kinds(sandbox) == {"segments": 2}
+
+
+def test_given_trutos_own_404_when_read_then_activecampaigns_account_is_not_empty(
+    serve: Serve,
+) -> None:
+    fault = faults.account_not_found(kind="segments", times=None)
+    sandbox = serve(account("activecampaign", faults=[fault]))
+
+    result = read(sandbox)
+
+    assert str(result.failure).startswith(f"{READING}Truto has no such account")
+    assert kinds(sandbox) == {"segments": 1}
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.account_not_found, faults.truto_failed, faults.token_forbidden, faults.reset]
+)
+def test_given_an_integration_that_cannot_be_asked_for_when_read_then_the_404_is_the_error(
+    serve: Serve, fault: Callable[..., Fault]
+) -> None:
+    script = [fault(kind="account", times=None)]
+    sandbox = serve(account("activecampaign", segments=[], faults=script))
+
+    result = read(sandbox)
+
+    (error,) = result.errors
+    assert error["message"].startswith(f"{READING}the vendor did not find the requested resource")
+
+
+def not_found(after: int = 0) -> Fault:
+    return faults.vendor_not_found(kind="segments", after=after, times=None)
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
+)
+def test_given_a_429_with_a_reset_in_any_form_when_read_then_just_that_is_waited(
+    serve: Serve, form: Any
+) -> None:
+    fault = faults.vendor_rate_limited(300, form, after=1)
+    sandbox = serve(of_vendor("beehiiv", 25, faults=[fault]))
+
+    result = read(sandbox)
+
+    assert len(set(result.ids)) == 25
+    assert 298 <= sum(result.waits) <= 302
+    assert Counter(request.status for request in sandbox.requests)[429] == 1
+
+
+@pytest.mark.parametrize(
+    "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
+)
+@pytest.mark.parametrize(("reset", "wait"), [(20, 20), (600, 60), (86_400, 60)])
+def test_given_a_used_up_budget_in_a_good_response_when_read_then_a_minute_is_waited_at_most(
+    serve: Serve, form: Any, reset: float, wait: float
+) -> None:
+    # The window is over at once: the reset that is announced lies beyond it.
+    limit = VendorLimit(1, 0.001, retry_after=form, reset=reset)
+    sandbox = serve(account("mailerlite", count=60, vendor_limit=limit))
+
+    result = read(sandbox)
+
+    assert len(set(result.ids)) == 60
+    assert [request.status for request in sandbox.requests] == [200] * 3
+    assert result.waits == [pytest.approx(wait, abs=2)] * 2
+
+
+@pytest.mark.parametrize("vendor", ["customerio", "brevo"])
+def test_given_429s_that_say_nothing_when_read_then_the_waits_grow_and_all_is_read(
+    serve: Serve, vendor: str
+) -> None:
+    fault = faults.vendor_rate_limited(form="nothing", times=5)
+    sandbox = serve(of_vendor(vendor, 15, faults=[fault]), numbered_account(1))
+
+    result = read(sandbox, additional_accounts=listed(1))
+
+    assert result.failure is None
+    assert len(result.records) == 18
+    own = [r.status for r in sandbox.requests if r.account_id == ACCOUNT_ID]
+    assert own[:6] == [429] * 5 + [200]
+    assert len(result.waits) == 5
+    assert result.waits == sorted(result.waits)
+    assert 7 <= result.waits[0] <= 10
+    assert all(wait <= 60 for wait in result.waits)
+
+
+# --- what Truto may say of an account -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["blocked", "paused", "", None, 7, ["active"], {"a": "b"}])
+def test_given_a_status_that_nobody_knows_when_read_then_the_account_is_read(
+    serve: Serve, status: Any
+) -> None:
+    unknown = numbered_account(1, heals_on_request=True)
+    unknown.status = status
+    sandbox = serve(numbered_account(0), unknown)
+
+    configured = catalog(streams=("segments", "integrated_accounts"))
+    result = read(sandbox, configured=configured, additional_accounts=ALL)
+
+    assert result.failure is None
+    assert {record["integrated_account_id"] for record in result.records} == {id_of(0), id_of(1)}
+    assert [r["id"] for r in result.records_of("integrated_accounts")] == [id_of(0), id_of(1)]
+
+
+def test_given_a_segment_with_a_status_that_nobody_knows_when_read_then_it_is_kept(
+    serve: Serve,
+) -> None:
+    segments = [{"id": "1", "status": "archived"}, {"id": "2", "status": ""}, {"id": "3"}]
+
+    result = read(serve(account(segments=segments)))
+
+    assert [record.get("status") for record in result.rows] == ["archived", "", None]
+
+
+# --- discover -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [faults.account_not_found, faults.vendor_not_found])
+def test_given_no_description_of_the_model_when_discovered_then_a_warning_does_not_blame_the_id(
+    serve: Serve, caplog: pytest.LogCaptureFixture, make: Callable[..., Fault]
+) -> None:
+    sandbox = serve(account(faults=[make(kind="meta", times=None)]))
+
+    source = SourceTrutoSegments(FakeClock())
+    found = source.discover(logging.getLogger("airbyte.test"), config(sandbox))
+
+    assert [stream.name for stream in found.streams] == [
+        "segments", "integrated_accounts", "workspaces"
+    ]  # fmt: skip
+    for stream in found.streams:
+        assert stream.supported_sync_modes == [SyncMode.full_refresh, SyncMode.incremental]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(
+        "The schema has the unified fields only, without custom ones. Truto has no model "
+        f"description (custom fields) for integrated account {ACCOUNT_ID} (HTTP 404;"
+    )
+    assert "Check the integrated account ID" not in warning

@@ -1,0 +1,74 @@
+"""What the demo and the check with PyAirbyte share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sandbox import vendors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sandbox import Account, Sandbox
+
+CONNECTOR = "source-truto-segments"
+PROGRAM = Path(sys.executable).with_name(CONNECTOR)
+"""The command, beside the environment's Python: to resolve the link would lead out of it."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def exit_on_signals() -> None:
+    """Ends the process on a signal by raising, so that temporary folders and servers go as well."""
+
+    def handle(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handle)
+
+
+def skip_proxy_on_this_machine() -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+
+
+def config_of(sandbox: Sandbox) -> dict[str, Any]:
+    """The configuration that reads all accounts of the sandbox."""
+    return {
+        "token": sandbox.environment.token,
+        "integrated_account_id": sandbox.environment.accounts[0].id,
+        "additional_accounts": {"mode": "all"},
+        "api_url": sandbox.url,
+    }
+
+
+def segments_of(account: Account) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """The segments of an account as the sandbox holds them now, each with its workspace's ID."""
+    yield from ((None, segment) for segment in account.segments)
+    for workspace_id, segments in account.workspaces.items():
+        yield from ((workspace_id, segment) for segment in segments)
+
+
+def rename(account: Account, index: int, **fields: Any) -> None:
+    """Renames a segment, and changes further fields of it."""
+    segments = list(account.segments)
+    segments[index] = {**segments[index], "name": f"{segments[index]['name']} (renamed)", **fields}
+    account.segments = segments
+
+
+def add(account: Account) -> None:
+    """Adds a segment at the end."""
+    segments = account.segments
+    added = {**vendors.SegmentSequence(account.vendor, 1_000)[-1], "name": "Added since"}
+    account.segments = [*segments, added]
+
+
+def delete(account: Account, index: int) -> None:
+    account.segments = [*account.segments[:index], *account.segments[index + 1 :]]

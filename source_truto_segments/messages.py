@@ -1,0 +1,106 @@
+"""The messages of the Airbyte protocol that a sync emits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from airbyte_cdk.models import (
+    AirbyteMessage,
+    AirbyteRecordMessage,
+    AirbyteStreamStatus,
+    AirbyteStreamStatusReason,
+    AirbyteStreamStatusReasonType,
+    StreamDescriptor,
+    Type,
+)
+from airbyte_cdk.sources.connector_state_manager import ConnectorStateManager
+from airbyte_cdk.utils.stream_status_utils import as_airbyte_message
+from airbyte_protocol_dataclasses.models import (
+    AirbyteRecordMessageMeta,
+    AirbyteRecordMessageMetaChange,
+    AirbyteStreamStatusRateLimitedReason,
+)
+
+from source_truto_segments.state import StateBlob
+from source_truto_segments.values import serialize
+
+Record = tuple[dict[str, Any], list[AirbyteRecordMessageMetaChange]]
+
+
+@dataclass
+class RecordBatch(AirbyteMessage):
+    """The RECORD messages of a page, as one.
+
+    Building, counting and serializing each record's own message is what a large sync would spend
+    its time on. `lines` writes the same lines in a tenth of the time.
+
+    Attributes:
+        stream_name: The stream of the records.
+        records: Each record with the changes that lost something.
+        emitted_at: Milliseconds since 1970.
+    """
+
+    type: Type = Type.RECORD
+    stream_name: str = ""
+    records: list[Record] = field(default_factory=list)
+    emitted_at: int = 0
+
+    def messages(self) -> Iterator[AirbyteMessage]:
+        """Each record as the protocol's object."""
+        for data, changes in self.records:
+            meta = AirbyteRecordMessageMeta(changes=changes) if changes else None
+            record = AirbyteRecordMessage(
+                stream=self.stream_name, data=data, emitted_at=self.emitted_at, meta=meta
+            )
+            yield AirbyteMessage(type=Type.RECORD, record=record)
+
+    def lines(self) -> str:
+        """The messages as they are printed, each with a line break at its end."""
+        return "".join(map(self._line, self.records))
+
+    def _line(self, record: Record) -> str:
+        data, changes = record
+        content: dict[str, Any] = {
+            "stream": self.stream_name,
+            "data": data,
+            "emitted_at": self.emitted_at,
+        }
+        if changes:
+            content["meta"] = {"changes": [_change(change) for change in changes]}
+        return f"{serialize({'type': 'RECORD', 'record': content}).decode()}\n"
+
+
+def status_message(stream_name: str, status: AirbyteStreamStatus) -> AirbyteMessage:
+    """The status of a stream."""
+    return as_airbyte_message(StreamDescriptor(name=stream_name), status)
+
+
+def rate_limited_message(stream_name: str, quota_reset: int) -> AirbyteMessage:
+    """The status of a stream that waits for a limit.
+
+    Args:
+        stream_name: The stream.
+        quota_reset: When it goes on, in milliseconds since 1970.
+    """
+    reason = AirbyteStreamStatusReason(
+        type=AirbyteStreamStatusReasonType.RATE_LIMITED,
+        rate_limited=AirbyteStreamStatusRateLimitedReason(quota_reset=quota_reset),
+    )
+    return as_airbyte_message(
+        StreamDescriptor(name=stream_name), AirbyteStreamStatus.RUNNING, [reason]
+    )
+
+
+def state_message(stream_name: str, blob: StateBlob) -> AirbyteMessage:
+    """The state of a stream."""
+    manager = ConnectorStateManager()
+    manager.update_state_for_stream(stream_name, None, blob)
+    return manager.create_state_message(stream_name, None)
+
+
+def _change(change: AirbyteRecordMessageMetaChange) -> dict[str, str]:
+    return {
+        "field": change.field,
+        "change": change.change.value,
+        "reason": change.reason.value,
+    }

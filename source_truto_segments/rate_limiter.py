@@ -1,0 +1,223 @@
+"""Truto's two limits and the vendors' announced budgets: when the next request may go out.
+
+Truto counts a request when it arrives, for the token and for the account. So the windows here count
+a request from its sending until `WINDOW_SECONDS` after its response: whatever the network does in
+between, the server never counts more than the limit.
+"""
+
+import re
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+# Truto, API reference, "Rate limits": 500 requests / 10 s per API token, and 50 requests / 10 s per
+# integrated account for unified and proxy calls.
+TOKEN_LIMIT = 500
+ACCOUNT_LIMIT = 50
+WINDOW_SECONDS = 10.0
+# Room for other users of the token, and for clocks that differ.
+_SAFETY_FACTOR = 0.97
+
+# An announced budget is a hint. A vendor whose reset lies further off is asked once more; only its
+# 429 is binding.
+_MAX_ANNOUNCED_WAIT = 60.0
+
+# ratelimit-reset is documented as seconds from now; Beehiiv's own header is a timestamp.
+_FIRST_TIMESTAMP = 1_000_000_000
+_FIRST_TIMESTAMP_MS = 1_000_000_000_000
+
+# A longer time is no time that a server means; the callers refuse waits far below it.
+_MAX_SECONDS = 366 * 86_400.0
+_SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A time for which a request has to wait.
+
+    Attributes:
+        seconds: The time until it may be tried again.
+        reason: What it waits for, for a message.
+        account_id: The account that waits; None for a request of the environment.
+        for_token: Whether every request with the token has to wait.
+        is_rate_limit: Whether a limit is the reason; else it is the backoff after a failure.
+    """
+
+    seconds: float
+    reason: str
+    account_id: str | None = None
+    for_token: bool = False
+    is_rate_limit: bool = True
+
+
+class RateLimiter:
+    """Decides when each request may go out. Safe for threads.
+
+    Args:
+        clock: Gives the time in seconds; monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token_window = _SlidingWindow(int(TOKEN_LIMIT * _SAFETY_FACTOR))
+        self._account_windows: defaultdict[str, _SlidingWindow] = defaultdict(
+            lambda: _SlidingWindow(int(ACCOUNT_LIMIT * _SAFETY_FACTOR))
+        )
+        self._blocks: dict[str | None, _Block] = {}
+
+    def try_acquire(self, account_id: str | None) -> Delay | None:
+        """Counts a request that may go out now, or gives the time until it may.
+
+        Every request that was counted must be given back by `release`.
+
+        Args:
+            account_id: The account of the request; None for a request of the environment.
+        """
+        with self._lock:
+            now = self._clock()
+            # The account first: while it waits, the token is free for others.
+            delay = self._account_delay(account_id, now) or self._token_delay(now)
+            if delay is None:
+                self._token_window.sent()
+                if account_id is not None:
+                    self._account_windows[account_id].sent()
+            return delay
+
+    def release(self, account_id: str | None) -> None:
+        """Notes that a request is over, whatever its outcome."""
+        with self._lock:
+            now = self._clock()
+            self._token_window.finished(now)
+            if account_id is not None:
+                self._account_windows[account_id].finished(now)
+
+    def update_from_headers(self, account_id: str | None, headers: Mapping[str, str]) -> None:
+        """Blocks the account while the vendor's announced budget is used up.
+
+        Truto passes the vendor's budget on in normalized headers, also with good responses.
+        """
+        if account_id is None or _number(headers.get("ratelimit-remaining")) != 0:
+            return
+        reset = _parse_reset(headers, datetime.now(timezone.utc))
+        if reset:
+            seconds = min(reset, _MAX_ANNOUNCED_WAIT)
+            self.block(account_id, seconds, "the vendor's announced limit")
+
+    def block(self, account_id: str | None, seconds: float, reason: str) -> None:
+        """Blocks all requests of an account, or of the whole token (None), for some seconds."""
+        with self._lock:
+            until = self._clock() + seconds
+            current = self._blocks.get(account_id)
+            if current is None or until > current.until:
+                self._blocks[account_id] = _Block(until, reason)
+
+    def is_nearly_exhausted(self, account_id: str) -> bool:
+        """Whether the account's own window is nearly full: a 429 of Truto's was then for it."""
+        with self._lock:
+            window = self._account_windows[account_id]
+            return window.count(self._clock()) >= window.limit * _SAFETY_FACTOR
+
+    def discard(self, account_id: str) -> None:
+        """Drops what is known of an account that was read to its end."""
+        with self._lock:
+            self._account_windows.pop(account_id, None)
+            self._blocks.pop(account_id, None)
+
+    def _account_delay(self, account_id: str | None, now: float) -> Delay | None:
+        if account_id is None:
+            return None
+        seconds, reason = self._longest(account_id, self._account_windows[account_id], now)
+        reason = reason or "Truto's limit for the account"
+        return Delay(seconds, reason, account_id) if seconds > 0 else None
+
+    def _token_delay(self, now: float) -> Delay | None:
+        seconds, reason = self._longest(None, self._token_window, now)
+        reason = reason or "Truto's limit for the API token"
+        return Delay(seconds, reason, for_token=True) if seconds > 0 else None
+
+    def _longest(
+        self, account_id: str | None, window: "_SlidingWindow", now: float
+    ) -> tuple[float, str]:
+        """The longer of the waits for the window and for a block, and the block's reason."""
+        until_free = window.time_until_free(now)
+        block = self._blocks.get(account_id)
+        if block is None or block.until - now <= until_free:
+            return until_free, ""
+        return block.until - now, block.reason
+
+
+def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """The seconds that a server asks to wait: by Retry-After, else by ratelimit-reset.
+
+    Args:
+        headers: The response's headers; Retry-After can be seconds or an HTTP date.
+        now: The time of the response, with a zone; by default the present.
+
+    Returns:
+        The seconds from now, not below 0; None where the server does not say.
+    """
+    now = now or datetime.now(timezone.utc)
+    retry_after = headers.get("Retry-After", "").strip()
+    seconds = _number(retry_after)
+    if seconds is not None:
+        return min(seconds, _MAX_SECONDS)
+    try:
+        date = parsedate_to_datetime(retry_after)
+        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        return max(0.0, (date - now).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return _parse_reset(headers, now)
+
+
+@dataclass(frozen=True)
+class _Block:
+    until: float
+    reason: str
+
+
+class _SlidingWindow:
+    """The requests that the server may still count: in flight, or answered not long ago."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._in_flight = 0
+        self._finished: deque[float] = deque()
+
+    def time_until_free(self, now: float) -> float:
+        """Seconds until another request fits; 0 if it does now."""
+        if self.count(now) < self.limit:
+            return 0.0
+        # Where every request is in flight, the first of them can count for a whole window yet.
+        first = self._finished[0] if self._finished else now
+        return first + WINDOW_SECONDS - now
+
+    def count(self, now: float) -> int:
+        while self._finished and self._finished[0] + WINDOW_SECONDS <= now:
+            self._finished.popleft()
+        return self._in_flight + len(self._finished)
+
+    def sent(self) -> None:
+        self._in_flight += 1
+
+    def finished(self, now: float) -> None:
+        self._in_flight -= 1
+        self._finished.append(now)
+
+
+def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The seconds until the vendor's reset; a number too large for seconds is a timestamp."""
+    value = _number(headers.get("ratelimit-reset"))
+    if value is None or value < _FIRST_TIMESTAMP:
+        return value and min(value, _MAX_SECONDS)
+    timestamp = value / 1000 if value >= _FIRST_TIMESTAMP_MS else value
+    return min(max(0.0, timestamp - now.timestamp()), _MAX_SECONDS)
+
+
+def _number(value: str | None) -> float | None:
+    """A header's number, not below 0; None where there is none that can be read."""
+    text = (value or "").strip()
+    return float(text) if _SECONDS.fullmatch(text) else None

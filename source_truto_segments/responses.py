@@ -1,0 +1,307 @@
+"""Parsers for the bytes of Truto's responses: pure functions without HTTP.
+
+The forms are those of Truto's public documentation: a list envelope for unified and admin lists,
+and one error envelope for every failure.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+# Characters of another system's text in a message: enough to show the cause, short enough to read.
+MAX_EXCERPT_LENGTH = 300
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]+")
+_TOO_DEEP = "a value that is nested too deeply"
+# How many levels down the text of an error is looked for.
+_MAX_ERROR_DEPTH = 10
+_REASON_KEYS = ("message", "error_description", "error", "detail", "title", "errors", "reason")
+
+
+class MalformedResponseError(ValueError):
+    """A response that does not have the documented form; its text says how it differs."""
+
+
+class Origin(Enum):
+    """Who failed: Truto itself, or the vendor behind it."""
+
+    TRUTO = "Truto"
+    VENDOR = "the vendor"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list.
+
+    Attributes:
+        records: The objects of the page, in their order.
+        next_cursor: The cursor of the next page; None at the end of the list.
+        is_partial: Whether Truto marked the response as partial. Its records are valid.
+        invalid_entries: How many entries of the list are not objects, and so not records.
+        digest: Identifies the content of the records; None if they cannot be serialized as they
+            are.
+        may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
+        size: The bytes of the response.
+    """
+
+    records: Sequence[dict[str, Any]]
+    next_cursor: str | None
+    is_partial: bool = False
+    invalid_entries: int = 0
+    digest: bytes | None = None
+    may_have_nul: bool = False
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class ErrorBody:
+    """The content of an error response.
+
+    Attributes:
+        origin: Truto, or the vendor where `truto_is_remote_error` is true.
+        reason: The reason on one line of at most MAX_EXCERPT_LENGTH characters; "" without one.
+        missing_parameters: The names of required query parameters that the request lacked.
+        missing_scopes: The OAuth scopes that the connection lacks.
+    """
+
+    origin: Origin = Origin.TRUTO
+    reason: str = ""
+    missing_parameters: tuple[str, ...] = ()
+    missing_scopes: tuple[str, ...] = ()
+
+
+def parse_page(content: bytes) -> Page:
+    """Parses a list envelope.
+
+    `result` (admin lists: also `results`) can be a list, an object keyed by the records' ids
+    (`truto_key_by`), or a bare record when there is only one.
+
+    Raises:
+        MalformedResponseError: If the body is not JSON, or not such an envelope. A missing `result`
+            is malformed, not an empty page.
+    """
+    body = parse_object(content)
+    result = body.get("result", body.get("results"))
+    if result is None:
+        raise MalformedResponseError("the response has no result")
+    entries = _entries(result)
+    records = [entry for entry in entries if isinstance(entry, dict)]
+    return Page(
+        records=records,
+        next_cursor=_next_cursor(body.get("next_cursor")),
+        is_partial=body.get("is_partial_response") is True,
+        invalid_entries=len(entries) - len(records),
+        digest=_digest(records),
+        may_have_nul=_may_have_nul(content),
+        size=len(content),
+    )
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Parses a JSON object.
+
+    Raises:
+        MalformedResponseError: If the body is not one.
+    """
+    try:
+        body = parse_json(content)
+    except ValueError:
+        raise MalformedResponseError(_not_json(content)) from None
+    if not isinstance(body, dict):
+        raise MalformedResponseError("the response is not a JSON object")
+    return body
+
+
+def parse_json(content: bytes) -> Any:
+    """Parses JSON, including what orjson rejects but JSON's grammar allows.
+
+    A lone surrogate has no UTF-8 form and could not be serialized again; it becomes U+FFFD. A
+    number that is too large for a float is kept as a string of its digits.
+
+    Raises:
+        ValueError: If the bytes are not JSON.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        try:
+            body = json.loads(content, parse_constant=_reject_constant, parse_float=_number)
+            return _replace_surrogates(body)
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
+
+
+def parse_error(content: bytes) -> ErrorBody:
+    """Parses an error envelope, or whatever was sent instead of one; it never fails."""
+    try:
+        body = parse_json(content)
+    except ValueError:
+        return ErrorBody(reason=_plain_text(content))
+    if not isinstance(body, Mapping):
+        return ErrorBody(reason=excerpt(error_text(body)))
+    insight = body.get("truto_error_insight")
+    insight = insight if isinstance(insight, Mapping) else {}
+    return ErrorBody(
+        origin=Origin.VENDOR if body.get("truto_is_remote_error") is True else Origin.TRUTO,
+        reason=_reason(body),
+        missing_parameters=tuple(_strings(_value(insight, "missing_required_query_parameters"))),
+        missing_scopes=tuple(_strings(_scopes(insight))),
+    )
+
+
+def excerpt(text: str) -> str:
+    """Another system's text on one line of at most MAX_EXCERPT_LENGTH characters."""
+    line = _BLANK.sub(" ", text).strip()
+    return line if len(line) <= MAX_EXCERPT_LENGTH else f"{line[: MAX_EXCERPT_LENGTH - 1]}…"
+
+
+def preview(value: Any) -> str:
+    """Any JSON value for a message: on one line of at most MAX_EXCERPT_LENGTH characters."""
+    try:
+        return excerpt(str(value))
+    except RecursionError:
+        return _TOO_DEEP
+
+
+def is_valid_unicode(text: str) -> bool:
+    """Whether a text has a UTF-8 form: a lone surrogate has none."""
+    return _SURROGATE.search(text) is None
+
+
+def _may_have_nul(content: bytes) -> bool:
+    """Whether the content has a NUL escape.
+
+    JSON in UTF-8 has no NUL byte; in UTF-16 and UTF-32 every ASCII character has one, and an escape
+    is not searched for.
+    """
+    return b"\\u0000" in content or b"\0" in content
+
+
+def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
+    try:
+        # In a message, the records are some levels deeper.
+        return blake2b(orjson.dumps([[[[records]]]]), digest_size=16).digest()
+    except orjson.JSONEncodeError:
+        # Nested more deeply than orjson serializes, or an integer of more than 64 bits.
+        return None
+
+
+def _entries(result: Any) -> Sequence[Any]:
+    if isinstance(result, list):
+        return result
+    if not isinstance(result, dict):
+        raise MalformedResponseError(
+            f"the result is neither a list nor an object: {excerpt(error_text(result))}"
+        )
+    return list(result.values()) if _is_keyed(result) else [result]
+
+
+def _is_keyed(result: Mapping[str, Any]) -> bool:
+    """Whether an object holds records by their ids, and is not a record itself."""
+    types = {type(entry) for entry in result.values()}
+    # A record that is null counts as an invalid entry, as it does in a list.
+    return types <= {dict} or (types == {dict, type(None)} and "id" not in result)
+
+
+def _not_json(content: bytes) -> str:
+    """How a body differs from JSON."""
+    if not content.strip():
+        return "the response is empty"
+    text = _plain_text(content)
+    return f"the response is not JSON: {text or 'it breaks off or is invalid'}"
+
+
+def _plain_text(content: bytes) -> str:
+    """An excerpt of a body that is no JSON; "" for broken JSON, as accounts hold secrets."""
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        return ""
+    return excerpt(content.decode("utf-8", "replace"))
+
+
+def _next_cursor(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise MalformedResponseError(f"the next_cursor is not a string: {excerpt(error_text(value))}")
+
+
+def _reason(body: Mapping[str, Any]) -> str:
+    """The first text that is not empty: of the message, the vendor's body and the error."""
+    for candidate in (body.get("message"), body.get("raw_response"), body.get("error")):
+        text = excerpt(error_text(candidate))
+        if text:
+            return text
+    return ""
+
+
+def error_text(value: Any, depth: int = _MAX_ERROR_DEPTH) -> str:
+    """The text of an error: of an object its message, of any other value its JSON."""
+    if depth == 0 or value is None or value in ("", [], {}):
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        for key in _REASON_KEYS:
+            text = error_text(value.get(key), depth - 1)
+            if text:
+                return text
+    if isinstance(value, list) and all(isinstance(entry, str | Mapping) for entry in value):
+        return "; ".join(filter(None, (error_text(entry, depth - 1) for entry in value[:5])))
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return _TOO_DEEP
+
+
+def _value(insight: Mapping[str, Any], name: str) -> Any:
+    entry = insight.get(name)
+    return entry.get("value") if isinstance(entry, Mapping) else entry
+
+
+def _scopes(insight: Mapping[str, Any]) -> Any:
+    value = _value(insight, "forbidden_error")
+    return value.get("missing_scopes") if isinstance(value, Mapping) else None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in a value that may be one, a list of them or an object keyed by them."""
+    if isinstance(value, str):
+        yield excerpt(value)
+    elif isinstance(value, list):
+        names = (entry.get("name") if isinstance(entry, Mapping) else entry for entry in value)
+        yield from (excerpt(name) for name in names if isinstance(name, str))
+    elif isinstance(value, Mapping):
+        yield from map(excerpt, value)
+
+
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATE.sub(_REPLACEMENT, value)
+    if isinstance(value, list):
+        return [_replace_surrogates(entry) for entry in value]
+    if isinstance(value, dict):
+        return {
+            _replace_surrogates(key): _replace_surrogates(entry) for key, entry in value.items()
+        }
+    return value
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

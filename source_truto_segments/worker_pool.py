@@ -1,0 +1,275 @@
+"""Tasks that run side by side in threads; a task that waits for a limit holds no thread.
+
+A task is a generator. It yields a `Delay` where it has to wait, and an event where it has something
+for the thread that owns the output. One worker at a time advances it, so its events keep their
+order.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from source_truto_segments.event_queue import EventQueue, SyncCancelledError
+from source_truto_segments.rate_limiter import Delay
+
+# 200 requests in flight reach Truto's limit (48 a second) up to a response time of 4 s. A thread
+# with its connection takes less than 0.3 MB.
+MAX_WORKERS = 200
+
+# A shorter standstill is not worth a message.
+_MIN_REPORTED_WAIT = 1.0
+_JOIN_SECONDS = 2.0
+
+Task: TypeAlias = Generator[Any, None, None]
+
+
+class Clock:
+    """The time, and the way to wait for it; tests have one whose waits take no time."""
+
+    def now(self) -> float:
+        """The time in seconds; monotonic."""
+        return time.monotonic()
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        """Waits until the condition, whose lock is held, is notified, or for some seconds."""
+        condition.wait(seconds)
+
+
+@dataclass(frozen=True)
+class RateLimited:
+    """An event: for a second or more no request at all can go out, because of a limit.
+
+    Attributes:
+        seconds: The time until the next request can.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """An event: a task raised an exception, which is a defect of the connector."""
+
+    error: Exception
+
+
+@dataclass(order=True)
+class _Delayed:
+    at: float
+    number: int
+    task: Task = field(compare=False)
+    delay: Delay = field(compare=False)
+
+
+class WorkerPool:
+    """Advances tasks in up to `max_workers` threads.
+
+    It begins with a single worker, so that one request alone finds out whether the token is good;
+    `open` lets the others start.
+
+    Args:
+        max_workers: The threads, and so the requests in flight.
+        clock: The time.
+    """
+
+    def __init__(self, max_workers: int, clock: Clock) -> None:
+        self._max_workers = max_workers
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._work_available = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
+        self._events: EventQueue[Any] = EventQueue()
+        self._ready: deque[Task] = deque()
+        self._delayed: list[_Delayed] = []
+        self._numbers = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._is_open = False
+        self._idle = 0
+        self._active = 0
+        self._is_stopped = False
+        self._is_finished = False
+        # While the token's limit holds, no task is started.
+        self._token_delay: Delay | None = None
+        self._token_free_at = float("-inf")
+        self._reported_until = float("-inf")
+
+    def submit(self, task: Task) -> None:
+        """Adds a task; can be called by a task."""
+        with self._lock:
+            self._ready.append(task)
+            self._changed.notify()
+
+    def open(self) -> None:
+        """Lets all workers start."""
+        with self._lock:
+            self._is_open = True
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Lets no task go on behind its present step; what it then yields is still delivered."""
+        with self._lock:
+            self._is_stopped = True
+            self._work_available.notify_all()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stops, drops what was not delivered, and waits a moment for the workers."""
+        self.stop()
+        self._events.close()
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def events(self, interval: float) -> Iterator[Any]:
+        """Gives the events until every task is over.
+
+        Args:
+            interval: Where no event comes for so many seconds, None is given.
+        """
+        scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
+        self._threads.append(scheduler)
+        scheduler.start()
+        while True:
+            is_finished = self._is_finished
+            event = self._events.get(0 if is_finished else interval)
+            if event is None and is_finished:
+                return
+            yield event
+
+    def delays(self) -> list[Delay]:
+        """What tasks wait for now; that of the whole token alone, if it has to wait."""
+        with self._lock:
+            if self._token_delay is not None and self._clock.now() < self._token_free_at:
+                return [self._token_delay]
+            return [delayed.delay for delayed in self._delayed]
+
+    def _schedule(self) -> None:
+        """Starts what can go on, as the one thread that waits for time to pass."""
+        with self._lock:
+            try:
+                while not self._is_over():
+                    self._step()
+            finally:
+                self._is_finished = True
+                self._is_stopped = True
+                self._work_available.notify_all()
+                self._put(None)
+
+    def _step(self) -> None:
+        now = self._clock.now()
+        while self._delayed and self._delayed[0].at <= now:
+            # What was begun goes first: its cursor grows old.
+            self._ready.appendleft(heapq.heappop(self._delayed).task)
+        if now >= self._token_free_at:
+            self._start_workers()
+        self._report_standstill(now)
+        self._wait(now)
+
+    def _is_over(self) -> bool:
+        is_empty = self._is_stopped or not (self._ready or self._delayed)
+        return is_empty and self._active == 0
+
+    def _start_workers(self) -> None:
+        waiting = len(self._ready)
+        self._work_available.notify(waiting)
+        alive = self._idle + self._active
+        limit = self._max_workers if self._is_open else 1
+        for _ in range(min(waiting - self._idle, limit - alive)):
+            worker = threading.Thread(target=self._work, name="worker", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError as error:
+                # The machine has no further thread: those that run go on.
+                self._max_workers = self._idle + self._active
+                if self._max_workers == 0:
+                    self._put(TaskFailed(error))
+                    self._is_stopped = True
+                return
+            # It counts as one that is idle until it takes a task.
+            self._idle += 1
+            self._threads.append(worker)
+
+    def _wait(self, now: float) -> None:
+        moments = [delayed.at for delayed in self._delayed[:1]]
+        if self._ready and now < self._token_free_at:
+            moments.append(self._token_free_at)
+        if moments:
+            self._clock.wait(self._changed, max(0.0, min(moments) - now))
+        else:
+            self._changed.wait()
+
+    def _report_standstill(self, now: float) -> None:
+        """Reports once for each such wait that no request can go out."""
+        if self._ready or self._active:
+            resumes_at, is_rate_limit = self._token_free_at, True
+        elif self._delayed:
+            first = self._delayed[0]
+            resumes_at = max(first.at, self._token_free_at)
+            is_rate_limit = first.delay.is_rate_limit
+        else:
+            return
+        is_new = resumes_at - max(now, self._reported_until) >= _MIN_REPORTED_WAIT
+        if is_new and is_rate_limit:
+            self._reported_until = resumes_at
+            self._put(RateLimited(resumes_at - now))
+
+    def _work(self) -> None:
+        while (task := self._next_task()) is not None:
+            delay = self._advance(task)
+            with self._lock:
+                self._active -= 1
+                self._idle += 1
+                if delay is not None and not self._is_stopped:
+                    self._put_back(task, delay)
+                self._changed.notify()
+
+    def _next_task(self) -> Task | None:
+        with self._lock:
+            while not self._is_stopped and not self._can_start():
+                self._work_available.wait()
+            self._idle -= 1
+            if self._is_stopped:
+                return None
+            self._active += 1
+            return self._ready.popleft()
+
+    def _can_start(self) -> bool:
+        """Whether a task can go on; before `open`, none does while the first one backs off."""
+        if not self._is_open and self._delayed:
+            return False
+        return bool(self._ready) and self._clock.now() >= self._token_free_at
+
+    def _put_back(self, task: Task, delay: Delay) -> None:
+        at = self._clock.now() + delay.seconds
+        if delay.for_token:
+            self._ready.appendleft(task)
+            self._token_delay, self._token_free_at = delay, max(self._token_free_at, at)
+        else:
+            heapq.heappush(self._delayed, _Delayed(at, next(self._numbers), task, delay))
+
+    def _advance(self, task: Task) -> Delay | None:
+        """Runs a task to its next wait, which is given, or to its end."""
+        try:
+            for step in task:
+                if isinstance(step, Delay):
+                    return step
+                self._events.put(step, getattr(step, "size", 0))
+                if self._is_stopped:
+                    return None
+        except SyncCancelledError:
+            pass
+        except Exception as error:  # noqa: BLE001 - a thread must not end silently
+            self._put(TaskFailed(error))
+        return None
+
+    def _put(self, event: object) -> None:
+        """Adds an event that has no size, and so never waits."""
+        try:
+            self._events.put(event)
+        except SyncCancelledError:
+            self._is_stopped = True

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox import Account, faults, vendors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unit_tests.sandbox.conftest import Client, Serve
+
+    Change = Callable[[Account, int], None]
+
+
+def records(count: int, prefix: str = "s") -> list[dict[str, Any]]:
+    return [{"id": f"{prefix}{number}"} for number in range(count)]
+
+
+def read_ids(client: Client, **params: Any) -> list[str]:
+    return [record["id"] for page in client.pages(params=params) for record in page["result"]]
+
+
+def after_page(number: int, change: Callable[[list[Any]], None]) -> Change:
+    """Changes a copy of the list once, when that many pages were served."""
+
+    def on_page(account: Account, pages: int) -> None:
+        if pages == number:
+            changed = list(account.segments)
+            change(changed)
+            account.segments = changed
+
+    return on_page
+
+
+def served(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> list[str]:
+    """The ids of a read of 30 records, in which the list changes after the first page of 10."""
+    account = Account("a", vendor, records(30), default_page_size=10, on_page=after_page(1, change))
+    return read_ids(serve(account))
+
+
+ALL = [f"s{number}" for number in range(30)]
+SHIFTING = ["activecampaign", "beehiiv", "brevo", "flodesk", "mailerlite", "hubspot"]
+
+
+def shifting(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> list[str]:
+    if vendor != "beehiiv":
+        return served(serve, vendor, change)
+
+    def on_page(account: Account, pages: int) -> None:
+        if pages == 1:
+            account.workspaces["w"] = changed = list(account.workspaces["w"])
+            change(changed)
+
+    account = Account("a", vendor, workspaces={"w": records(30)}, on_page=on_page)
+    return read_ids(serve(account), **{"workspace[id]": "w"})
+
+
+# --- lists that change while they are read --------------------------------------------------------
+
+
+@pytest.mark.parametrize("vendor", SHIFTING)
+def test_given_a_deletion_then_offsets_and_page_numbers_skip_a_record(
+    serve: Serve, vendor: str
+) -> None:
+    ids = shifting(serve, vendor, lambda list_: list_.pop(0))
+    assert ids == [id_ for id_ in ALL if id_ != "s10"]
+
+
+@pytest.mark.parametrize("vendor", SHIFTING)
+def test_given_an_insertion_then_offsets_and_page_numbers_repeat_a_record(
+    serve: Serve, vendor: str
+) -> None:
+    ids = shifting(serve, vendor, lambda list_: list_.insert(0, {"id": "new"}))
+    assert ids == [*ALL[:10], "s9", *ALL[10:]]
+
+
+@pytest.mark.parametrize("deleted", [[0], [9], [10], [8, 9, 10, 11], range(10), range(3, 25)])
+def test_given_deletions_then_klaviyo_gives_each_record_that_is_left(
+    serve: Serve, deleted: list[int]
+) -> None:
+    gone = {f"s{number}" for number in deleted}
+
+    def delete(list_: list[Any]) -> None:
+        list_[:] = [record for record in list_ if record["id"] not in gone]
+
+    later = [id_ for id_ in ALL[10:] if id_ not in gone]
+    assert served(serve, "klaviyo", delete) == [*ALL[:10], *later]
+
+
+@pytest.mark.parametrize(("index", "is_read"), [(0, False), (9, False), (10, True), (25, True)])
+def test_given_an_insertion_then_klaviyo_gives_no_record_twice_and_the_new_one_if_it_is_ahead(
+    serve: Serve, index: int, is_read: bool
+) -> None:
+    ids = served(serve, "klaviyo", lambda list_: list_.insert(index, {"id": "new"}))
+    assert [id_ for id_ in ids if id_ != "new"] == ALL
+    assert ids.count("new") == is_read
+
+
+def test_given_random_changes_after_each_page_then_klaviyo_skips_and_repeats_nothing(
+    serve: Serve,
+) -> None:
+    rng = random.Random(5)  # noqa: S311 - repeatable, not secret
+
+    def change(account: Account, pages: int) -> None:
+        kept = [record for record in account.segments if rng.random() < 0.8]
+        kept.insert(rng.randrange(len(kept) + 1), {"id": f"new{pages}"})
+        account.segments = kept
+
+    account = Account("a", "klaviyo", records(100), on_page=change)
+    ids = read_ids(serve(account))
+    assert len(ids) == len(set(ids))
+    assert {record["id"] for record in account.segments if record["id"] in ALL} <= set(ids)
+
+
+def test_given_a_modification_then_the_pages_that_follow_show_it(serve: Serve) -> None:
+    def modify(list_: list[Any]) -> None:
+        list_[0] = {"id": "s0", "name": "unseen"}
+        list_[29] = {"id": "s29", "name": "seen"}
+
+    account = Account("a", "klaviyo", records(30), on_page=after_page(1, modify))
+    pages = serve(account).pages()
+    assert pages[0]["result"][0] == {"id": "s0"}
+    assert pages[2]["result"][9] == {"id": "s29", "name": "seen"}
+
+
+def test_given_a_list_that_shrinks_to_nothing_then_the_next_page_is_empty_and_the_last(
+    serve: Serve,
+) -> None:
+    for vendor in ("activecampaign", "brevo", "klaviyo"):
+        assert served(serve, vendor, list.clear) == ALL[:10]
+
+
+def test_given_another_limit_then_a_page_number_counts_pages_and_an_offset_records(
+    serve: Serve,
+) -> None:
+    first: dict[str, str] = {}
+    for vendor in ("flodesk", "brevo", "klaviyo"):
+        client = serve(Account("a", vendor, records(30)))
+        cursor = client.segments(params={"limit": 5}).json()["next_cursor"]
+        page = client.segments(params={"limit": 8, "next_cursor": cursor}).json()["result"]
+        first[vendor] = page[0]["id"]
+    assert first == {"flodesk": "s8", "brevo": "s5", "klaviyo": "s5"}
+
+
+# --- the hook -------------------------------------------------------------------------------------
+
+
+def test_given_a_hook_then_it_counts_the_pages_of_each_list(serve: Serve) -> None:
+    calls: list[int] = []
+    account = Account(
+        "a",
+        "beehiiv",
+        workspaces={"v": records(15), "w": records(25)},
+        on_page=lambda _, pages: calls.append(pages),
+    )
+    client = serve(account)
+    for workspace in ("v", "w", "v"):
+        client.pages(params={"workspace[id]": workspace})
+    assert calls == [1, 2, 1, 2, 3, 3, 4]
+
+
+def test_given_a_hook_then_only_segments_that_are_sent_whole_call_it(serve: Serve) -> None:
+    calls: list[int] = []
+    account = Account(
+        "a",
+        "brevo",
+        records(3),
+        faults=[faults.vendor_failed(), faults.body('{"result": []}'), faults.delay(0)],
+        on_page=lambda _, pages: calls.append(pages),
+    )
+    client = serve(account, faults=[faults.cut(5, after=3)])
+    statuses = [client.segments().status_code for _ in range(3)]
+    assert (statuses, calls) == ([500, 200, 200], [1])
+    with pytest.raises(OSError, match="IncompleteRead"):
+        client.segments()
+    client.workspaces()
+    client.meta()
+    client.accounts()
+    assert calls == [1]
+
+
+# --- page sizes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vendor", "limit", "name"), [("klaviyo", 11, "page[size]"), ("brevo", 51, "Limit")]
+)
+def test_given_a_limit_above_the_maximum_then_the_vendor_refuses_and_names_it(
+    serve: Serve, vendor: str, limit: int, name: str
+) -> None:
+    client = serve(Account("a", vendor, records(60)))
+    response = client.segments(params={"limit": limit})
+    assert response.status_code == 400
+    assert response.json()["truto_is_remote_error"] is True
+    assert response.json()["message"] == ""
+    assert name in str(response.json()["raw_response"])
+    assert client.segments(params={"limit": limit - 1}).json()["result_count"] == limit - 1
+
+
+def test_given_a_maximum_of_the_account_then_a_larger_limit_is_lowered(serve: Serve) -> None:
+    for vendor in ("klaviyo", "brevo"):
+        client = serve(Account("a", vendor, records(60), max_page_size=8))
+        assert client.segments(params={"limit": 60}).json()["result_count"] == 8
+
+
+# --- no segments ----------------------------------------------------------------------------------
+
+
+def test_given_activecampaign_without_segments_then_the_vendor_responds_404(serve: Serve) -> None:
+    account = Account("a", "activecampaign")
+    client = serve(account)
+    response = client.segments()
+    assert response.status_code == 404
+    assert response.json()["truto_is_remote_error"] is True
+    assert response.json()["raw_response"]
+    account.segments = vendors.segments("activecampaign", 2)
+    assert client.segments().json()["result_count"] == 2
+
+
+@pytest.mark.parametrize("vendor", ["brevo", "customerio", "flodesk", "klaviyo", "mailerlite"])
+def test_given_another_vendor_without_segments_then_the_list_is_empty(
+    serve: Serve, vendor: str
+) -> None:
+    assert serve(Account("a", vendor)).segments().json()["result"] == []

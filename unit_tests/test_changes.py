@@ -1,0 +1,230 @@
+"""What is new, changed and gone, and the time of each version."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source_truto_segments.changes import ChangeClock, ChangeDetector, fingerprint
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(st.text(), json_values, max_size=4)
+
+
+def canonical(value: Any) -> str:
+    """What makes two JSON values the same; in Python, 1, 1.0 and True are equal."""
+    return json.dumps(value, sort_keys=True)
+
+
+def reordered(value: Any) -> Any:
+    """The same value with the keys of each object in the reverse order."""
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    return [reordered(entry) for entry in value] if isinstance(value, list) else value
+
+
+# --- fingerprints ---
+
+
+@given(objects)
+def test_given_any_record_when_its_keys_come_in_another_order_then_the_fingerprint_is_the_same(
+    record: dict[str, Any],
+) -> None:
+    found = fingerprint(record)
+
+    assert fingerprint(reordered(record)) == found
+    assert re.fullmatch(r"[A-Za-z0-9_-]{12}", found)
+
+
+@given(objects, st.text(), json_values)
+def test_given_any_record_when_a_value_changes_then_so_does_the_fingerprint(
+    record: dict[str, Any], name: str, value: Any
+) -> None:
+    changed = {**record, name: value}
+    is_same = canonical(changed) == canonical(record)
+
+    assert (fingerprint(changed) == fingerprint(record)) is is_same
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (1, True),
+        (1, 1.0),
+        (0, None),
+        ("1", 1),
+        ("", None),
+        ([], {}),
+        ({"a": None}, {}),
+        ([1], [[1]]),
+    ],
+)
+def test_given_values_that_look_alike_when_compared_then_their_fingerprints_differ(
+    first: Any, second: Any
+) -> None:
+    assert fingerprint({"a": first}) != fingerprint({"a": second})
+
+
+def test_given_a_known_record_when_another_version_runs_then_its_fingerprint_is_what_it_was() -> (
+    None
+):
+    """Else the first sync of a new version would emit everything again."""
+    record = {"name": "é", "id": "1", "remote_data": {"b": [1, 2.5, None], "a": True}}
+    assert fingerprint(record) == "k8vvizF6AF_1"
+    assert fingerprint({**record, "count": 2**70}) == "7KkQWXJmEfV0"
+
+
+# --- the time of a version ---
+
+
+def at(nanoseconds: int) -> ChangeClock:
+    """A clock that stands still."""
+    return ChangeClock(now=lambda: nanoseconds)
+
+
+def times(clock: ChangeClock, count: int) -> list[str]:
+    return [clock.next() for _ in range(count)]
+
+
+def parsed(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+
+
+def test_given_a_time_when_asked_then_it_is_rfc_3339_with_microseconds() -> None:
+    for nanoseconds, text in (
+        (1_700_000_000_123_456_999, "2023-11-14T22:13:20.123456Z"),
+        (1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000Z"),
+        (1_000, "1970-01-01T00:00:00.000001Z"),
+    ):
+        assert at(nanoseconds).next() == text
+
+
+def test_given_no_time_of_its_own_when_asked_then_it_is_the_present() -> None:
+    before = time.time()
+    found = parsed(ChangeClock().next()).timestamp()
+
+    assert before - 1 < found < time.time() + 1
+
+
+@given(
+    st.lists(st.integers(1000, 4 * 10**18), min_size=1, max_size=20),
+    st.integers(1, 4 * 10**15) | st.none(),
+)
+def test_given_any_clock_when_asked_then_no_time_is_earlier_than_or_equal_to_another(
+    clock: Sequence[int], last: int | None
+) -> None:
+    after = at(1000 * last).next() if last else ""
+    moments = iter(clock)
+    found = times(ChangeClock(after, lambda: next(moments)), len(clock))
+
+    assert all(first < second for first, second in pairwise([after, *found]))
+    for text, given_time in zip(found, clock, strict=True):
+        assert text >= at(given_time).next()
+
+
+def test_given_a_clock_that_stands_still_when_asked_then_each_time_is_a_microsecond_later() -> None:
+    clock = at(1_700_000_000_000_000_999)
+
+    assert times(clock, 3) == [f"2023-11-14T22:13:20.00000{n}Z" for n in range(3)]
+
+
+def test_given_the_last_time_of_an_earlier_sync_when_asked_then_the_first_is_behind_it() -> None:
+    clock = ChangeClock("2030-01-02T03:04:05.999999Z", lambda: 0)
+
+    assert times(clock, 2) == ["2030-01-02T03:04:06.000000Z", "2030-01-02T03:04:06.000001Z"]
+    assert ChangeClock("2999-12-31T23:59:59.999998Z").next() == "2999-12-31T23:59:59.999999Z"
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2030-01-02", "2030-01-02T03:04:05Z", "2030-01-02T03:04:05.1+00:00"]
+)
+def test_given_a_last_time_that_is_none_of_its_own_when_made_then_it_fails(text: str) -> None:
+    with pytest.raises(ValueError, match="does not match format"):
+        ChangeClock(text)
+
+
+def test_given_several_threads_when_asked_then_no_time_comes_twice() -> None:
+    clock = at(0)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.extend(times(clock, 200))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(found) == times(at(0), 800)
+
+
+# --- changes ---
+
+versions = st.fixed_dictionaries({"name": st.sampled_from([None, "x", "y", 1, True])})
+tables = st.dictionaries(st.sampled_from("abcde"), versions)
+reads = st.lists(st.tuples(st.sampled_from("abcdef"), versions), max_size=12)
+
+
+@given(tables, reads)
+def test_given_any_read_when_compared_then_the_destination_gets_exactly_what_it_lacks(
+    table: dict[str, Any], read: Iterable[tuple[str, Any]]
+) -> None:
+    """The model: a destination that takes in what is emitted, compared value by value."""
+    known = {id_: fingerprint({"id": id_, **version}) for id_, version in table.items()}
+    before = dict(known)
+    detector = ChangeDetector(known)
+    destination = dict(table)
+    seen = set()
+    for id_, version in read:
+        record = {"id": id_, **version}
+        is_there = id_ in destination and canonical(destination[id_]) == canonical(version)
+        assert detector.is_change(record) == (None if is_there else fingerprint(record))
+        destination[id_] = version
+        seen.add(id_)
+
+    assert detector.missing_ids == sorted(set(table) - seen)
+    assert detector.is_emptied is (bool(table) and not seen)
+    assert known == before
+
+
+def test_given_a_record_that_changes_and_goes_back_when_compared_then_both_are_changes() -> None:
+    first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
+    detector = ChangeDetector({})
+
+    emitted = [detector.is_change(record) for record in (first, first, second, second, first)]
+    of_first, of_second = fingerprint(first), fingerprint(second)
+    assert emitted == [of_first, None, of_second, None, of_first]
+    assert detector.missing_ids == []
+
+
+def test_given_two_reads_when_each_lacks_another_record_then_none_is_missing() -> None:
+    records = [{"id": id_} for id_ in "abc"]
+    detector = ChangeDetector({record["id"]: fingerprint(record) for record in records})
+
+    for record in records[:2]:
+        assert detector.is_change(record) is None
+    assert detector.missing_ids == ["c"]
+    assert not detector.is_emptied
+    for record in records[1:]:
+        assert detector.is_change(record) is None
+    assert detector.missing_ids == []
+
+
+def test_given_no_records_when_there_were_some_then_all_are_missing_in_order() -> None:
+    detector = ChangeDetector({"b": "1", "c": "2", "a": "3"})
+    assert detector.missing_ids == ["a", "b", "c"]
+    assert detector.is_emptied
+    assert not ChangeDetector({}).is_emptied

@@ -1,0 +1,137 @@
+"""The queue between the workers and the output: in order, bounded by bytes, and closed at once."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source_truto_segments.event_queue import CAPACITY_BYTES, EventQueue, SyncCancelledError
+
+pytestmark = pytest.mark.timeout(10)
+
+# Long enough for a thread that does not wait to end; no test fails because it is too short.
+A_MOMENT = 0.05
+
+
+class Putter(threading.Thread):
+    """Puts an event, in a thread of its own, for as long as that takes."""
+
+    def __init__(self, queue: EventQueue[str], event: str, size: int = 0) -> None:
+        super().__init__(daemon=True)
+        self._queue = queue
+        self._event = event
+        self._size = size
+        self.is_cancelled = False
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._queue.put(self._event, self._size)
+        except SyncCancelledError:
+            self.is_cancelled = True
+
+    @property
+    def is_waiting(self) -> bool:
+        self.join(A_MOMENT)
+        return self.is_alive()
+
+
+@given(st.lists(st.integers(0, CAPACITY_BYTES // 2) | st.just(None), max_size=30))
+def test_given_any_order_of_puts_and_gets_when_there_is_room_then_it_is_first_in_first_out(
+    steps: Sequence[int | None],
+) -> None:
+    """A number is the size of an event that is put, None takes one."""
+    queue: EventQueue[int] = EventQueue()
+    expected: deque[tuple[int, int]] = deque()
+    for number, size in enumerate(steps):
+        is_full = sum(size for _, size in expected) >= CAPACITY_BYTES
+        if size is None or (is_full and size):
+            found = queue.get(0)
+            assert found == (expected.popleft()[0] if expected else None)
+        else:
+            queue.put(number, size)
+            expected.append((number, size))
+
+    assert [queue.get(0) for _ in expected] == [number for number, _ in expected]
+    assert queue.get(0) is None
+
+
+def test_given_a_full_queue_when_an_event_has_a_size_then_it_waits_until_there_is_room() -> None:
+    queue: EventQueue[str] = EventQueue()
+    queue.put("first", CAPACITY_BYTES - 1)
+    queue.put("second", 1)
+    putter = Putter(queue, "third", 1)
+
+    assert putter.is_waiting
+    assert queue.get(0) == "first"
+    putter.join()
+    assert [queue.get(0), queue.get(0), queue.get(0)] == ["second", "third", None]
+
+
+def test_given_a_full_queue_when_what_is_taken_makes_no_room_then_the_next_still_waits() -> None:
+    queue: EventQueue[str] = EventQueue()
+    queue.put("small", 1)
+    queue.put("large", CAPACITY_BYTES)
+    putter = Putter(queue, "next", 1)
+
+    assert queue.get(0) == "small"
+    assert putter.is_waiting
+    assert queue.get(0) == "large"
+    putter.join()
+    assert queue.get(0) == "next"
+
+
+def test_given_a_full_queue_when_an_event_has_no_size_then_it_does_not_wait() -> None:
+    queue: EventQueue[str] = EventQueue()
+    queue.put("large", 10 * CAPACITY_BYTES)
+    queue.put("status", 0)
+    queue.put("another")
+
+    assert [queue.get(0) for _ in range(3)] == ["large", "status", "another"]
+
+
+def test_given_many_events_that_wait_when_there_is_room_then_all_of_them_come() -> None:
+    queue: EventQueue[str] = EventQueue()
+    putters = [Putter(queue, str(number), CAPACITY_BYTES) for number in range(5)]
+
+    assert sorted(str(queue.get(9)) for _ in putters) == ["0", "1", "2", "3", "4"]
+    for putter in putters:
+        putter.join()
+        assert not putter.is_cancelled
+
+
+def test_given_an_empty_queue_when_an_event_comes_within_the_timeout_then_it_is_taken() -> None:
+    queue: EventQueue[str] = EventQueue()
+    getter_waits = threading.Timer(A_MOMENT, queue.put, ["late"])
+    getter_waits.start()
+
+    assert queue.get(9) == "late"
+    assert queue.get(0.001) is None
+
+
+def test_given_a_queue_when_closed_then_its_events_are_dropped_and_later_ones_fail() -> None:
+    queue: EventQueue[str] = EventQueue()
+    queue.put("large", CAPACITY_BYTES)
+    queue.put("status")
+    queue.close()
+
+    assert queue.get(0) is None
+    for size in (0, 1):
+        with pytest.raises(SyncCancelledError):
+            queue.put("late", size)
+    assert queue.get(0) is None
+
+
+def test_given_events_that_wait_when_closed_then_all_of_them_fail() -> None:
+    queue: EventQueue[str] = EventQueue()
+    queue.put("large", CAPACITY_BYTES)
+    putters = [Putter(queue, "waiting", 1) for _ in range(3)]
+    assert all(putter.is_waiting for putter in putters)
+    queue.close()
+
+    for putter in putters:
+        putter.join()
+        assert putter.is_cancelled

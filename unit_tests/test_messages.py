@@ -1,0 +1,126 @@
+"""The messages of the protocol, as objects and as lines."""
+
+import json
+from typing import Any
+
+import orjson
+from airbyte_cdk.models import AirbyteMessage, AirbyteMessageSerializer, AirbyteStreamStatus
+from airbyte_protocol_dataclasses.models import AirbyteRecordMessageMetaChange, Change, Reason
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source_truto_segments.messages import (
+    RecordBatch,
+    rate_limited_message,
+    state_message,
+    status_message,
+)
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+changes = st.builds(
+    AirbyteRecordMessageMetaChange, st.text(), st.sampled_from(Change), st.sampled_from(Reason)
+)
+# Nulls are left out before: see ColumnSelection.project.
+data = st.dictionaries(st.text(), json_values.filter(lambda value: value is not None), max_size=4)
+records = st.lists(st.tuples(data, st.lists(changes, max_size=2)), max_size=3)
+
+
+def plain(message: AirbyteMessage) -> Any:
+    """A message as the CDK prints it."""
+    return json.loads(orjson.dumps(AirbyteMessageSerializer.dump(message)))
+
+
+@given(records, st.text(), st.integers(0, 2**62))
+def test_given_any_records_when_written_then_the_lines_are_those_of_the_cdk(
+    found: list[Any], stream: str, emitted_at: int
+) -> None:
+    batch = RecordBatch(stream_name=stream, records=found, emitted_at=emitted_at)
+
+    lines = [orjson.dumps(AirbyteMessageSerializer.dump(each)) for each in batch.messages()]
+    assert len(lines) == len(found)
+    assert batch.lines().encode() == b"".join(line + b"\n" for line in lines)
+
+
+def test_given_records_when_written_then_each_is_a_line_with_its_changes() -> None:
+    change = AirbyteRecordMessageMetaChange(
+        "name", Change.NULLED, Reason.SOURCE_SERIALIZATION_ERROR
+    )
+    batch = RecordBatch(
+        stream_name="segments",
+        records=[({"id": "1\n\u2028", "count": 2**70}, []), ({"id": "2"}, [change])],
+        emitted_at=5,
+    )
+
+    first, second, end = batch.lines().split("\n")
+    assert json.loads(first) == {
+        "type": "RECORD",
+        "record": {
+            "stream": "segments",
+            "data": {"id": "1\n\u2028", "count": 2**70},
+            "emitted_at": 5,
+        },
+    }
+    assert json.loads(second)["record"] == {
+        "stream": "segments",
+        "data": {"id": "2"},
+        "emitted_at": 5,
+        "meta": {
+            "changes": [
+                {
+                    "field": "name",
+                    "change": "NULLED",
+                    "reason": "SOURCE_SERIALIZATION_ERROR",
+                }
+            ]
+        },
+    }
+    assert end == ""
+
+
+def test_given_no_records_when_written_then_there_is_no_line() -> None:
+    batch = RecordBatch(stream_name="segments")
+    assert batch.lines() == ""
+    assert list(batch.messages()) == []
+
+
+def test_given_a_status_when_made_then_it_names_the_stream() -> None:
+    message = plain(status_message("segments", AirbyteStreamStatus.COMPLETE))
+
+    assert message["type"] == "TRACE"
+    assert message["trace"]["type"] == "STREAM_STATUS"
+    status = message["trace"]["stream_status"]
+    assert status["stream_descriptor"] == {"name": "segments"}
+    assert status["status"] == "COMPLETE"
+    assert not status.get("reasons")
+
+
+def test_given_a_rate_limit_when_made_then_the_stream_is_running_and_says_when_it_goes_on() -> None:
+    message = plain(rate_limited_message("segments", 1_700_000_000_123))
+
+    assert message["type"] == "TRACE"
+    status = message["trace"]["stream_status"]
+    assert status["stream_descriptor"] == {"name": "segments"}
+    assert status["status"] == "RUNNING"
+    assert status["reasons"] == [
+        {"type": "RATE_LIMITED", "rate_limited": {"quota_reset": 1_700_000_000_123}}
+    ]
+
+
+def test_given_a_state_when_made_then_it_is_the_streams_whole_state() -> None:
+    blob = {"states": [{"partition": {}, "cursor": {"records": {"1": "x"}}}], "filters": {}}
+    message = plain(state_message("segments", blob))
+
+    assert message["type"] == "STATE"
+    assert message["state"]["type"] == "STREAM"
+    assert message["state"]["stream"] == {
+        "stream_descriptor": {"name": "segments"},
+        "stream_state": blob,
+    }

@@ -1,0 +1,96 @@
+"""How far a sync has come, in a line."""
+
+from collections import Counter
+
+import pytest
+
+from source_truto_segments.progress import Progress
+from source_truto_segments.rate_limiter import Delay
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        (Progress(), "Progress: 0 of 0 so far found accounts, 0 records."),
+        (
+            Progress({"a", "b"}, is_all_found=True, done={"a"}, records=Counter(segments=1234)),
+            "Progress: 1 of 2 accounts, 1,234 records.",
+        ),
+        (
+            # An account can be in both: one stream was read, and another failed.
+            Progress({"a", "b", "c"}, done={"a", "b"}, failed={"b", "c"}),
+            "Progress: 3 of 3 so far found accounts, 0 records, 2 failed.",
+        ),
+        (
+            Progress(
+                {str(number) for number in range(12_345)},
+                is_all_found=True,
+                done={str(number) for number in range(2000)},
+                failed={str(number) for number in range(3000, 4000)},
+                records=Counter(segments=1_000_000, workspaces=500, integrated_accounts=1),
+            ),
+            "Progress: 3,000 of 12,345 accounts, 1,000,501 records, 1,000 failed.",
+        ),
+    ],
+    ids=["nothing", "some", "failed", "many"],
+)
+def test_given_what_happened_when_reported_then_it_is_one_line(
+    progress: Progress, line: str
+) -> None:
+    assert progress.status_line([]) == line
+
+
+FOR_TOKEN = Delay(12.4, "Truto's limit", for_token=True)
+FOR_ENVIRONMENT = Delay(5, "the backoff")
+
+
+def of_account(account_id: str) -> Delay:
+    return Delay(9, "the vendor's limit", account_id)
+
+
+@pytest.mark.parametrize(
+    ("delays", "waiting"),
+    [
+        ([FOR_TOKEN], "waiting 12 s for Truto's limit"),
+        ([of_account("a")], "waiting for account a (the vendor's limit)"),
+        ([FOR_ENVIRONMENT], "waiting for the backoff"),
+        (
+            [of_account("a"), FOR_ENVIRONMENT, of_account("c")],
+            (
+                "waiting for account a (the vendor's limit), the backoff, "
+                "account c (the vendor's limit)"
+            ),
+        ),
+        (
+            [of_account(str(number)) for number in range(1004)],
+            (
+                "waiting for account 0 (the vendor's limit), account 1 (the vendor's limit), "
+                "account 2 (the vendor's limit) and 1,001 more"
+            ),
+        ),
+    ],
+    ids=["token", "account", "environment", "three", "many"],
+)
+def test_given_delays_when_reported_then_the_line_says_what_is_waited_for(
+    delays: list[Delay], waiting: str
+) -> None:
+    line = Progress({"a"}, is_all_found=True).status_line(delays)
+    assert line == f"Progress: 0 of 1 accounts, 0 records; {waiting}."
+
+
+def test_given_a_sync_without_failures_when_it_ends_then_the_summary_counts_each_stream() -> None:
+    found = {str(number) for number in range(1500)}
+    progress = Progress(found, records=Counter(segments=12_345, workspaces=1))
+
+    assert progress.final_summary(["workspaces", "segments", "integrated_accounts"]) == (
+        "Read 1,500 integrated accounts. Records emitted: 1 of workspaces, 12,345 of segments, "
+        "0 of integrated_accounts."
+    )
+
+
+def test_given_failed_accounts_when_a_sync_ends_then_the_summary_names_them_in_order() -> None:
+    progress = Progress({"a", "b", "c"}, done={"b"}, failed={"c", "a"}, records=Counter(segments=5))
+
+    assert progress.final_summary(["segments"]) == (
+        "2 of 3 integrated accounts could not be read: a, c. Records emitted: 5 of segments."
+    )

@@ -1,0 +1,400 @@
+"""When the next request may go out, and what servers say about waiting."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from heapq import heappop, heappush
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from source_truto_segments.rate_limiter import (
+    ACCOUNT_LIMIT,
+    TOKEN_LIMIT,
+    WINDOW_SECONDS,
+    Delay,
+    RateLimiter,
+    parse_retry_after,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+TIMESTAMP = int(NOW.timestamp())
+A_YEAR = 366 * 86_400.0
+# A few per cent below Truto's limits.
+TOKEN_BUDGET, ACCOUNT_BUDGET = 485, 48
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def exhaust(
+    limiter: RateLimiter, account_id: str | None, *, has_response: bool = True
+) -> tuple[int, Delay]:
+    """Sends requests of an account until it has to wait: how many there were, and the delay."""
+    for sent in range(2 * TOKEN_LIMIT):
+        delay = limiter.try_acquire(account_id)
+        if delay is not None:
+            return sent, delay
+        if has_response:
+            limiter.release(account_id)
+    pytest.fail("There is no limit.")
+
+
+# --- the limits of the token and of each account ---
+
+
+def test_given_the_token_limit_when_reached_then_the_delay_is_the_rest_of_the_window() -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    for number in range(TOKEN_BUDGET):
+        assert limiter.try_acquire(f"account-{number}") is None
+        limiter.release(f"account-{number}")
+        clock.now += 0.001
+
+    for account_id in ("account-0", "another", None):
+        delay = limiter.try_acquire(account_id)
+        assert delay is not None
+        assert (delay.for_token, delay.account_id) == (True, None)
+        assert (delay.reason, delay.is_rate_limit) == ("Truto's limit for the API token", True)
+        assert delay.seconds == pytest.approx(WINDOW_SECONDS - TOKEN_BUDGET * 0.001, abs=1e-6)
+        rest = delay.seconds
+    clock.now += rest
+    assert limiter.try_acquire("another") is None
+    assert limiter.try_acquire("another") is not None
+
+
+def test_given_requests_of_the_environment_when_sent_then_they_count_for_the_token() -> None:
+    sent, delay = exhaust(RateLimiter(FakeClock()), None)
+
+    assert sent == TOKEN_BUDGET
+    assert delay == Delay(10.0, "Truto's limit for the API token", for_token=True)
+
+
+def test_given_the_account_limit_when_reached_then_other_accounts_go_on() -> None:
+    limiter = RateLimiter(FakeClock())
+    sent, delay = exhaust(limiter, "a")
+
+    assert sent == ACCOUNT_BUDGET
+    assert delay == Delay(10.0, "Truto's limit for the account", "a")
+    assert delay.is_rate_limit
+    assert limiter.try_acquire("b") is None
+    assert limiter.try_acquire(None) is None
+
+
+def test_given_requests_that_have_to_wait_when_tried_then_they_are_not_counted() -> None:
+    limiter = RateLimiter(FakeClock())
+    limiter.block("a", 5, "a limit")
+    for _ in range(TOKEN_LIMIT):
+        assert limiter.try_acquire("a") is not None
+
+    sent, _ = exhaust(limiter, None)
+    assert sent == TOKEN_BUDGET
+    for _ in range(ACCOUNT_LIMIT):
+        assert limiter.try_acquire("b") is not None
+    assert not limiter.is_nearly_exhausted("b")
+
+
+def test_given_a_full_window_when_its_responses_are_old_then_the_account_goes_on() -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    exhaust(limiter, "a")
+    clock.now += WINDOW_SECONDS
+
+    assert not limiter.is_nearly_exhausted("a")
+    assert limiter.try_acquire("a") is None
+
+
+def test_given_requests_in_flight_when_the_window_passes_then_they_still_count() -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    exhaust(limiter, "a", has_response=False)
+    clock.now += 60
+
+    assert limiter.try_acquire("a") == Delay(10.0, "Truto's limit for the account", "a")
+    limiter.release("a")
+    clock.now += 4
+    delay = limiter.try_acquire("a")
+    assert delay is not None
+    assert delay.seconds == 6.0
+    clock.now += 6
+    assert limiter.try_acquire("a") is None
+
+
+def test_given_an_account_when_nearly_all_of_its_budget_is_used_then_it_is_nearly_exhausted() -> (
+    None
+):
+    limiter = RateLimiter(FakeClock())
+    for _ in range(46):
+        limiter.try_acquire("a")
+    assert not limiter.is_nearly_exhausted("a")
+    limiter.try_acquire("a")
+    assert limiter.is_nearly_exhausted("a")
+    assert not limiter.is_nearly_exhausted("b")
+
+
+@pytest.mark.parametrize(
+    ("accounts", "limit"),
+    [([None], TOKEN_LIMIT), (["a"], ACCOUNT_LIMIT), ([*"abcdefghijklmnop", None], TOKEN_LIMIT)],
+    ids=["environment", "account", "many"],
+)
+@given(seed=st.integers(0, 2**32), latency=st.floats(0, 3), gap=st.floats(0, 0.1))
+@settings(max_examples=25)
+def test_given_any_latencies_when_paced_then_the_server_never_counts_more_than_its_limits(
+    accounts: Sequence[str | None], limit: int, seed: int, latency: float, gap: float
+) -> None:
+    """The server counts a request at some moment between its sending and its response."""
+    random = Random(seed)  # noqa: S311 - a repeatable choice of latencies
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    counted: list[tuple[float, str | None]] = []
+    in_flight: list[tuple[float, str]] = []
+    for _ in range(2 * limit + 100):
+        clock.now += random.random() * gap
+        account_id = random.choice(accounts)
+        for _ in range(TOKEN_LIMIT):
+            while in_flight and in_flight[0][0] <= clock.now:
+                limiter.release(heappop(in_flight)[1] or None)
+            delay = limiter.try_acquire(account_id)
+            if delay is None:
+                break
+            clock.now += delay.seconds
+        else:
+            pytest.fail("There is never room again.")
+        took = random.random() * latency
+        counted.append((clock.now + random.random() * took, account_id))
+        heappush(in_flight, (clock.now + took, account_id or ""))
+    assert_within(TOKEN_LIMIT, [time for time, _ in counted])
+    for account_id in filter(None, accounts):
+        assert_within(ACCOUNT_LIMIT, [time for time, of in counted if of == account_id])
+
+
+def assert_within(limit: int, times: list[float]) -> None:
+    times.sort()
+    for first, last in zip(times, times[limit:], strict=False):
+        assert last - first > WINDOW_SECONDS - 1e-6
+
+
+# --- blocks ---
+
+
+def test_given_a_block_of_the_token_when_a_shorter_one_comes_then_the_longer_stays() -> None:
+    limiter = RateLimiter(FakeClock())
+    limiter.block(None, 10, "the first")
+    limiter.block(None, 10, "as long")
+    limiter.block(None, 5, "shorter")
+
+    assert limiter.try_acquire("a") == Delay(10.0, "the first", for_token=True)
+    assert limiter.try_acquire(None) == Delay(10.0, "the first", for_token=True)
+
+
+def test_given_a_block_of_an_account_when_a_longer_one_comes_then_it_holds_for_it_alone() -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    limiter.block("a", 5, "the first")
+    clock.now += 2
+    limiter.block("a", 10, "longer")
+
+    assert limiter.try_acquire("a") == Delay(10.0, "longer", "a")
+    assert limiter.try_acquire("b") is None
+    clock.now += 10
+    assert limiter.try_acquire("a") is None
+
+
+@pytest.mark.parametrize(("of_token", "of_account"), [(10.0, 5.0), (5.0, 10.0)])
+def test_given_blocks_of_token_and_account_when_asked_then_the_account_waits_for_its_own_first(
+    of_token: float, of_account: float
+) -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    limiter.block(None, of_token, "Truto's limit")
+    limiter.block("a", of_account, "the vendor's limit")
+
+    assert limiter.try_acquire("a") == Delay(of_account, "the vendor's limit", "a")
+    clock.now += of_account
+    rest = limiter.try_acquire("a")
+    assert rest == (Delay(5.0, "Truto's limit", for_token=True) if of_token > of_account else None)
+
+
+@pytest.mark.parametrize(
+    ("blocked_for", "delay"),
+    [
+        (9.0, Delay(10.0, "Truto's limit for the account", "a")),
+        (10.0, Delay(10.0, "Truto's limit for the account", "a")),
+        (11.0, Delay(11.0, "the vendor's limit", "a")),
+    ],
+)
+def test_given_a_full_window_and_a_block_when_asked_then_the_longer_of_both_holds(
+    blocked_for: float, delay: Delay
+) -> None:
+    limiter = RateLimiter(FakeClock())
+    exhaust(limiter, "a")
+    limiter.block("a", blocked_for, "the vendor's limit")
+
+    assert limiter.try_acquire("a") == delay
+
+
+def test_given_an_account_that_is_done_when_discarded_then_nothing_is_known_of_it() -> None:
+    limiter = RateLimiter(FakeClock())
+    limiter.block("a", 10, "the vendor's limit")
+    limiter.discard("a")
+    assert limiter.try_acquire("a") is None
+
+    exhaust(limiter, "a", has_response=False)
+    assert limiter.is_nearly_exhausted("a")
+    limiter.discard("a")
+    assert not limiter.is_nearly_exhausted("a")
+    assert limiter.try_acquire("a") is None
+
+
+def test_given_an_account_that_was_never_asked_when_discarded_then_nothing_happens() -> None:
+    limiter = RateLimiter(FakeClock())
+    limiter.discard("a")
+
+    assert limiter.try_acquire("a") is None
+
+
+# --- what servers say ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "10"}, 10.0),
+        ({"Retry-After": " 1.5 "}, 1.5),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:35 GMT"}, 30.0),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:00:00 GMT"}, 0.0),
+        ({"Retry-After": "Fri, 02 Jan 2026 03:04:35"}, 30.0),
+        ({"Retry-After": "Fri, 02 Jan 2026 04:04:35 +0100"}, 30.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "soon", "ratelimit-reset": "7"}, 7.0),
+        ({"Retry-After": "0", "ratelimit-reset": "7"}, 0.0),
+        ({"Retry-After": "5", "ratelimit-reset": "7"}, 5.0),
+        ({"ratelimit-reset": "7"}, 7.0),
+        ({"ratelimit-reset": " 7.5 "}, 7.5),
+        ({"ratelimit-reset": "0"}, 0.0),
+        ({"ratelimit-reset": "x"}, None),
+        ({"ratelimit-reset": "-7"}, None),
+        # A number of this size is no number of seconds, but a timestamp.
+        ({"ratelimit-reset": str(TIMESTAMP + 30)}, 30.0),
+        ({"ratelimit-reset": f"{TIMESTAMP + 30}.5"}, 30.5),
+        ({"ratelimit-reset": f"{TIMESTAMP + 30}500"}, 30.5),
+        ({"ratelimit-reset": str(TIMESTAMP)}, 0.0),
+        ({"ratelimit-reset": str(TIMESTAMP - 30)}, 0.0),
+        ({"ratelimit-reset": str(TIMESTAMP * 1000 - 1)}, 0.0),
+        ({"ratelimit-reset": "999999999"}, A_YEAR),
+        ({"ratelimit-reset": "1000000000"}, 0.0),
+        ({"ratelimit-reset": "999999999999"}, A_YEAR),
+        ({"ratelimit-reset": "1000000000000"}, 0.0),
+        ({"Retry-After": str(TIMESTAMP + 30)}, A_YEAR),
+        ({"Retry-After": "9" * 400}, A_YEAR),
+    ],
+)
+def test_given_headers_when_parsed_then_they_say_how_long_to_wait(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    found = parse_retry_after(headers, NOW)
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
+
+
+def test_given_a_date_when_no_time_is_passed_then_it_counts_from_the_present() -> None:
+    in_an_hour = datetime.now(timezone.utc) + timedelta(hours=1)
+
+    for headers in (
+        {"Retry-After": format_datetime(in_an_hour)},
+        {"ratelimit-reset": str(int(in_an_hour.timestamp()))},
+    ):
+        assert parse_retry_after(headers) == pytest.approx(3600, abs=60)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["Retry-After", "ratelimit-reset", "ratelimit-remaining"]),
+        st.text()
+        | st.from_regex(r"[0-9]{1,400}")
+        | st.from_regex(r"\w{3}, \d+ \w+ \d+ \d+:\d+:\d+ \w+"),
+    )
+)
+def test_given_any_headers_when_parsed_then_it_is_a_number_or_none(
+    headers: dict[str, str],
+) -> None:
+    seconds = parse_retry_after(headers, NOW)
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+# --- the vendors' announced budgets ---
+
+
+def announce(remaining: str, reset: str, account_id: str | None = "a") -> RateLimiter:
+    limiter = RateLimiter(FakeClock())
+    headers = {"ratelimit-remaining": remaining, "ratelimit-reset": reset}
+    limiter.update_from_headers(account_id, headers)
+    return limiter
+
+
+def test_given_an_announced_budget_when_used_up_then_only_that_account_waits() -> None:
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    used_up = {"ratelimit-remaining": "0", "ratelimit-reset": "30"}
+    limiter.update_from_headers("a", used_up)
+    limiter.update_from_headers("b", {**used_up, "ratelimit-remaining": "1"})
+
+    assert limiter.try_acquire("a") == Delay(30.0, "the vendor's announced limit", "a")
+    assert limiter.try_acquire("b") is None
+    clock.now += 30
+    assert limiter.try_acquire("a") is None
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset", "seconds"),
+    [
+        (" 0.0 ", "0.5", 0.5),
+        ("0", "60", 60.0),
+        ("0", "3600", 60.0),
+        ("0", str(2 * TIMESTAMP), 60.0),
+    ],
+)
+def test_given_an_announced_budget_when_used_up_then_it_blocks_for_a_minute_at_most(
+    remaining: str, reset: str, seconds: float
+) -> None:
+    delay = announce(remaining, reset).try_acquire("a")
+    assert delay == Delay(seconds, "the vendor's announced limit", "a")
+
+
+def test_given_an_announced_budget_when_its_reset_is_a_timestamp_then_it_blocks_until_then() -> (
+    None
+):
+    reset = datetime.now(timezone.utc) + timedelta(seconds=40)
+    delay = announce("0", str(reset.timestamp())).try_acquire("a")
+
+    assert delay is not None
+    assert delay.seconds == pytest.approx(40, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset"),
+    [("0", "0"), ("0", ""), ("0", "soon"), ("", "30"), ("none", "30"), ("0", "1000000000")],
+)
+def test_given_an_announced_budget_when_it_says_nothing_of_use_then_nothing_is_blocked(
+    remaining: str, reset: str
+) -> None:
+    assert announce(remaining, reset).try_acquire("a") is None
+
+
+def test_given_no_headers_or_no_account_when_received_then_nothing_is_blocked() -> None:
+    limiter = RateLimiter(FakeClock())
+    limiter.update_from_headers("a", {})
+    limiter.update_from_headers("a", {"ratelimit-remaining": "0"})
+    limiter.update_from_headers("a", {"ratelimit-reset": "30"})
+
+    assert limiter.try_acquire("a") is None
+    assert announce("0", "30", account_id=None).try_acquire(None) is None

@@ -1,0 +1,416 @@
+"""Responses parsed from their bytes, as pure functions."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source_truto_segments.responses import (
+    MAX_EXCERPT_LENGTH,
+    ErrorBody,
+    MalformedResponseError,
+    Origin,
+    error_text,
+    excerpt,
+    is_valid_unicode,
+    parse_error,
+    parse_json,
+    parse_object,
+    parse_page,
+    preview,
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+envelope_keys = st.sampled_from(
+    ["result", "results", "next_cursor", "is_partial_response", "message", "raw_response", "error"]
+    + ["truto_error_insight", "truto_is_remote_error", "forbidden_error", "value", "missing_scopes"]
+    + ["missing_required_query_parameters"]
+)
+envelopes = st.recursive(
+    json_values,
+    lambda inner: st.dictionaries(envelope_keys, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def page(**body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("result", "ids"),
+    [
+        ([], []),
+        ([{"id": "1"}, {"id": "2"}], ["1", "2"]),
+        ({"1": {"id": "1"}, "2": {"id": "2"}}, ["1", "2"]),
+        ({"id": {"id": "id"}}, ["id"]),
+        ({"id": "1", "name": "only", "remote_data": {}}, ["1"]),
+        ({"name": "without id"}, [None]),
+        ({}, []),
+    ],
+)
+def test_given_any_form_of_result_when_parsed_then_its_records_are_found(
+    result: Any, ids: list[str | None]
+) -> None:
+    assert [record.get("id") for record in parse_page(page(result=result)).records] == ids
+
+
+def test_given_the_admin_key_when_parsed_then_its_records_are_found() -> None:
+    assert parse_page(page(results=[{"id": "1"}])).records == [{"id": "1"}]
+
+
+def test_given_a_response_when_parsed_then_the_page_has_its_size() -> None:
+    assert parse_page(b'{"result": []}').size == 14
+    assert parse_page('{"result": ["é"]}'.encode()).size == 18
+
+
+@pytest.mark.parametrize("cursor", [None, ""])
+def test_given_no_cursor_when_parsed_then_it_is_the_end(cursor: str | None) -> None:
+    assert parse_page(page(result=[], next_cursor=cursor)).next_cursor is None
+    assert parse_page(page(result=[])).next_cursor is None
+
+
+@pytest.mark.parametrize("cursor", ["0", " ", 'a+b/c=&%{}"é漢', 7, "x" * 10_000])
+def test_given_a_cursor_when_parsed_then_it_is_kept(cursor: Any) -> None:
+    assert parse_page(page(result=[], next_cursor=cursor)).next_cursor == str(cursor)
+
+
+@pytest.mark.parametrize(
+    ("flag", "is_partial"),
+    [(True, True), (False, False), (None, False), ("true", False), (1, False)],
+)
+def test_given_the_partial_flag_when_parsed_then_only_true_counts(
+    flag: Any, is_partial: bool
+) -> None:
+    assert parse_page(page(result=[], is_partial_response=flag)).is_partial is is_partial
+    assert parse_page(page(result=[])).is_partial is False
+
+
+@pytest.mark.parametrize(
+    ("result", "count", "invalid"),
+    [
+        ([{"id": "1"}, None, "x", [], {"id": "2"}], 2, 3),
+        ({"1": {"id": "1"}, "2": None}, 1, 1),
+        ({"1": None, "2": None}, 1, 0),
+        ({"id": None, "remote_data": {}}, 1, 0),
+    ],
+)
+def test_given_entries_that_are_not_objects_when_parsed_then_they_are_counted(
+    result: Any, count: int, invalid: int
+) -> None:
+    parsed = parse_page(page(result=result))
+    assert (len(parsed.records), parsed.invalid_entries) == (count, invalid)
+
+
+def test_given_pages_when_parsed_then_their_records_alone_make_the_digest() -> None:
+    record = {"id": "1", "n": 1.5}
+    digest = parse_page(page(result=[record], next_cursor="a")).digest
+
+    assert digest is not None
+    assert len(digest) == 16
+    assert parse_page(page(result=[record], next_cursor="b", other=5)).digest == digest
+    for records in ([], [{**record, "n": 1.25}], [record, record]):
+        assert parse_page(page(result=records)).digest != digest
+
+
+def test_given_records_that_cannot_be_written_when_parsed_then_there_is_no_digest() -> None:
+    depth = 250
+    deep = b'{"result":[{"x":%s1%s}]}' % (b'{"a":' * depth, b"}" * depth)
+    assert parse_page(deep).digest is None
+    assert parse_page(page(result=[{"n": 2**70}])).digest is not None
+    assert parse_page(b'{"result":[{"id":"\\ud800", "n": %d}]}' % 2**70).digest is None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the response is empty"),
+        (b" \n", "the response is empty"),
+        (b"<html>\n no", "the response is not JSON: <html> no"),
+        (b"\xff", "the response is not JSON: \ufffd"),
+        (b"[]", "the response is not a JSON object"),
+        (b"{}", "the response has no result"),
+        (b'{"result": null}', "the response has no result"),
+        (b'{"result": 5}', "the result is neither a list nor an object: 5"),
+        (b'{"result": "no\\nlist"}', "the result is neither a list nor an object: no list"),
+        (b'{"result": [], "next_cursor": [5]}', "the next_cursor is not a string: [5]"),
+        (b'{"result": [], "next_cursor": true}', "the next_cursor is not a string: true"),
+        (b'{"result": [], "next_cursor": 1.5}', "the next_cursor is not a string: 1.5"),
+    ],
+)
+def test_given_another_body_when_parsed_then_the_message_says_how_it_differs(
+    body: bytes, message: str
+) -> None:
+    with pytest.raises(MalformedResponseError) as malformed:
+        parse_page(body)
+    assert str(malformed.value) == message
+
+
+def test_given_an_object_when_parsed_then_it_is_that() -> None:
+    assert parse_object(b' {"a": [1]} ') == {"a": [1]}
+    with pytest.raises(MalformedResponseError, match="the response is not a JSON object"):
+        parse_object(b'"a"')
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b'"\\ud83d x \\udfff"', "\ufffd x \ufffd"),
+        (b'{"\\ud800": ["\\ud83d\\ude00", {"a": "\\ud800"}]}', {"\ufffd": ["😀", {"a": "\ufffd"}]}),
+        (b"[1e400, -1e400, 1.5, 5]", ["1e400", "-1e400", 1.5, 5]),
+        (b'["\\ud800", %d, 1.5, null]' % 2**70, ["\ufffd", 2**70, 1.5, None]),
+    ],
+)
+def test_given_what_only_the_grammar_allows_when_parsed_then_it_can_be_written(
+    content: bytes, value: Any
+) -> None:
+    assert parse_json(content) == value
+
+
+@pytest.mark.parametrize("content", [b"NaN", b"[Infinity]", b"-Infinity", b"", b"{", b"'a'"])
+def test_given_what_is_not_json_when_parsed_then_it_fails(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|Expecting"):
+        parse_json(content)
+
+
+def test_given_json_that_is_nested_too_deeply_when_parsed_then_it_fails() -> None:
+    with pytest.raises(ValueError, match=r"^the JSON is nested too deeply$"):
+        parse_json(b"[" * 100_000 + b"]" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b"null", b"{}", b'{"result": null}', b'{"result": 5}']
+    + [b'{"result": [], "next_cursor": []}', b'{"result": [], "next_cursor": true}']
+    + [b'{"result": [Infinity]}', b"\xff\xfe", b"[" * 100_000],
+)
+def test_given_another_body_when_parsed_then_it_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedResponseError) as malformed:
+        parse_page(body)
+    assert 0 < len(str(malformed.value)) <= MAX_EXCERPT_LENGTH + 50
+
+
+def test_given_a_huge_number_when_parsed_as_surrogates_are_then_it_stays() -> None:
+    body = b'{"result": [{"id": "\\ud83d", "n": 123456789012345678901234567890}]}'
+    (record,) = parse_page(body).records
+    assert record == {"id": "\N{REPLACEMENT CHARACTER}", "n": 123456789012345678901234567890}
+
+
+@given(st.binary() | envelopes.map(lambda value: json.dumps(value).encode()))
+def test_given_any_bytes_when_parsed_then_there_is_a_page_or_it_is_malformed(body: bytes) -> None:
+    try:
+        parsed = parse_page(body)
+    except MalformedResponseError:
+        return
+    assert all(isinstance(record, dict) for record in parsed.records)
+    assert parsed.next_cursor is None or parsed.next_cursor
+
+
+@given(st.binary() | envelopes.map(lambda value: json.dumps(value).encode()))
+def test_given_any_bytes_when_parsed_as_an_error_then_it_never_fails(body: bytes) -> None:
+    error = parse_error(body)
+    assert len(error.reason) <= MAX_EXCERPT_LENGTH
+    assert "\n" not in error.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"message": "Says it"}, "Says it"),
+        ({"message": "", "raw_response": "vendor text", "error": "Bad Request"}, "vendor text"),
+        ({"message": "", "raw_response": {"errors": [{"detail": "Not found"}]}}, "Not found"),
+        ({"message": "", "raw_response": {"error": "x", "error_description": "why"}}, "why"),
+        ({"message": ["a", "b"]}, "a; b"),
+        ({"error": "Bad Request"}, "Bad Request"),
+        ({"raw_response": {"code": 5}}, '{"code": 5}'),
+        ({}, ""),
+    ],
+)
+def test_given_an_error_body_when_parsed_then_its_first_text_is_the_reason(
+    body: dict[str, Any], reason: str
+) -> None:
+    assert parse_error(json.dumps(body).encode()).reason == reason
+
+
+KEYS_IN_ORDER = ["message", "error_description", "error", "detail", "title", "errors", "reason"]
+
+
+@pytest.mark.parametrize("index", range(len(KEYS_IN_ORDER)))
+def test_given_several_texts_in_an_error_when_asked_then_the_first_by_name_is_its_text(
+    index: int,
+) -> None:
+    error = {key: f"of {key}" for key in reversed(KEYS_IN_ORDER[index:])}
+    assert error_text({**error, "code": "x"}) == f"of {KEYS_IN_ORDER[index]}"
+    assert error_text({"message": "", "error": [], "reason": {"message": "inner"}}) == "inner"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        ("", ""),
+        ([], ""),
+        ({}, ""),
+        (0, "0"),
+        (False, "false"),
+        ("é", "é"),
+        ({"code": "é"}, '{"code": "é"}'),
+        ([1, 2], "[1, 2]"),
+        (["a", 5], '["a", 5]'),
+        (["a", {"message": "b"}, "", {"detail": "c"}], "a; b; c"),
+        (list("abcdefg"), "a; b; c; d; e"),
+        ({"message": {"message": {"message": "inner"}}}, "inner"),
+    ],
+)
+def test_given_any_form_of_error_when_asked_then_it_has_a_text(value: Any, text: str) -> None:
+    assert error_text(value) == text
+
+
+def test_given_an_error_of_many_levels_when_asked_then_ten_are_looked_through() -> None:
+    def nest(value: Any, levels: int) -> Any:
+        for _ in range(levels):
+            value = {"message": value}
+        return value
+
+    assert error_text(nest("found", 9)) == "found"
+    assert "found" in error_text(nest("found", 10))
+    assert error_text(nest("found", 10)) != "found"
+    assert error_text([nest("found", 8)]) == "found"
+    assert error_text([nest("found", 9)]) == error_text([nest("found", 9)], 10)
+    assert error_text("found", 1) == "found"
+    assert error_text("found", 0) == ""
+
+
+def test_given_an_error_that_json_does_not_know_when_asked_then_it_still_has_a_text() -> None:
+    deep: Any = 5
+    for _ in range(100_000):
+        deep = {"x": deep}
+
+    assert error_text(deep) == "a value that is nested too deeply"
+    assert error_text({"code": {1}}) == '{"code": "{1}"}'
+
+
+def test_given_a_whole_error_when_parsed_then_each_part_is_there() -> None:
+    body = {
+        "message": "Forbidden",
+        "truto_is_remote_error": True,
+        "truto_error_insight": {
+            "missing_required_query_parameters": {"value": ["workspace[id]", 5, {"name": "x"}]},
+            "forbidden_error": {"value": {"missing_scopes": ["a:read", "b:read"]}},
+        },
+    }
+    assert parse_error(json.dumps(body).encode()) == ErrorBody(
+        Origin.VENDOR, "Forbidden", ("workspace[id]", "x"), ("a:read", "b:read")
+    )
+    body["truto_error_insight"] = {
+        "missing_required_query_parameters": ["y"],
+        "forbidden_error": {"value": {"missing_scopes": "c:read"}},
+    }
+    found = parse_error(json.dumps(body).encode())
+    assert (found.missing_parameters, found.missing_scopes) == (("y",), ("c:read",))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>\n Bad gateway", "<html> Bad gateway"),
+        (b"\xff", "\ufffd"),
+        (b"", ""),
+        (b'"a text"', "a text"),
+        (b'["a", {"message": "b"}]', "a; b"),
+        (b"5", "5"),
+    ],
+)
+def test_given_something_else_than_an_error_object_when_parsed_then_its_text_is_the_reason(
+    content: bytes, reason: str
+) -> None:
+    assert parse_error(content) == ErrorBody(Origin.TRUTO, reason)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["workspace[id]"], "workspace[id]", {"workspace[id]": "x"}, [{"name": "workspace[id]"}]],
+)
+def test_given_missing_parameters_in_any_form_when_parsed_then_they_are_listed(value: Any) -> None:
+    insight = {"missing_required_query_parameters": {"description": "d", "value": value}}
+    body = json.dumps({"message": "m", "truto_error_insight": insight}).encode()
+    assert parse_error(body).missing_parameters == ("workspace[id]",)
+
+
+@pytest.mark.parametrize(
+    ("flag", "origin"),
+    [(True, Origin.VENDOR), (False, Origin.TRUTO), (None, Origin.TRUTO), ("true", Origin.TRUTO)],
+)
+def test_given_the_remote_flag_when_parsed_then_it_is_the_origin(flag: Any, origin: Origin) -> None:
+    assert parse_error(json.dumps({"truto_is_remote_error": flag}).encode()).origin is origin
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" a \n\t b\x00\x1b c\x7f", "a b c"),
+        ("x" * MAX_EXCERPT_LENGTH, "x" * MAX_EXCERPT_LENGTH),
+        ("x" * (MAX_EXCERPT_LENGTH + 1), "x" * (MAX_EXCERPT_LENGTH - 1) + "…"),
+    ],
+)
+def test_given_a_text_when_excerpted_then_blanks_are_one_and_what_is_cut_is_marked(
+    text: str, line: str
+) -> None:
+    assert excerpt(text) == line
+
+
+@given(st.text(max_size=2000))
+def test_given_any_text_when_excerpted_then_it_is_one_short_line(text: str) -> None:
+    line = excerpt(text)
+    assert len(line) <= MAX_EXCERPT_LENGTH
+    assert line == line.strip()
+    assert not set(line) & set("\n\r\t\x00\x1b")
+
+
+@given(json_values)
+def test_given_any_value_when_previewed_then_it_is_one_short_line(value: Any) -> None:
+    line = preview(value)
+    assert len(line) <= MAX_EXCERPT_LENGTH
+    assert not set(line) & set("\n\r\t\x00\x1b")
+
+
+def test_given_a_value_nested_too_deeply_when_previewed_then_a_text_says_so() -> None:
+    deep: Any = []
+    for _ in range(200_000):
+        deep = [deep]
+    assert preview(deep) == "a value that is nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", True), ("é漢😀\0", True), ("\ud800", False), ("a\udfffb", False)],
+)
+def test_given_a_text_when_asked_then_a_lone_surrogate_is_not_valid(
+    text: str, expected: bool
+) -> None:
+    assert is_valid_unicode(text) is expected
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.just("a\0b"), max_size=3), max_size=3))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32"])
+def test_given_a_nul_anywhere_when_parsed_then_the_page_may_have_one(
+    encoding: str, records: list[dict[str, str]]
+) -> None:
+    parsed = parse_page(page(result=records).decode().encode(encoding))
+
+    assert parsed.records == records
+    has_nul = any("\0" in text for record in records for pair in record.items() for text in pair)
+    assert parsed.may_have_nul or not has_nul
+
+
+@pytest.mark.parametrize(
+    "record", [{"id": "1"}, {"id": "\x01\n\\"}, {"id": "u0000"}, {"id": "0000", "n": 0}]
+)
+def test_given_no_nul_when_parsed_then_the_page_has_none(record: dict[str, Any]) -> None:
+    assert not parse_page(page(result=[record], next_cursor="0")).may_have_nul

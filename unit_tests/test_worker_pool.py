@@ -1,0 +1,719 @@
+"""Tasks side by side in threads, with a time that stands still until a test moves it on."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from source_truto_segments import worker_pool
+from source_truto_segments.event_queue import CAPACITY_BYTES, SyncCancelledError
+from source_truto_segments.rate_limiter import Delay
+from source_truto_segments.worker_pool import Clock, RateLimited, Task, TaskFailed, WorkerPool
+
+pytestmark = pytest.mark.timeout(15)
+
+# Real seconds. What has to happen happens long before; no test waits for them to pass.
+SOON = 5.0
+# Long enough for what must not happen to be seen; no test fails because it is too short.
+A_MOMENT = 0.05
+
+
+class FakeClock(Clock):
+    """A time that only `advance_to` moves on."""
+
+    def __init__(self) -> None:
+        # All times that the pool waited for.
+        self.deadlines: list[float] = []
+        self._now = 0.0
+        self._waiting = threading.Condition()
+        self._pool: threading.Condition = self._waiting
+
+    def now(self) -> float:
+        return self._now
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        with self._waiting:
+            self.deadlines.append(self._now + seconds)
+            self._pool = condition
+            self._waiting.notify_all()
+        condition.wait()
+
+    def expect_wait_until(self, time: float) -> None:
+        """Comes back once the pool waits for just this time."""
+        with self._waiting:
+            assert self._waiting.wait_for(lambda: self.deadlines[-1:] == [time], SOON)
+
+    def advance_to(self, time: float) -> None:
+        """Lets time pass, once the pool waits for just this time."""
+        self.expect_wait_until(time)
+        with self._pool:
+            self._now = time
+            self._pool.notify_all()
+
+
+class JumpingClock(Clock):
+    """A time that every wait moves on at once."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        return self._now
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        del condition
+        self._now += seconds
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def make_pool(clock: FakeClock) -> Iterator[Callable[..., WorkerPool]]:
+    pools: list[WorkerPool] = []
+
+    def make(*tasks: Task, workers: int = 1, is_open: bool = True) -> WorkerPool:
+        pool = WorkerPool(workers, clock)
+        pools.append(pool)
+        for task in tasks:
+            pool.submit(task)
+        if is_open:
+            pool.open()
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+MakePool = Callable[..., WorkerPool]
+
+
+def task(*steps: Any) -> Task:
+    yield from steps
+
+
+def events(pool: WorkerPool) -> Iterator[Any]:
+    """The events of a pool, without the ticks."""
+    return (event for event in pool.events(SOON) if event is not None)
+
+
+def of_account(seconds: float, account_id: str = "a") -> Delay:
+    return Delay(seconds, "the vendor's limit", account_id)
+
+
+def of_token(seconds: float) -> Delay:
+    return Delay(seconds, "Truto's limit", for_token=True)
+
+
+def backoff(seconds: float) -> Delay:
+    return Delay(seconds, "the vendor is unavailable", "a", is_rate_limit=False)
+
+
+@dataclass(frozen=True)
+class Page:
+    """An event that holds bytes."""
+
+    number: int
+    size: int = CAPACITY_BYTES
+
+
+# --- tasks and workers ---
+
+
+def test_given_no_tasks_when_run_then_there_are_no_events(make_pool: MakePool) -> None:
+    assert list(events(make_pool())) == []
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_given_tasks_when_run_then_every_event_comes_and_those_of_a_task_in_order(
+    workers: int, make_pool: MakePool
+) -> None:
+    tasks = [task(*[(name, number) for number in range(20)]) for name in range(10)]
+    found = list(events(make_pool(*tasks, workers=workers)))
+
+    assert len(found) == 200
+    for name in range(10):
+        assert [number for of, number in found if of == name] == list(range(20))
+
+
+def test_given_one_worker_when_tasks_run_then_it_is_one_after_another(make_pool: MakePool) -> None:
+    pool = make_pool(task("a1", "a2"), task("b1", "b2"), task("c"))
+    assert list(events(pool)) == ["a1", "a2", "b1", "b2", "c"]
+
+
+def test_given_a_task_when_it_submits_another_then_that_runs_too(make_pool: MakePool) -> None:
+    pool = make_pool()
+
+    def parent() -> Task:
+        yield "parent"
+        pool.submit(task("child"))
+
+    pool.submit(parent())
+    assert list(events(pool)) == ["parent", "child"]
+
+
+def test_given_a_pool_that_is_not_open_when_run_then_one_task_alone_goes_on(
+    make_pool: MakePool,
+) -> None:
+    may_go_on = threading.Event()
+
+    def first() -> Task:
+        yield "first"
+        may_go_on.wait(SOON)
+        yield "first again"
+
+    pool = make_pool(first(), task("second"), workers=8, is_open=False)
+    found = pool.events(A_MOMENT)
+    assert next(event for event in found if event) == "first"
+    assert next(found) is None
+    may_go_on.set()
+    assert [event for event in found if event] == ["first again", "second"]
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["before", "meanwhile"])
+def test_given_a_pool_when_opened_then_all_workers_run(is_open: bool, make_pool: MakePool) -> None:
+    together = threading.Barrier(3)
+    pool = make_pool(workers=3, is_open=is_open)
+
+    def side_by_side(name: str) -> Task:
+        pool.open()
+        together.wait(SOON)
+        yield name
+
+    for name in "abc":
+        pool.submit(side_by_side(name))
+    assert sorted(events(pool)) == ["a", "b", "c"]
+
+
+def test_given_more_tasks_than_workers_when_run_then_no_more_workers_are_busy(
+    make_pool: MakePool,
+) -> None:
+    pairs = threading.Barrier(2)
+    threads = set()
+
+    def busy(number: int) -> Task:
+        threads.add(threading.current_thread())
+        pairs.wait(SOON)
+        yield number
+
+    pool = make_pool(*map(busy, range(10)), workers=2)
+    assert sorted(events(pool)) == list(range(10))
+    assert len(threads) == 2
+
+
+def test_given_workers_that_are_idle_when_tasks_go_on_then_all_of_them_are_used(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    together = threading.Barrier(3)
+    threads = set()
+
+    def side_by_side(name: str) -> Task:
+        for _ in range(2):
+            threads.add(threading.current_thread())
+            together.wait(SOON)
+            yield of_account(10)
+        yield name
+
+    found = events(make_pool(*map(side_by_side, "abc"), workers=3))
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(10)
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(20)
+    assert sorted(found) == ["a", "b", "c"]
+    assert len(threads) == 3
+
+
+def test_given_a_task_that_fails_when_run_then_its_error_is_an_event_and_others_go_on(
+    make_pool: MakePool,
+) -> None:
+    error = ValueError("a defect")
+
+    def failing() -> Task:
+        yield "before"
+        raise error
+
+    pool = make_pool(failing(), task("other"))
+    assert list(events(pool)) == ["before", TaskFailed(error), "other"]
+
+
+def test_given_a_task_that_is_cancelled_when_run_then_it_just_ends(make_pool: MakePool) -> None:
+    def cancelled() -> Task:
+        yield "before"
+        raise SyncCancelledError
+
+    assert list(events(make_pool(cancelled(), task("other")))) == ["before", "other"]
+
+
+def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: MakePool) -> None:
+    may_go_on = threading.Event()
+
+    def slow() -> Task:
+        may_go_on.wait(SOON)
+        yield "late"
+
+    found = make_pool(slow()).events(0.001)
+    assert [next(found), next(found)] == [None, None]
+    may_go_on.set()
+    assert "late" in list(found)
+
+
+# --- delays ---
+
+
+def test_given_a_delay_when_a_task_waits_then_it_holds_no_worker(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    pool = make_pool(task("a1", backoff(10), "a2"), task("b"), workers=1)
+    found = events(pool)
+
+    assert [next(found), next(found)] == ["a1", "b"]
+    clock.advance_to(10)
+    assert list(found) == ["a2"]
+
+
+def test_given_delays_when_time_passes_then_each_task_goes_on_at_its_time(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    def twice() -> Task:
+        yield backoff(10)
+        yield "b"
+        yield backoff(25 - clock.now())
+        yield "b again"
+
+    tasks = task(backoff(20), "a"), twice(), task(backoff(20), "c"), task("all wait")
+    found = events(make_pool(*tasks))
+    assert next(found) == "all wait"
+    clock.advance_to(10)
+    assert next(found) == "b"
+    clock.advance_to(20)
+    assert {next(found), next(found)} == {"a", "c"}
+    clock.advance_to(25)
+    assert list(found) == ["b again"]
+
+
+def test_given_a_task_that_was_begun_when_its_delay_is_over_then_it_goes_before_new_ones(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    may_go_on = threading.Event()
+
+    def under_way() -> Task:
+        yield "under way"
+        may_go_on.wait(SOON)
+
+    pool = make_pool(task(backoff(20)), task(backoff(10), "begun"), under_way(), task("new"))
+    found = events(pool)
+    assert next(found) == "under way"
+    clock.advance_to(10)
+    clock.expect_wait_until(20)
+    may_go_on.set()
+    assert [next(found), next(found)] == ["begun", "new"]
+    clock.advance_to(20)
+    assert list(found) == []
+
+
+def test_given_tasks_that_wait_when_asked_then_their_delays_are_named(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    first, second = of_account(10, "a"), of_account(20, "b")
+    pool = make_pool(task(first), task(second), task("both wait"))
+    assert pool.delays() == []
+    found = events(pool)
+
+    assert next(found) == "both wait"
+    assert pool.delays() == [first, second]
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(10)
+    assert next(found) == RateLimited(10.0)
+    assert pool.delays() == [second]
+    clock.advance_to(20)
+    assert list(found) == []
+    assert pool.delays() == []
+
+
+def test_given_a_delay_of_the_token_when_one_task_meets_it_then_no_other_starts_before_it(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    delay = of_token(10)
+    pool = make_pool(task(delay, "a"), task("b"))
+    found = events(pool)
+
+    assert next(found) == RateLimited(10.0)
+    assert pool.delays() == [delay]
+    clock.advance_to(10)
+    assert list(found) == ["a", "b"]
+    assert pool.delays() == []
+
+
+def test_given_a_delay_of_the_token_when_others_are_under_way_then_only_their_step_ends(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    both_run, may_go_on = threading.Barrier(2), threading.Event()
+    pool = make_pool(workers=2)
+
+    def limited() -> Task:
+        both_run.wait(SOON)
+        yield of_token(10)
+        yield "a"
+
+    def under_way() -> Task:
+        both_run.wait(SOON)
+        may_go_on.wait(SOON)
+        yield "b"
+        pool.submit(task("c"))
+        yield of_account(5, "b")
+        yield "b again"
+
+    pool.submit(limited())
+    pool.submit(under_way())
+    found = pool.events(A_MOMENT)
+    assert next(event for event in found if event) == RateLimited(10.0)
+    may_go_on.set()
+    assert next(event for event in found if event) == "b"
+    clock.advance_to(5)
+    assert next(found) is None
+    clock.advance_to(10)
+    assert sorted(event for event in found if event) == ["a", "b again", "c"]
+
+
+def test_given_a_delay_of_the_token_when_a_shorter_one_follows_then_the_longer_holds(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    both_run, may_go_on = threading.Barrier(2), threading.Event()
+
+    def longer() -> Task:
+        both_run.wait(SOON)
+        yield of_token(20)
+        yield "a"
+
+    def shorter() -> Task:
+        both_run.wait(SOON)
+        may_go_on.wait(SOON)
+        yield "b"
+        yield of_token(10 - clock.now())
+        yield "b again"
+
+    found = events(make_pool(longer(), shorter(), workers=2))
+    assert next(found) == RateLimited(20.0)
+    may_go_on.set()
+    assert next(found) == "b"
+    clock.advance_to(20)
+    assert sorted(found) == ["a", "b again"]
+    assert set(clock.deadlines) == {20.0}
+
+
+def test_given_the_real_clock_when_a_task_waits_then_time_passes() -> None:
+    clock = Clock()
+    times = [clock.now()]
+
+    def waiting() -> Task:
+        yield backoff(0.02)
+        times.append(clock.now())
+
+    pool = WorkerPool(1, clock)
+    pool.submit(waiting())
+    assert list(events(pool)) == []
+    pool.close()
+    assert times[1] >= times[0] + 0.02
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> list[list[Any]]:
+    """Tasks of events (numbers) and delays."""
+    delays = st.builds(
+        Delay,
+        st.sampled_from([0.0, 0.5, 1.0, 7.0]),
+        st.just("a limit"),
+        for_token=st.booleans(),
+        is_rate_limit=st.booleans(),
+    )
+    return draw(st.lists(st.lists(st.integers(1, 9) | delays, max_size=6), max_size=6))
+
+
+@given(schedules(), st.integers(1, 4))
+@settings(max_examples=60)
+def test_given_any_tasks_when_run_then_all_events_come_in_order_and_no_delay_is_cut_short(
+    schedule: Sequence[Sequence[Any]], workers: int
+) -> None:
+    clock = JumpingClock()
+    pool = WorkerPool(workers, clock)
+    too_early = []
+
+    def follow(name: int, steps: Sequence[Any]) -> Task:
+        for step in steps:
+            before = clock.now()
+            yield step if isinstance(step, Delay) else (name, step)
+            if isinstance(step, Delay) and clock.now() < before + step.seconds:
+                too_early.append(step)
+
+    for name, steps in enumerate(schedule):
+        pool.submit(follow(name, steps))
+    pool.open()
+    found = [event for event in events(pool) if not isinstance(event, RateLimited)]
+    pool.close()
+
+    assert too_early == []
+    assert len(found) == sum(isinstance(step, int) for steps in schedule for step in steps)
+    for name, steps in enumerate(schedule):
+        of_task = [number for of, number in found if of == name]
+        assert of_task == [step for step in steps if isinstance(step, int)]
+
+
+# --- a standstill ---
+
+
+def test_given_a_delay_of_the_token_when_many_tasks_meet_it_then_it_is_reported_once(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    together = threading.Barrier(3)
+
+    def limited() -> Task:
+        for until in (10, 15):
+            together.wait(SOON)
+            yield of_token(until - clock.now())
+        yield "done"
+
+    found = events(make_pool(limited(), limited(), limited(), workers=3))
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(10)
+    assert next(found) == RateLimited(5.0)
+    clock.advance_to(15)
+    assert list(found) == ["done"] * 3
+
+
+@pytest.mark.parametrize("make_delay", [of_token, of_account])
+@pytest.mark.parametrize(("seconds", "is_reported"), [(0.75, False), (1.0, True), (2.5, True)])
+def test_given_a_standstill_when_it_is_shorter_than_a_second_then_it_is_not_reported(
+    make_delay: Callable[[float], Delay],
+    seconds: float,
+    is_reported: bool,
+    clock: FakeClock,
+    make_pool: MakePool,
+) -> None:
+    found = events(make_pool(task("begun", make_delay(seconds), "done")))
+    assert next(found) == "begun"
+    clock.advance_to(seconds)
+
+    assert list(found) == [*([RateLimited(seconds)] if is_reported else []), "done"]
+
+
+def test_given_a_wait_after_a_failure_when_all_tasks_wait_then_it_is_no_rate_limit(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    tasks = task(backoff(10), of_account(10), "a"), task(of_account(30), "b"), task("all wait")
+    found = events(make_pool(*tasks))
+    assert next(found) == "all wait"
+    clock.advance_to(10)
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(20)
+    assert next(found) == "a"
+    assert next(found) == RateLimited(10.0)
+    clock.advance_to(30)
+    assert list(found) == ["b"]
+
+
+def test_given_a_task_under_way_when_the_others_wait_then_it_is_no_standstill(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    others_wait, may_end = threading.Event(), threading.Event()
+
+    def under_way() -> Task:
+        others_wait.wait(SOON)
+        yield "under way"
+        may_end.wait(SOON)
+
+    def limited() -> Task:
+        yield of_account(10)
+        yield "done"
+
+    pool = make_pool(under_way(), limited(), task("first"), workers=2)
+    found = pool.events(A_MOMENT)
+    assert next(event for event in found if event) == "first"
+    others_wait.set()
+    assert next(event for event in found if event) == "under way"
+    assert next(found) is None
+    may_end.set()
+    assert next(event for event in found if event) == RateLimited(10.0)
+    clock.advance_to(10)
+    assert [event for event in found if event] == ["done"]
+
+
+def test_given_a_standstill_that_grows_when_it_is_reported_then_only_what_is_new_counts(
+    clock: FakeClock, make_pool: MakePool
+) -> None:
+    all_run = threading.Barrier(3)
+    may_go_on = {seconds: threading.Event() for seconds in (10, 10.5, 14)}
+
+    def limited(seconds: float) -> Task:
+        all_run.wait(SOON)
+        may_go_on[seconds].wait(SOON)
+        yield seconds
+        yield of_token(seconds - clock.now())
+
+    found = events(make_pool(*map(limited, may_go_on), workers=3))
+    may_go_on[10].set()
+    assert [next(found), next(found)] == [10, RateLimited(10.0)]
+    may_go_on[10.5].set()
+    assert next(found) == 10.5
+    may_go_on[14].set()
+    assert [next(found), next(found)] == [14, RateLimited(14.0)]
+    clock.advance_to(14)
+    assert list(found) == []
+
+
+# --- stop and close ---
+
+
+def test_given_a_pool_when_stopped_then_what_a_step_yields_is_the_last_of_it(
+    make_pool: MakePool,
+) -> None:
+    may_go_on = threading.Event()
+    steps = []
+
+    def first() -> Task:
+        yield "a"
+        may_go_on.wait(SOON)
+        yield "a again"
+        steps.append("too far")
+
+    pool = make_pool(first(), task("b"))
+    found = events(pool)
+    assert next(found) == "a"
+    pool.stop()
+    may_go_on.set()
+    assert list(found) == ["a again"]
+    assert steps == []
+
+
+def test_given_a_task_when_it_stops_the_pool_then_its_next_event_still_comes(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+
+    def stopping() -> Task:
+        pool.stop()
+        yield "the reason"
+        yield "too far"
+
+    pool.submit(stopping())
+    pool.submit(task("b"))
+    assert list(events(pool)) == ["the reason"]
+
+
+@pytest.mark.parametrize("make_delay", [of_token, of_account])
+def test_given_tasks_that_wait_when_stopped_then_no_time_passes(
+    make_delay: Callable[[float], Delay], make_pool: MakePool
+) -> None:
+    pool = make_pool(task(make_delay(10), "too far"), task(make_delay(10)), workers=2)
+    found = events(pool)
+    assert next(found) == RateLimited(10.0)
+    pool.stop()
+
+    assert list(found) == []
+
+
+def test_given_a_step_that_ends_in_a_delay_when_stopped_then_it_is_not_waited_for(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+
+    def stopping() -> Task:
+        yield "a"
+        pool.stop()
+        yield of_account(10)
+        yield "too far"
+
+    pool.submit(stopping())
+    assert list(events(pool)) == ["a"]
+
+
+def test_given_a_reader_that_is_slow_when_events_hold_much_then_the_workers_wait(
+    make_pool: MakePool,
+) -> None:
+    made = []
+
+    def pages() -> Task:
+        for number in range(8):
+            made.append(number)
+            yield Page(number)
+
+    found = events(make_pool(pages()))
+    for number in range(8):
+        assert next(found) == Page(number)
+        # One more waits in the queue, and one in front of it.
+        assert len(made) <= number + 3
+    assert list(found) == []
+
+
+def test_given_events_that_hold_much_when_nobody_reads_then_the_worker_makes_no_more(
+    make_pool: MakePool,
+) -> None:
+    made = []
+    third = threading.Event()
+
+    def pages() -> Task:
+        for number in range(100):
+            made.append(number)
+            if number == 2:
+                third.set()
+            yield Page(number)
+
+    found = events(make_pool(pages()))
+    assert next(found) == Page(0)
+    assert third.wait(SOON)
+    threading.Event().wait(A_MOMENT)
+    assert len(made) == 3
+
+
+def test_given_a_worker_that_waits_for_room_when_closed_then_it_ends(make_pool: MakePool) -> None:
+    both_run, ended = threading.Barrier(2), []
+
+    def endless() -> Task:
+        both_run.wait(SOON)
+        try:
+            while True:
+                yield Page(0)
+        finally:
+            threading.Event().wait(A_MOMENT)
+            ended.append(threading.current_thread())
+
+    pool = make_pool(endless(), endless(), task("c"), workers=2)
+    found = events(pool)
+    assert next(found) == Page(0)
+    pool.close()
+
+    assert len(ended) == 2
+    assert not any(thread.is_alive() for thread in ended)
+
+
+def test_given_a_step_that_hangs_when_closed_then_it_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, make_pool: MakePool
+) -> None:
+    monkeypatch.setattr(worker_pool, "_JOIN_SECONDS", A_MOMENT)
+    may_end = threading.Event()
+
+    def hanging() -> Task:
+        yield "hangs"
+        may_end.wait()
+        raise ValueError("reported to nobody")
+
+    pool = make_pool(hanging())
+    assert next(events(pool)) == "hangs"
+    pool.close()
+    assert not may_end.is_set()
+    may_end.set()
+
+
+def test_given_a_pool_that_was_closed_when_run_then_there_are_no_events(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(task("a"))
+    pool.close()
+
+    assert list(events(pool)) == []
