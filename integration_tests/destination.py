@@ -1,4 +1,4 @@
-"""A warehouse as Airbyte fills it: deduplicated tables with hard deletes, and the last states."""
+"""A warehouse as Airbyte fills it: deduplicated tables with deletions, and the last states."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -46,12 +46,16 @@ class Destination:
     A tombstone deletes a row only if the catalog has the column of deletions and the tombstone is
     newer than the row; one for a row that is missing is dropped.
 
+    Args:
+        soft_deletes: Whether a deleted row stays, marked as deleted.
+
     Attributes:
         states: The last state message of each stream.
         uncounted: The rows that were written or deleted after the last state of their stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, soft_deletes: bool = False) -> None:
+        self._soft_deletes = soft_deletes
         self.states: dict[str, dict[str, Any]] = {}
         self.uncounted: dict[str, set[Key]] = defaultdict(set)
         self._tables: dict[str, dict[Key, Row]] = defaultdict(dict)
@@ -62,8 +66,12 @@ class Destination:
         return list(self.states.values())
 
     def rows(self, stream: str) -> dict[Key, Data]:
-        """A table without the columns of change data capture, by the rows' keys."""
-        return {key: without_cdc(row.data) for key, row in self._tables[stream].items()}
+        """The rows that are not deleted, by key, without the columns of change data capture."""
+        return {
+            key: without_cdc(row.data)
+            for key, row in self._tables[stream].items()
+            if DELETED_AT not in row.data
+        }
 
     def load(
         self, result: Result, configured: Mapping[str, Any], *, drops_uncounted: bool = False
@@ -109,10 +117,10 @@ class Destination:
         )
         if stored is not None and not row.replaces(stored):
             return
-        if DELETED_AT in row.data:
-            table.pop(key, None)
-        else:
+        if DELETED_AT not in row.data or (self._soft_deletes and stored is not None):
             table[key] = row
+        else:
+            table.pop(key, None)
 
 
 def key_of(stream: str, data: Mapping[str, Any]) -> Key:

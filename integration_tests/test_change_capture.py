@@ -73,6 +73,7 @@ class World:
     changed: set[str] = field(default_factory=set)
     _hidden: dict[str, list[Any]] = field(default_factory=dict)
     _deleted: dict[str, list[Data]] = field(default_factory=lambda: defaultdict(list))
+    _previous: dict[Key, Data] = field(default_factory=dict)
     _versions: dict[Key, list[Data]] = field(default_factory=lambda: defaultdict(list))
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _account_numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -123,6 +124,14 @@ class World:
         rng.choice([*steady, *shifting] if can_shift else steady)(account, rng)
         self._note(account.id)
 
+    def revert(self, rng: random.Random) -> None:
+        """Gives records the versions that they had before their last change."""
+        for account in self.accounts:
+            for records in _lists(account).values():
+                for position, record in enumerate(records):
+                    if rng.random() < 0.5:
+                        records[position] = self._previous.get((account.id, record["id"]), record)
+
     def change_list(self, rng: random.Random, *, can_shift: bool) -> None:
         """Moves an account to another position in the list."""
         if not can_shift:
@@ -141,7 +150,7 @@ class World:
             form=rng.choice(("list", "list", "keyed")),
             empty_pages=rng.choice((0, 0, 1)),
         )
-        for _ in range(rng.choice((0, 3, 6))):
+        for _ in range(rng.choice((0, 4, 8))):
             self._insert(account, rng)
             if vendor == "beehiiv":
                 self._add_workspace(account, rng)
@@ -206,6 +215,7 @@ class World:
         records = _any_list(account, rng)
         if records:
             position = rng.randrange(len(records))
+            self._previous[account.id, records[position]["id"]] = records[position]
             records[position] = self._version(account, rng, records[position])
 
     def _append(self, account: Account, rng: random.Random) -> None:
@@ -324,7 +334,6 @@ class Connection:
     world: World
     sandbox: Sandbox
     monkeypatch: pytest.MonkeyPatch
-    destination: Destination = field(default_factory=Destination)
     selected: dict[str, dict[str, Any]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     clock_offset: int = 0
@@ -333,6 +342,7 @@ class Connection:
     def __post_init__(self) -> None:
         self.streams = self.rng.choice((ALL_STREAMS, ALL_STREAMS, ("segments",)))
         self.is_listing = self.rng.random() < 0.7
+        self.destination = Destination(soft_deletes=self.rng.random() < 0.3)
         self.world.deletable = self._is_deletable
         self.select_columns()
 
@@ -354,6 +364,8 @@ class Connection:
         """What happens between two syncs."""
         for _ in range(self.rng.choice((0, 1, 3, 6))):
             self.world.change(self.rng.choice(self.world.accounts), self.rng, can_shift=True)
+        if self.rng.random() < 0.3:
+            self.world.revert(self.rng)
         if self.rng.random() < 0.2:
             self.world.add_account(self.rng)
         if self.rng.random() < 0.15 and (account := self.world.remove_account(self.rng)):
@@ -374,7 +386,7 @@ class Connection:
                     self._plan_changes(account.id, functools.partial(world.change, account))
             if rng.random() < 0.3:
                 self._plan_changes(LIST, world.change_list)
-            after = rng.choice((after, rng.randint(1, 60)))
+            after = rng.choice((after, after, rng.randint(1, 40)))
         is_killed = rng.random() < 0.7
         source_ = InterruptedSource(after, is_killed=is_killed)
         result = self._read(source_)
@@ -398,7 +410,7 @@ class Connection:
     def _plan_changes(self, account_id: str, change: Callable[..., None]) -> None:
         """Changes something at some requests; pages shift at one of them only."""
         rng = random.Random(self.rng.random())
-        moments = sorted(rng.sample(range(1, 9), rng.randint(1, 3)))
+        moments = sorted(rng.sample(range(1, 7), rng.randint(1, 3)))
         shifts_at = rng.choice(moments)
         seen = 0
 

@@ -281,6 +281,11 @@ class Job:
 def _is_of_sync(message: str) -> bool:
     """Whether a failure is that of the whole sync, and no account has to be named."""
     of_sync = [found.message for found in error_resolutions() if found.scope is Scope.SYNC]
+    # Truto's own limit holds for the token: if it lasts too long, no account can be read.
+    if "Truto's rate limit was exceeded" in message and "the wait would be" in message:
+        return True
+    if " s for Truto's limit)" in message:
+        return True
     return "integrated accounts of the environment" in message or any(
         reason in message for reason in of_sync
     )

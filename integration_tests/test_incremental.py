@@ -334,6 +334,11 @@ def partial(account: Account) -> None:
     account.partial = True
 
 
+def first_page_partial(account: Account) -> None:
+    account.partial = True
+    account.on_page = lambda account, _: setattr(account, "partial", False)
+
+
 def invalid_entry(account: Account) -> None:
     account.segments = [*account.segments, "not an object"]  # type: ignore[list-item]
 
@@ -370,6 +375,7 @@ def no_support_in_the_second_read(account: Account) -> None:
     "make_uncertain",
     [
         partial,
+        first_page_partial,
         invalid_entry,
         record_without_id,
         failed_page,
@@ -398,6 +404,7 @@ def test_given_a_read_that_is_not_certainly_whole_when_records_are_missing_then_
     # Once it is whole, what is missing is gone.
     account.segments = rows("a", "b", "c")
     account.partial, account.cursors_expire, account.loop = False, False, None
+    account.on_page = None
     account.faults.clear()
     assert deleted_ids(sync_into(destination, sandbox)) == ["d", "e"]
 

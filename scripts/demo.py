@@ -18,14 +18,14 @@ from sandbox import Account, Sandbox, demo_environment
 from scripts._common import (
     CONNECTOR,
     PROGRAM,
+    ScriptError,
     add,
     config_of,
     delete,
-    exit_on_signals,
     rename,
+    run_script,
     say,
     segments_of,
-    skip_proxy_on_this_machine,
 )
 
 if TYPE_CHECKING:
@@ -80,10 +80,6 @@ EXAMPLE = (
 QUERY = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True).sql(sys.argv[2]).show()"
 
 
-class DemoError(Exception):
-    """What stopped the demo, as a sentence."""
-
-
 class Connector:
     """The installed command, run in a folder that has its configuration, catalog and state."""
 
@@ -102,7 +98,7 @@ class Connector:
             What the command is for: the spec, the status, the catalog or the states.
 
         Raises:
-            DemoError: If it fails, with the connector's own message.
+            ScriptError: If it fails, with the connector's own message.
         """
         say(f"   $ {shlex.join([CONNECTOR, command, *options])}")
         found: list[Any] = []
@@ -135,7 +131,9 @@ class Connector:
             finally:
                 process.terminate()
         if failure or process.returncode != 0:
-            raise DemoError(failure or f"it ended with exit code {process.returncode}.")
+            raise ScriptError(
+                failure or f"The connector ended with exit code {process.returncode}."
+            )
         return found
 
 
@@ -164,21 +162,11 @@ def load(
     return sum(sent.values())
 
 
-def main() -> int:
-    """Runs the demo; returns the exit code."""
-    exit_on_signals()
-    try:
-        # Its mode is 700: the configuration in it holds the token.
-        with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _target() as target:
-            config, accounts = target
-            run(Connector(Path(name), config), accounts)
-    except (DemoError, OSError, ValueError, duckdb.Error) as failure:
-        say(f"\nThe demo stopped: {failure}")
-        return 1
-    except KeyboardInterrupt:
-        say("\nInterrupted.")
-        return 130
-    return 0
+def main() -> None:
+    # Its mode is 700: the configuration in it holds the token.
+    with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _target() as target:
+        config, accounts = target
+        run(Connector(Path(name), config), accounts)
 
 
 def run(connector: Connector, accounts: Sequence[Account]) -> None:
@@ -198,7 +186,7 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
     config = ("--config", "config.json")
     (status,) = connector.run("check", *config)
     if status["status"] != "SUCCEEDED":
-        raise DemoError(status["message"])
+        raise ScriptError(status["message"])
     say(f"     {status['status']}")
 
     say("\n3. Which tables and columns are there?")
@@ -227,7 +215,9 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
         held = sum(1 for account in accounts for _ in segments_of(account))
         rows = len(database.table("segments"))
         if accounts and held != rows:
-            raise DemoError(f"the sandbox has {held:,} segments, but the table has {rows:,} rows.")
+            raise ScriptError(
+                f"The sandbox has {held:,} segments, but the table has {rows:,} rows."
+            )
     example = [sys.executable, "-c", QUERY, str(DATABASE), EXAMPLE]
     say(f"\nTo query the tables:\n{shlex.join(example)}")
 
@@ -243,11 +233,10 @@ def _target() -> Iterator[tuple[Mapping[str, Any], Sequence[Account]]]:
         yield {**config, "api_url": url} if url else config, ()
         return
     if token or account_id:
-        raise DemoError(
+        raise ScriptError(
             f"{ACCOUNT_VARIABLE if token else TOKEN_VARIABLE} is not set. To read an account of "
             f"your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}; to read made-up ones, neither."
         )
-    skip_proxy_on_this_machine()
     with Sandbox(demo_environment()) as sandbox:
         say(
             f"Reading made-up accounts from {sandbox.url}, a server on this machine. To read one "
@@ -293,4 +282,4 @@ def _literal(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main, OSError, ValueError, duckdb.Error))

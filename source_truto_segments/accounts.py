@@ -88,6 +88,7 @@ class AccountList:
         self._logger = logger
         self._found: set[str] = set()
         self._is_whole = True
+        self._reads = 0
 
     def read(self, known_ids: Collection[str], partition: PartitionReader | None) -> Task:
         """Lists the accounts; those that are named and not listed come last.
@@ -127,7 +128,7 @@ class AccountList:
             except ReadError as error:  # noqa: PERF203 - each on its own
                 yield ReadFailed([self._stream.name], error)
                 partition.is_whole = is_complete = False
-        if partition.must_be_read_again:
+        if partition.must_be_read_again and self._reads == 1:
             yield from self._read_list(partition)
         if is_complete or self._config.skip_failed_accounts:
             yield from partition.close()
@@ -137,6 +138,7 @@ class AccountList:
 
         Truto ignores a filter that it does not know, so what is listed is filtered here as well.
         """
+        self._reads += 1
         for step in read_pages(self._client, self._stream, {}, self._stream.list_operation):
             if not isinstance(step, Page):
                 yield step

@@ -248,14 +248,16 @@ class TrutoClient:
     ) -> None:
         if not self._is_too_long(delay.seconds, began):
             return
-        if failure is None:
+        if failure is None or failure.resolution.action is not ResponseAction.RATE_LIMITED:
             detail = f" ({delay.seconds:,.0f} s for {delay.reason})"
             failure = _FailedAttempt(errors.MAX_WAIT_EXCEEDED, detail)
         else:
             detail = f"{failure.detail}, and the wait would be {delay.seconds:,.0f} s"
             failure = replace(failure, detail=detail)
-        scope = Scope.SYNC if delay.for_token else failure.resolution.scope
-        resolution = replace(failure.resolution, scope=scope)
+        resolution = failure.resolution
+        if delay.for_token and delay.seconds > self._policy.max_wait:
+            # No account can be read; the others need not find out one by one.
+            resolution = replace(resolution, scope=Scope.SYNC)
         raise _read_error(request, replace(failure, resolution=resolution))
 
     def _is_too_long(self, wait: float, began: float) -> bool:

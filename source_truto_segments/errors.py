@@ -103,10 +103,6 @@ def _retried(message: str, guidance: str = _IF_IT_PERSISTS) -> ErrorResolution:
     return ErrorResolution(ResponseAction.RETRY, _TRANSIENT, message, guidance)
 
 
-def _rate_limited(message: str, guidance: str) -> ErrorResolution:
-    return ErrorResolution(ResponseAction.RATE_LIMITED, _TRANSIENT, message, guidance)
-
-
 ACCOUNT_NOT_FOUND = _rejected(
     "Truto has no such account",
     "Check the integrated account ID, and that the API token belongs to the same Truto environment "
@@ -142,12 +138,16 @@ ERROR_MAPPING: Mapping[tuple[int, Origin], ErrorResolution] = {
     (405, Origin.VENDOR): _rejected("the vendor does not allow this request", _CHECK_FILTERS),
     (409, Origin.VENDOR): _rejected("the vendor reported a conflict", _CHECK_FILTERS),
     (422, Origin.VENDOR): _rejected("the vendor could not process the request", _CHECK_FILTERS),
-    (429, Origin.TRUTO): _rate_limited(
+    (429, Origin.TRUTO): ErrorResolution(
+        ResponseAction.RATE_LIMITED,
+        _TRANSIENT,
         "Truto's rate limit was exceeded",
         f"{_NEXT_SYNC} If it happens often, lower num_workers, or leave more time between the "
         "syncs of all connections with this API token.",
     ),
-    (429, Origin.VENDOR): _rate_limited(
+    (429, Origin.VENDOR): ErrorResolution(
+        ResponseAction.RATE_LIMITED,
+        _TRANSIENT,
         "the vendor's rate limit was exceeded",
         f"{_NEXT_SYNC} If it happens often, leave more time between syncs.",
     ),

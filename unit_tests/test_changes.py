@@ -228,3 +228,15 @@ def test_given_no_records_when_there_were_some_then_all_are_missing_in_order() -
     assert detector.missing_ids == ["a", "b", "c"]
     assert detector.is_emptied
     assert not ChangeDetector({}).is_emptied
+
+
+def test_given_a_limit_when_more_records_come_then_the_oldest_are_forgotten() -> None:
+    detector = ChangeDetector({}, max_size=2)
+    first, second, third = ({"id": id_} for id_ in "abc")
+
+    emitted = [
+        bool(detector.is_change(record))
+        for record in (first, second, first, second, third, second, third, first, third, second)
+    ]
+    assert emitted == [True, True, False, False, True, False, False, True, False, True]
+    assert detector.missing_ids == []

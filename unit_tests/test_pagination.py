@@ -150,6 +150,8 @@ def test_given_any_pages_without_a_loop_then_none_is_detected(contents: list[lis
 
 def test_given_records_that_nothing_identifies_then_only_their_cursors_show_a_loop() -> None:
     deepest = too_deep(100_000)
+    detector = PaginationLoopDetector()
+    assert all(detector.is_new(Page([deepest], str(number))) for number in range(9))
     assert read([Page([deepest], str(number)) for number in range(9)]) == 9
     assert read([Page([deepest], str(number % 3)) for number in range(9)]) == 3
     assert read([Page([{**deepest, "id": 1}], str(number)) for number in range(9)]) == 2

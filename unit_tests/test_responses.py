@@ -127,6 +127,10 @@ def test_given_records_that_cannot_be_written_when_parsed_then_there_is_no_diges
     assert parse_page(b'{"result":[{"id":"\\ud800", "n": %d}]}' % 2**70).digest is None
 
 
+# A whole response of Truto's list of accounts has secrets in it, so no part of it is shown.
+BROKEN = [b'{"secret": 1', b'[{"secret": 1', b' \r\n\t{"secret"}', b'\xef\xbb\xbf[{"secret": 1']
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -134,6 +138,7 @@ def test_given_records_that_cannot_be_written_when_parsed_then_there_is_no_diges
         (b" \n", "the response is empty"),
         (b"<html>\n no", "the response is not JSON: <html> no"),
         (b"\xff", "the response is not JSON: \ufffd"),
+        *((body, "the response is not JSON: it breaks off or is invalid") for body in BROKEN),
         (b"[]", "the response is not a JSON object"),
         (b"{}", "the response has no result"),
         (b'{"result": null}', "the response has no result"),
@@ -282,7 +287,7 @@ def test_given_an_error_of_many_levels_when_asked_then_ten_are_looked_through() 
     assert "found" in error_text(nest("found", 10))
     assert error_text(nest("found", 10)) != "found"
     assert error_text([nest("found", 8)]) == "found"
-    assert error_text([nest("found", 9)]) == error_text([nest("found", 9)], 10)
+    assert error_text([nest("found", 9)]) != "found"
     assert error_text("found", 1) == "found"
     assert error_text("found", 0) == ""
 
@@ -322,6 +327,7 @@ def test_given_a_whole_error_when_parsed_then_each_part_is_there() -> None:
         (b"<html>\n Bad gateway", "<html> Bad gateway"),
         (b"\xff", "\ufffd"),
         (b"", ""),
+        *((body, "") for body in BROKEN),
         (b'"a text"', "a text"),
         (b'["a", {"message": "b"}]', "a; b"),
         (b"5", "5"),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from source_truto_segments import state as state_module
-from source_truto_segments.changes import ChangeClock, ChangeDetector
+from source_truto_segments.changes import ChangeClock, fingerprint
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.state import (
     ENVIRONMENT,
@@ -59,9 +59,24 @@ def stored(blob: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def versions(*ids: str) -> dict[str, str]:
+    """The fingerprints of records that consist of their ids."""
+    return {id_: fingerprint({"id": id_}) for id_ in ids}
+
+
+def known_ids(state: StreamState, partition: str) -> list[str]:
+    """The records that a state knows in just this version, of all whose deletion it notices."""
+    detector = state.detector(partition)
+    return [id_ for id_ in detector.missing_ids if detector.is_change({"id": id_}) is None]
+
+
 def is_empty(state: StreamState) -> bool:
     """Whether everything is read and emitted."""
-    return not state.partitions and not state.is_complete("a") and not state.known("a")
+    detector = state.detector("a")
+    return (
+        not (state.partitions or state.is_complete("a") or detector.missing_ids)
+        and detector.is_change({"id": "1"}) is not None
+    )
 
 
 # --- both modes ---
@@ -101,7 +116,7 @@ def test_given_a_state_of_version_0_1_when_loaded_then_it_is_recognized(
 
 @pytest.mark.parametrize("load", LOADS)
 def test_given_the_state_of_the_other_mode_when_loaded_then_everything_is_read(load: Any) -> None:
-    other = {"records": {"1": "x"}} if load is load_full else {"complete": True}
+    other = {"records": versions("1")} if load is load_full else {"complete": True}
     entries = [entry(other), entry({"future": "cursor"}, "b")]
 
     assert is_empty(load({"states": entries, "more": 1, "started_at": NOW.isoformat()}))
@@ -109,7 +124,7 @@ def test_given_the_state_of_the_other_mode_when_loaded_then_everything_is_read(l
 
 @pytest.mark.parametrize("load", LOADS)
 def test_given_other_filters_when_loaded_then_everything_is_read(load: Any) -> None:
-    cursor = {"complete": True, "records": {"1": "x"}}
+    cursor = {"complete": True, "records": versions("1")}
     blob = {"states": [entry(cursor)], "filters": {"tag_id": "t"}}
 
     assert not is_empty(load(blob, tag_id="t"))
@@ -214,7 +229,20 @@ def test_given_complete_partitions_when_loaded_then_only_they_are_not_read_again
     assert [state.is_complete(partition) for partition in ("", "a", "b", "c", "d")] == (
         [True, True, False, False, False]
     )
-    assert state.known("a") is None
+
+
+def test_given_a_full_refresh_when_records_come_then_each_version_is_emitted_once() -> None:
+    detector = full(entry({"complete": True})).detector("a")
+    first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
+
+    assert [bool(detector.is_change(record)) for record in (first, first, second, first)] == (
+        [True, False, True, True]
+    )
+    assert detector.missing_ids == []
+    for number in range(10_000):
+        assert detector.is_change({"id": f"other {number}"})
+    # So long ago that it is forgotten: the memory does not grow with the partition.
+    assert detector.is_change(first)
 
 
 def test_given_a_full_refresh_when_stored_then_it_is_complete_partitions_and_its_start() -> None:
@@ -295,16 +323,17 @@ def test_given_a_full_refresh_when_finished_then_its_state_is_the_neutral_one() 
 
 def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
     state = incremental(
-        entry({"records": {"1": "x", "2": "y"}}),
+        entry({"records": {**versions("1", "2"), "3": "another"}}),
         entry({"records": {}}, "b"),
         entry({"records": None}, "c"),
-        {"partition": {}, "cursor": {"records": {"3": "z"}}},
+        {"partition": {}, "cursor": {"records": versions("4")}},
         emitted_at=MOMENT,
     )
 
-    assert state.known("a") == {"1": "x", "2": "y"}
-    assert [state.known(partition) for partition in ("b", "c", "d")] == [{}, {}, {}]
-    assert state.known(ENVIRONMENT) == {"3": "z"}
+    assert known_ids(state, "a") == ["1", "2"]
+    assert state.detector("a").missing_ids == ["1", "2", "3"]
+    assert [state.detector(partition).missing_ids for partition in "bcd"] == [[], [], []]
+    assert known_ids(state, ENVIRONMENT) == ["4"]
     assert sorted(state.partitions) == ["", "a", "b", "c"]
     assert sorted(state.without_ids) == ["c"]
     assert state.emitted_at == MOMENT
@@ -350,15 +379,13 @@ def test_given_a_partition_without_records_when_complete_then_the_state_names_it
 
 def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_everything() -> None:
     """Behind the state, the destination may have got what the API no longer has."""
-    state = incremental(entry({"records": {"1": "x", "2": "y"}}))
+    state = incremental(entry({"records": versions("1", "2")}))
     blob = state.snapshot(in_progress=True)
     assert blob == {**state.snapshot(), "in_progress": True}
     killed = load_incremental(stored(blob))
 
-    known = killed.known("a")
-    assert known is not None
-    assert sorted(known) == ["1", "2"]
-    assert not set(known.values()) & {"x", "y"}
+    assert killed.detector("a").missing_ids == ["1", "2"]
+    assert known_ids(killed, "a") == []
     assert "in_progress" not in killed.snapshot()
 
 
@@ -411,7 +438,7 @@ def test_given_other_filters_when_loaded_then_the_cursor_values_still_go_on() ->
 
 ids = st.text(max_size=6)
 partitions = st.dictionaries(
-    st.sampled_from(["", "a", "b", "c", "d"]), st.dictionaries(ids, st.just("0123456789ab"))
+    st.sampled_from(["", "a", "b", "c", "d"]), st.lists(ids).map(lambda found: versions(*found))
 )
 
 
@@ -429,7 +456,9 @@ def test_given_any_records_when_stored_and_loaded_then_the_state_is_the_same(
     state = with_records(records)
     again = load_incremental(stored(state.snapshot()))
 
-    assert {partition: again.known(partition) for partition in again.partitions} == records
+    assert set(again.partitions) == set(records)
+    for partition, of_partition in records.items():
+        assert known_ids(again, partition) == sorted(of_partition)
     assert again.snapshot() == state.snapshot()
     assert again.emitted_at == state.emitted_at
 
@@ -454,8 +483,10 @@ def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partit
     assert len(orjson.dumps(blob)) <= 600
     assert set(again.without_ids) == left_out
     for partition, of_partition in records.items():
-        assert again.known(partition) == ({} if partition in left_out else of_partition)
-        assert state.known(partition) == of_partition
+        assert known_ids(state, partition) == sorted(of_partition)
+        assert known_ids(again, partition) == (
+            [] if partition in left_out else sorted(of_partition)
+        )
     # Nothing is left out for which there is room; a few bytes of each partition count twice.
     room = 600 - len(orjson.dumps(blob)) - len("null") * len(records)
     assert all(len(orjson.dumps(records[partition])) > room for partition in left_out)
@@ -564,22 +595,19 @@ class Attempt:
         del self._turns[account]
 
     def _read(self, account: str, pages: Sequence[Page]) -> Iterator[Page]:
-        known = self.state.known(account)
-        detector = None if known is None else ChangeDetector(known)
+        detector = self.state.detector(account)
         for page in pages:
             fingerprints = {}
             now = self._clock.next()
             for record_id, version in page:
                 record = {"id": record_id, "name": version}
-                if detector is not None:
-                    found = detector.is_change(record)
-                    if found is None:
-                        continue
+                found = detector.is_change(record)
+                if found is not None:
                     fingerprints[record_id] = found
-                self.emitted.append(((account, record_id), now, version))
+                    self.emitted.append(((account, record_id), now, version))
             self.state.add(account, fingerprints, now)
             yield page
-        missing = detector.missing_ids if detector else []
+        missing = detector.missing_ids
         now = self._clock.next()
         self.emitted += [((account, record_id), now, None) for record_id in missing]
         self.state.remove(account, missing, now)
@@ -675,9 +703,10 @@ def test_given_any_kills_and_changes_when_incremental_then_the_table_is_the_last
             destination.write(*record)
         # Behind a state, records may have arrived as well. Of those that it does not know, nobody
         # can notice that they are gone before the next sync.
-        known = {account: load_incremental(blob).known(account) or {} for account in accounts}
+        state = load_incremental(blob)
         for (account, id_), cursor, version in attempt.emitted[counted:]:
-            if blob.get("in_progress") and id_ in known[account] and data.draw(st.booleans()):
+            is_known = id_ in state.detector(account).missing_ids
+            if blob.get("in_progress") and is_known and data.draw(st.booleans()):
                 destination.write((account, id_), cursor, version)
 
     assert destination.rows == table_of(history[-1])
