@@ -51,7 +51,8 @@ class Destination:
 
     Attributes:
         states: The last state message of each stream.
-        uncounted: The rows that were written or deleted after the last state of their stream.
+        uncounted: The keys of the records of killed syncs that came behind the last state of their
+            stream, and did not come again since.
     """
 
     def __init__(self, *, soft_deletes: bool = False) -> None:
@@ -91,36 +92,35 @@ class Destination:
                 pending[message["record"]["stream"]].append(message["record"])
             elif message["type"] == "STATE":
                 stream = message["state"]["stream"]["stream_descriptor"]["name"]
-                for record in pending.pop(stream, []):
-                    self._write(record, columns[stream])
-                self.uncounted[stream].clear()
+                counted = pending.pop(stream, [])
+                self._write(stream, counted, columns[stream])
+                self.uncounted[stream] -= _keys(stream, counted)
         self.states.update(
             (state["stream"]["stream_descriptor"]["name"], state) for state in result.last_state
         )
         if not drops_uncounted:
             for stream, records in pending.items():
-                for record in records:
-                    self._write(record, columns[stream])
+                self._write(stream, records, columns[stream])
+                self.uncounted[stream] |= _keys(stream, records)
 
-    def _write(self, record: dict[str, Any], columns: frozenset[str] | None) -> None:
-        stream, data = record["stream"], record["data"]
-        key = key_of(stream, data)
-        table, stored = self._tables[stream], self._tables[stream].get(key)
-        self.uncounted[stream].add(key)
-        row = Row(
-            {
+    def _write(
+        self, stream: str, records: list[dict[str, Any]], columns: frozenset[str] | None
+    ) -> None:
+        table = self._tables[stream]
+        for record in records:
+            data = {
                 name: value
-                for name, value in data.items()
+                for name, value in record["data"].items()
                 if value is not None and (columns is None or name in columns)
-            },
-            record["emitted_at"],
-        )
-        if stored is not None and not row.replaces(stored):
-            return
-        if DELETED_AT not in row.data or (self._soft_deletes and stored is not None):
-            table[key] = row
-        else:
-            table.pop(key, None)
+            }
+            key, row = key_of(stream, data), Row(data, record["emitted_at"])
+            stored = table.get(key)
+            if stored is not None and not row.replaces(stored):
+                continue
+            if DELETED_AT not in data or (self._soft_deletes and stored is not None):
+                table[key] = row
+            else:
+                table.pop(key, None)
 
 
 def key_of(stream: str, data: Mapping[str, Any]) -> Key:
@@ -136,6 +136,10 @@ def without_cdc(data: Mapping[str, Any]) -> Data:
 def tombstones(result: Result, stream: str) -> Iterator[Data]:
     """The records that report a deletion."""
     return (data for data in result.records_of(stream) if DELETED_AT in data)
+
+
+def _keys(stream: str, records: list[dict[str, Any]]) -> set[Key]:
+    return {key_of(stream, record["data"]) for record in records}
 
 
 def _columns(configured: Mapping[str, Any]) -> frozenset[str] | None:

@@ -183,7 +183,9 @@ class World:
             account.faults.append(faults.vendor_rate_limited(rng.choice((5, 90)), after=after))
         elif account.vendor != "beehiiv" and account.segments:
             account.partial = kind == "partial"
-            hidden = rng.sample(list(account.segments), rng.randint(1, len(account.segments)))
+            # Without any, ActiveCampaign would respond with an error that is not partial.
+            count = rng.randint(1, len(account.segments)) - (kind == "partial")
+            hidden = rng.sample(list(account.segments), count)
             self._hidden[account.id] = hidden
             account.segments = [
                 record if record not in hidden else "not an object"  # type: ignore[misc]

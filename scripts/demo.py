@@ -158,7 +158,8 @@ def load(
         )
         database.execute(merge)
         rows = len(database.table(table))
-        say(f"     {table}: {sent.get(table, 0):,} records sent; the table has {rows:,} rows")
+        say(f"     {table}: records sent: {sent.get(table, 0):,}; rows in the table: {rows:,}")
+    say("")
     return sum(sent.values())
 
 
@@ -203,15 +204,15 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
         read = ("read", *config, "--catalog", "catalog.json")
         connector.write("state.json", _last_states(connector.run(*read)))
         load(database, streams, connector.output)
-        say(f"\n{database.sql(SUMMARY)}")
+        say(str(database.sql(SUMMARY)))
 
         say("5. The second sync: only what has changed since")
         if accounts:
             _change({account.vendor: account for account in accounts})
         connector.run(*read, "--state", "state.json")
         if load(database, streams, connector.output):
-            say(f"\n{database.sql(SENT)}")
-        say(f"{database.sql(SUMMARY)}")
+            say(str(database.sql(SENT)))
+        say(str(database.sql(SUMMARY)))
         held = sum(1 for account in accounts for _ in segments_of(account))
         rows = len(database.table("segments"))
         if accounts and held != rows:
@@ -219,7 +220,7 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
                 f"The sandbox has {held:,} segments, but the table has {rows:,} rows."
             )
     example = [sys.executable, "-c", QUERY, str(DATABASE), EXAMPLE]
-    say(f"\nTo query the tables:\n{shlex.join(example)}")
+    say(f"To query the tables:\n{shlex.join(example)}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One integrated account, read to its end in all selected streams."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,7 +9,6 @@ from source_truto_segments import errors
 from source_truto_segments.accounts import (
     Account,
     fetch_account,
-    parse_account,
     read_account_object,
 )
 from source_truto_segments.client import TrutoClient
@@ -17,6 +16,7 @@ from source_truto_segments.config import Config
 from source_truto_segments.errors import ReadError, Scope, unexpected_error
 from source_truto_segments.events import AccountRead, PartitionRead, ReadFailed
 from source_truto_segments.partition import PartitionReader, SelectedStream, read_pages
+from source_truto_segments.records import integration_of
 from source_truto_segments.responses import Page
 from source_truto_segments.state import ACCOUNT_KEY
 from source_truto_segments.streams import (
@@ -35,16 +35,18 @@ _Stream = TypeVar("_Stream", bound=TrutoStream)
 
 
 @dataclass
-class _Workspaces:
-    """What is known of an account's workspaces.
+class _Facts:
+    """What one stream of an account has shown that another one needs.
 
     Attributes:
-        ids: Their IDs, in Truto's order.
+        integration: Truto's name of the account's integration; None if it is not known.
+        ids: The IDs of the workspaces, in Truto's order.
         is_read: Whether they were listed for the read that is under way.
         is_whole: Whether certainly none was overlooked.
         are_needed: Whether the vendor gives segments only for one workspace at a time.
     """
 
+    integration: str | None = None
     ids: list[str] = field(default_factory=list)
     is_read: bool = False
     is_whole: bool = True
@@ -92,13 +94,13 @@ class AccountReader:
         Yields:
             Delays, and the events of the account.
         """
-        found = _Workspaces()
+        facts = _Facts(account.integration)
         reads: dict[str, Callable[[PartitionReader], Task]] = {
-            WORKSPACES: lambda partition: self._read_workspaces(account, found, partition),
-            SEGMENTS: lambda partition: self._read_segments(account, found, partition),
+            WORKSPACES: lambda partition: self._read_workspaces(account, facts, partition),
+            SEGMENTS: lambda partition: self._read_segments(account, facts, partition),
         }
         if self._config.additional_accounts.mode != "all":
-            reads = {INTEGRATED_ACCOUNTS: lambda p: self._read_account(account, p), **reads}
+            reads = {INTEGRATED_ACCOUNTS: lambda p: self._read_account(account, facts, p), **reads}
         for name, read in reads.items():
             if name in self._selected:
                 steps = self._read_partition(self._selected[name], account, read)
@@ -127,7 +129,7 @@ class AccountReader:
         Raises:
             ReadError: If it cannot be read.
         """
-        for step in self._segment_pages(account, _Workspaces()):
+        for step in self._segment_pages(account, _Facts(account.integration)):
             if isinstance(step, tuple):
                 return
             yield step
@@ -147,11 +149,12 @@ class AccountReader:
         finally:
             partition.log_issues()
 
-    def _read_account(self, account: Account, partition: PartitionReader) -> Task:
-        yield from read_account_object(self._client, self._accounts, account.id, partition)
+    def _read_account(self, account: Account, facts: _Facts, partition: PartitionReader) -> Task:
+        entry = yield from read_account_object(self._client, self._accounts, account.id, partition)
+        facts.integration = integration_of(entry)["name"]
 
     def _read_workspaces(
-        self, account: Account, found: _Workspaces, partition: PartitionReader | None
+        self, account: Account, facts: _Facts, partition: PartitionReader | None
     ) -> Task:
         """Lists the workspaces; an integration that has none has an empty list."""
         stream = self._workspaces
@@ -161,7 +164,7 @@ class AccountReader:
                 if not isinstance(step, Page):
                     yield step
                     continue
-                found.add(step)
+                facts.add(step)
                 if partition is not None:
                     yield partition.read(step, step.records, integrated_account_id=account.id)
         except ReadError as error:
@@ -170,13 +173,11 @@ class AccountReader:
             # It had some, if the state knows any, and Truto may have taken the resource back.
             partition.is_whole = False
         else:
-            found.is_read = True
+            facts.is_read = True
 
-    def _read_segments(
-        self, account: Account, found: _Workspaces, partition: PartitionReader
-    ) -> Task:
+    def _read_segments(self, account: Account, facts: _Facts, partition: PartitionReader) -> Task:
         try:
-            for step in self._segment_pages(account, found):
+            for step in self._segment_pages(account, facts):
                 if not isinstance(step, tuple):
                     yield step
                     continue
@@ -188,17 +189,17 @@ class AccountReader:
                     workspace_id=without_nul(workspace_id),
                 )
         except ReadError as error:
-            is_unsupported = error.resolution is errors.NOT_SUPPORTED and not found.are_needed
+            is_unsupported = error.resolution is errors.NOT_SUPPORTED and not facts.are_needed
             if not is_unsupported or not account.is_optional:
                 raise
             partition.is_whole = False
             self._log_unsupported(account)
-        if found.are_needed and not found.is_whole:
+        if facts.are_needed and not facts.is_whole:
             partition.is_whole = False
         # What is read once more because segments are missing can lie in a workspace that was, too.
-        found.is_read = False
+        facts.is_read = False
 
-    def _segment_pages(self, account: Account, found: _Workspaces) -> Iterator[Any]:
+    def _segment_pages(self, account: Account, facts: _Facts) -> Iterator[Any]:
         """The pages of an account's segments, of all its workspaces where the vendor requires one.
 
         Yields:
@@ -209,29 +210,31 @@ class AccountReader:
         """
         workspace_id = self._config.workspace_id
         try:
-            yield from self._workspace_pages(account, workspace_id)
+            yield from self._workspace_pages(account, facts, workspace_id)
         except ReadError as error:
             if error.resolution is not errors.WORKSPACE_REQUIRED or workspace_id is not None:
                 raise
         else:
             return
-        found.are_needed = True
-        if not found.is_read:
-            yield from self._read_workspaces(account, found, None)
-        if not found.ids:
+        facts.are_needed = True
+        if not facts.is_read:
+            yield from self._read_workspaces(account, facts, None)
+        if not facts.ids:
             self._logger.info(
                 "Integrated account %s has no workspace, and so no segments.", account.id
             )
-        if not found.is_whole:
+        if not facts.is_whole:
             self._logger.warning(
                 "The list of workspaces of integrated account %s may be incomplete, or has "
                 "workspaces without an id. Their segments were not read.",
                 account.id,
             )
-        for found_id in found.ids:
-            yield from self._workspace_pages(account, found_id)
+        for found_id in facts.ids:
+            yield from self._workspace_pages(account, facts, found_id)
 
-    def _workspace_pages(self, account: Account, workspace_id: str | None) -> Iterator[Any]:
+    def _workspace_pages(
+        self, account: Account, facts: _Facts, workspace_id: str | None
+    ) -> Iterator[Any]:
         stream = self._segments
         stream_slice = {ACCOUNT_KEY: account.id, "workspace_id": workspace_id}
         is_first = True
@@ -246,20 +249,22 @@ class AccountReader:
         except ReadError as error:
             if not is_first or error.resolution is not errors.VENDOR_NOT_FOUND:
                 raise
-            if (yield from self._integration(account, error)) != "activecampaign":
+            if facts.integration is None:
+                facts.integration = yield from self._fetch_integration(account, error)
+            if (facts.integration or "").lower() != "activecampaign":
                 raise
             # ActiveCampaign's documentation: 404 where an account has no saved segment.
             yield workspace_id, Page([], None)
 
-    def _integration(self, account: Account, error: ReadError) -> Any:
-        if account.integration is not None:
-            return account.integration.lower()
+    def _fetch_integration(
+        self, account: Account, error: ReadError
+    ) -> Generator[Any, None, str | None]:
         try:
             entry = yield from fetch_account(self._client, self._accounts, account.id)
         except ReadError:
             raise error from None
-        known = parse_account(entry, self._config.additional_accounts)
-        return known.integration.lower() if known and known.integration else None
+        name: str | None = integration_of(entry)["name"]
+        return name
 
     def _tagged(self, page: Page) -> Iterator[Mapping[str, Any]]:
         """A vendor that knows no tags ignores the filter for them; its segments all pass."""

@@ -168,7 +168,8 @@ class WorkerPool:
         if now >= self._token_free_at:
             self._start_workers()
         self._report_standstill(now)
-        self._wait(now)
+        if not self._is_over():
+            self._wait(now)
 
     def _is_over(self) -> bool:
         is_empty = self._is_stopped or not (self._ready or self._delayed)

@@ -264,6 +264,36 @@ def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: Ma
     assert "late" in list(found)
 
 
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_given_a_machine_without_further_threads_when_run_then_those_that_there_are_go_on(
+    allowed: int, monkeypatch: pytest.MonkeyPatch, make_pool: MakePool
+) -> None:
+    started = []
+    start = threading.Thread.start
+
+    def limited_start(thread: threading.Thread) -> None:
+        if thread.name == "worker":
+            started.append(thread)
+            if len(started) > allowed:
+                raise error
+        start(thread)
+
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, "start", limited_start)
+    together = threading.Barrier(max(1, allowed))
+
+    def side_by_side(name: int) -> Task:
+        together.wait(SOON)
+        yield name
+
+    found = list(events(make_pool(*map(side_by_side, range(4)), workers=4)))
+    assert (sorted(found) if allowed else found) == (
+        [0, 1, 2, 3] if allowed else [TaskFailed(error)]
+    )
+    # It is tried once.
+    assert len(started) == allowed + 1
+
+
 # --- delays ---
 
 
