@@ -820,7 +820,8 @@ def test_given_the_states_that_are_changed_here_when_written_then_they_are_of_ev
     complete = {"complete": True}
     segments = interrupted.states["segments"]
     assert [cursors_of(segments, id_) for id_ in (A, B, C)] == [[], [], [complete]]
-    assert interrupted.states["workspaces"] == {"__ab_no_cursor_state_message": True}
+    workspaces = interrupted.states["workspaces"]
+    assert [cursors_of(workspaces, id_) for id_ in (A, B, C)] == [[complete]] * 3
     assert 0 < len(interrupted.tables["segments"]) < len(everything.tables["segments"]) == 60
     for name in ALL_STREAMS:
         partitions = [""] if name == "integrated_accounts" else [A, B, C]

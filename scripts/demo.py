@@ -59,7 +59,7 @@ MERGE = """
 SENT = """
     SELECT stream, data->>'id' AS id, data->>'name' AS name,
         data->>'_ab_cdc_deleted_at' AS _ab_cdc_deleted_at
-    FROM records LIMIT 10
+    FROM records ORDER BY stream, id LIMIT 10
 """
 SUMMARY = """
     SELECT tenant_id AS customer, integration_label AS tool, count(segments.id) AS segments,

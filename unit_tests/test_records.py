@@ -15,7 +15,9 @@ from source_truto_segments.records import (
     MAX_RECORD_BYTES,
     REQUIRED_COLUMNS,
     ColumnSelection,
+    account_record,
     coerce_record,
+    integration_of,
     load_schema,
 )
 from source_truto_segments.responses import Page, parse_page
@@ -483,6 +485,94 @@ def test_given_a_page_below_the_limit_when_coerced_then_its_records_are_not_meas
     small = Page([raw], None, digest=b"known", size=MAX_RECORD_BYTES)
 
     assert coerce_record(raw, select(), small) == (raw, [])
+
+
+# --- integrated accounts ---
+
+NO_ACCOUNT = dict.fromkeys(
+    set(load_schema("integrated_accounts")["properties"]) - set(CONNECTOR), None
+)
+
+
+def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_secrets() -> None:
+    copied = {
+        "tenant_id": "acme",
+        "status": "active",
+        "authentication_method": "oauth2",
+        "is_sandbox": False,
+        "region": "eu",
+        "created_at": "2021-08-06T10:17:45.000Z",
+        "updated_at": "2021-08-07T10:17:45.000Z",
+    }
+    forbidden = {
+        "resource": "segments",
+        "method": "list",
+        "missing_scopes": ["a:read"],
+        "occurred_at": "2021-08-06T10:17:45.000Z",
+    }
+    entry = {
+        **copied,
+        "id": "62A9F3F0",
+        "integration": {"name": "klaviyo", "label": "Klaviyo", "config": {"label": "Other"}},
+        "last_error": {"message": "Token expired", "code": 5},
+        "last_forbidden_error": {**forbidden, "headers": {"authorization": "a secret"}},
+        "context": {"api_key": "a secret"},
+        "authentication": "a secret",
+    }
+
+    assert account_record(entry) == {
+        **copied,
+        "id": "62a9f3f0",
+        "integration": "klaviyo",
+        "integration_label": "Klaviyo",
+        "last_error": "Token expired",
+        "last_forbidden_error": forbidden,
+    }
+    assert set(account_record(entry)) == set(NO_ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    ("entry", "fields"),
+    [
+        ({}, {}),
+        ({"id": 5}, {"id": 5}),
+        ({"integration": "brevo"}, {"integration": "brevo"}),
+        ({"integration": 5}, {}),
+        ({"integration": {"name": ["brevo"]}}, {}),
+        (
+            {"integration": {"name": "brevo", "config": {"label": "Brevo"}}},
+            {"integration": "brevo", "integration_label": "Brevo"},
+        ),
+        ({"integration": {"label": "", "config": "Brevo"}}, {}),
+        ({"last_error": "Broken"}, {"last_error": "Broken"}),
+        ({"last_error": {}}, {}),
+        ({"last_forbidden_error": "No"}, {}),
+        (
+            {"last_forbidden_error": {"method": None, "other": 5}},
+            {"last_forbidden_error": {"method": None}},
+        ),
+    ],
+)
+def test_given_an_account_in_any_form_when_taken_as_a_record_then_the_rest_is_null(
+    entry: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    assert account_record(entry) == {**NO_ACCOUNT, **fields}
+
+
+@pytest.mark.parametrize(
+    ("entry", "integration"),
+    [
+        ({}, {"name": None}),
+        ({"integration": "brevo"}, {"name": "brevo"}),
+        ({"integration": ["brevo"]}, {"name": None}),
+        ({"integration": {"name": 5, "category": "x"}}, {"name": None, "category": "x"}),
+        ({"integration": {"name": "brevo", "category": "x"}}, {"name": "brevo", "category": "x"}),
+    ],
+)
+def test_given_an_account_when_its_integration_is_asked_for_then_it_has_a_name_or_none(
+    entry: dict[str, Any], integration: dict[str, Any]
+) -> None:
+    assert integration_of(entry) == integration
 
 
 # --- any record ---
