@@ -125,12 +125,14 @@ class World:
         self._note(account.id)
 
     def revert(self, rng: random.Random) -> None:
-        """Gives records the versions that they had before their last change."""
+        """Gives records the versions that they had before, and restores what was deleted."""
         for account in self.accounts:
             for records in _lists(account).values():
                 for position, record in enumerate(records):
-                    if rng.random() < 0.5:
+                    if rng.random() < 0.7:
                         records[position] = self._previous.get((account.id, record["id"]), record)
+            for _ in range(rng.choice((0, len(self._deleted[account.id])))):
+                self._restore(account, rng)
 
     def change_list(self, rng: random.Random, *, can_shift: bool) -> None:
         """Moves an account to another position in the list."""
@@ -366,7 +368,7 @@ class Connection:
         """What happens between two syncs."""
         for _ in range(self.rng.choice((0, 1, 3, 6))):
             self.world.change(self.rng.choice(self.world.accounts), self.rng, can_shift=True)
-        if self.rng.random() < 0.3:
+        if self.rng.random() < (0.8 if any(self.destination.uncounted.values()) else 0.1):
             self.world.revert(self.rng)
         if self.rng.random() < 0.2:
             self.world.add_account(self.rng)
@@ -388,7 +390,7 @@ class Connection:
                     self._plan_changes(account.id, functools.partial(world.change, account))
             if rng.random() < 0.3:
                 self._plan_changes(LIST, world.change_list)
-            after = rng.choice((after, after, rng.randint(1, 40)))
+            after = rng.choice((after, after, rng.randint(4, 15), rng.randint(1, 40)))
         is_killed = rng.random() < 0.7
         source_ = InterruptedSource(after, is_killed=is_killed)
         result = self._read(source_)

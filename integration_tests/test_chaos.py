@@ -284,7 +284,7 @@ def _is_of_sync(message: str) -> bool:
     # Truto's own limit holds for the token: if it lasts too long, no account can be read.
     if "Truto's rate limit was exceeded" in message and "the wait would be" in message:
         return True
-    if " s for Truto's limit)" in message:
+    if " s for Truto's limit)" in message or " s for the vendor's limit)" in message:
         return True
     return "integrated accounts of the environment" in message or any(
         reason in message for reason in of_sync

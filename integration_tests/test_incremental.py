@@ -52,7 +52,7 @@ def sync_into(
 
 
 def rows(*ids: str, **more: Any) -> list[Data]:
-    return [{"id": id_, "name": f"name of {id_}", **more} for id_ in ids]
+    return [{"id": id_, "name": f"name of {id_}"} | more for id_ in ids]
 
 
 def brevo(*ids: str, **how: Any) -> Account:
@@ -639,24 +639,27 @@ def move_account(sandbox: Sandbox) -> None:
     accounts.append(accounts.pop(0))
 
 
+@pytest.mark.parametrize(
+    "streams", [("segments",), ("integrated_accounts",), ALL_STREAMS], ids=["one", "list", "all"]
+)
 def test_given_a_list_that_shifts_when_synced_then_an_overlooked_account_keeps_its_state(
-    serve: Serve,
+    serve: Serve, streams: Sequence[str]
 ) -> None:
     sandbox = serve(*[numbered_account(number) for number in range(5)], list_page_size=2)
     destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    sync_into(destination, sandbox, streams, additional_accounts=ALL)
     before = destination.state
     sandbox.clear()
 
     # Everything moves up behind the first page: the third account is on no page.
     hook = at_request(2, "accounts", lambda: move_account(sandbox))
     sandbox.environment.faults = [hook]
-    result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    result = sync_into(destination, sandbox, streams, additional_accounts=ALL)
 
     assert result.of_type("RECORD") == []
     assert destination.state == before
     assert requests(sandbox, "accounts") == 6
-    assert requests(sandbox, "segments") == 5
+    assert requests(sandbox, "segments") == (5 if "segments" in streams else 0)
 
 
 @pytest.mark.parametrize("entry", ["not an object", {"id": None}], ids=str)
@@ -739,6 +742,27 @@ def test_given_a_sync_that_was_killed_when_synced_then_what_it_may_have_emitted_
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "name of a"
     assert "in_progress" not in state_of_stream(destination.state, "segments")
     assert sync_into(destination, sandbox).records == []
+
+
+def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_version_wins(
+    serve: Serve,
+) -> None:
+    account = brevo("a", "b", "c")
+    sandbox = serve(account)
+    destination = Destination()
+    configured = catalog("incremental")
+    sync_into(destination, sandbox)
+    state_of_stream(destination.state, "segments")["emitted_at"] = "2199-01-01T00:00:00.000000Z"
+
+    account.segments = rows("a", "b", "c", name="for a while")
+    killed = read_with(
+        KilledSource(FakeClock()), sandbox, configured=configured, state=destination.state
+    )
+    destination.load(killed, configured)
+    account.segments = rows("a", "b", "c", name="in the end")
+    sync_into(destination, sandbox)
+
+    assert {row["name"] for row in destination.rows("segments").values()} == {"in the end"}
 
 
 def test_given_a_state_in_the_middle_of_a_sync_when_emitted_then_it_says_so(

@@ -54,7 +54,8 @@ quietly() {
   local text=$1 started=$SECONDS shown=$SECONDS status=0
   shift
   printf '%s ...' "$text"
-  # In the background, so that a signal takes effect at once; as a group, to end it with its children.
+  # In the background, so that a signal takes effect at once; as a group, to end it with its
+  # children.
   set -m
   "$@" >"$LOG" 2>&1 </dev/null &
   CHILD=$!
@@ -136,8 +137,8 @@ _identity() {
 # one was killed, there is none. Without PYTHON, any supported Python is kept.
 _venv_is_intact() {
   local identity
-  identity=$(_identity "$VENV_PYTHON") && [ "$identity" = "$(cat "$VENV/.identity" 2>/dev/null)" ] &&
-    { [ -z "${PYTHON:-}" ] || [ "$identity" = "$(_identity "$PYTHON")" ]; }
+  identity=$(_identity "$VENV_PYTHON") &&
+    [ "$identity" = "$(cat "$VENV/.identity" 2>/dev/null)" ] && { [ -z "${PYTHON:-}" ] || [ "$identity" = "$(_identity "$PYTHON")" ]; }
 }
 
 # What an installation depends on.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the image, checks its settings, and runs it as Airbyte does: spec, check and read, the latter
-# two against the sandbox on this machine.
+# Builds the image, checks its settings, and runs it as Airbyte does: spec, check and read, the
+# latter two against the sandbox on this machine.
 #
 #   bash scripts/check_image.sh
 #
 # With Docker if its engine runs; the image is then airbyte/source-truto-segments:dev. Otherwise, on
-# Linux and as root, with buildah, on a base image of its own that debootstrap makes once, which is kept
-# in ~/.cache/source-truto-segments and can be removed at any time.
+# Linux and as root, with buildah, on a base image of its own that debootstrap makes once, which is
+# kept in ~/.cache/source-truto-segments and can be removed at any time.
 # Environment variables:
 #   BASE_IMAGE        the base image to build on
 #   STORAGE_DRIVER    the driver of buildah's storage, if the one that it chooses fails (vfs)
@@ -184,7 +184,8 @@ stream = {"name": "segments", "json_schema": {}, "supported_sync_modes": ["full_
 (folder / "catalog.json").write_text(json.dumps({"streams": [{"stream": stream, **modes}]}))
 with Sandbox(demo_environment()) as sandbox:
     (folder / "config.json").write_text(json.dumps(config_of(sandbox)))
-    print(sum(1 for account in sandbox.environment.accounts for _ in segments_of(account)), flush=True)
+    accounts = sandbox.environment.accounts
+    print(sum(1 for account in accounts for _ in segments_of(account)), flush=True)
     threading.Event().wait()
 PYTHON
   SANDBOX=$!

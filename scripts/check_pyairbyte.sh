@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Reads all streams from the sandbox through PyAirbyte into DuckDB and into PostgreSQL, and compares
-# the tables with what the sandbox holds: full refresh, incremental with deletions, and after failures.
+# the tables with what the sandbox holds: full refresh, incremental with deletions, and after
+# failures.
 #
 #   bash scripts/check_pyairbyte.sh
 #
-# Needs Python 3.10 to 3.12, as PyAirbyte does, and the first time a package index, a few minutes and
-# 800 MB for .venv-pyairbyte. The PostgreSQL server is the one that is installed, else that of a Python
-# package; it runs for the time of the check, in a temporary folder.
+# Needs Python 3.10 to 3.12, as PyAirbyte does, and the first time a package index, a few minutes
+# and 800 MB for .venv-pyairbyte. The PostgreSQL server is the one that is installed, else that of a
+# Python package; it runs for the time of the check, in a temporary folder.
 # Environment variables: PYTHON, the Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the connector as Airbyte does (spec, check, discover, and two incremental reads) and loads what
-# it reads into demo.duckdb. Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Runs the connector as Airbyte does (spec, check, discover, and two incremental reads) and loads
+# what it reads into demo.duckdb. Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/demo.sh
 #

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check: ruff's format and rules, mypy, and all tests; in continuous integration (CI is set)
-# also the packages. A failed check does not keep the others from running.
-# Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Runs every check: ruff's format and rules, mypy, and all tests; in continuous integration (CI is
+# set) also the packages. A failed check does not keep the others from running. Needs Python 3.10 to
+# 3.13 and, the first time, a package index.
 #
 #   bash scripts/test.sh
 #
@@ -31,9 +31,11 @@ cd "$ROOT"
 BIN=$VENV/bin
 
 check "ruff format" "run .venv/bin/ruff format" "$BIN/ruff" format --check
-check "ruff check" "correct what it lists; .venv/bin/ruff check --fix does some of it" "$BIN/ruff" check
+check "ruff check" "correct what it lists; .venv/bin/ruff check --fix does some of it" \
+  "$BIN/ruff" check
 check "mypy" "correct the types that it lists" "$BIN/mypy"
-check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these" "$BIN/pytest"
+check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these" \
+  "$BIN/pytest"
 if [ -n "${CI:-}" ]; then
   # On this Python only: each takes a minute.
   check "packages" "see the failure above" env PYTHON="$VENV_PYTHON" bash scripts/check_packages.sh

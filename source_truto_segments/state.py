@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 
-from source_truto_segments.changes import ChangeClock, ChangeDetector
+from source_truto_segments.changes import ChangeClock, ChangeDetector, skip_ahead
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS
 
@@ -196,6 +196,8 @@ class IncrementalState(StreamState):
         state = cls(filters)
         entries = dict(_parse_entries(blob))
         state.emitted_at = _parse_cursor_value(blob.get("emitted_at", ""))
+        if blob.get("in_progress"):
+            state.emitted_at = skip_ahead(state.emitted_at)
         if blob.get("filters", filters) != filters:
             return state
         for partition, cursor in entries.items():

@@ -6,11 +6,11 @@ order.
 """
 
 import heapq
-import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -61,7 +61,6 @@ class TaskFailed:
 @dataclass(order=True)
 class _Delayed:
     at: float
-    number: int
     task: Task = field(compare=False)
     delay: Delay = field(compare=False)
 
@@ -86,7 +85,6 @@ class WorkerPool:
         self._events: EventQueue[Any] = EventQueue()
         self._ready: deque[Task] = deque()
         self._delayed: list[_Delayed] = []
-        self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._is_open = False
         self._idle = 0
@@ -251,7 +249,7 @@ class WorkerPool:
             self._ready.appendleft(task)
             self._token_delay, self._token_free_at = delay, max(self._token_free_at, at)
         else:
-            heapq.heappush(self._delayed, _Delayed(at, next(self._numbers), task, delay))
+            heapq.heappush(self._delayed, _Delayed(at, task, delay))
 
     def _advance(self, task: Task) -> Delay | None:
         """Runs a task to its next wait, which is given, or to its end."""
@@ -269,8 +267,6 @@ class WorkerPool:
         return None
 
     def _put(self, event: object) -> None:
-        """Adds an event that has no size, and so never waits."""
-        try:
+        """Adds an event that has no size, and so never waits; drops it if the pool is closed."""
+        with suppress(SyncCancelledError):
             self._events.put(event)
-        except SyncCancelledError:
-            self._is_stopped = True

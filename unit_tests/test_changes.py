@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.changes import ChangeClock, ChangeDetector, fingerprint
+from source_truto_segments.changes import ChangeClock, ChangeDetector, fingerprint, skip_ahead
 
 json_values = st.recursive(
     st.none()
@@ -169,6 +169,12 @@ def test_given_several_threads_when_asked_then_no_time_comes_twice() -> None:
         thread.join()
 
     assert sorted(found) == times(at(0), 800)
+
+
+def test_given_the_last_time_that_is_known_when_skipped_ahead_then_a_second_is_left_out() -> None:
+    assert skip_ahead("2029-12-31T23:59:59.000001Z") == "2030-01-01T00:00:00.000001Z"
+    assert skip_ahead("2999-12-31T23:59:58.999999Z") == "2999-12-31T23:59:59.999999Z"
+    assert skip_ahead("") == ""
 
 
 # --- changes ---

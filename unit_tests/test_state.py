@@ -389,6 +389,17 @@ def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_ever
     assert "in_progress" not in killed.snapshot()
 
 
+def test_given_a_sync_that_was_killed_when_loaded_then_cursor_values_go_on_behind_it() -> None:
+    """Where the clock was set back, what it emitted behind its state must not win."""
+    blob = {"states": [], "filters": {}, "emitted_at": MOMENT}
+
+    assert load_incremental(blob).emitted_at == MOMENT
+    for filters in ({}, {"tag_id": "t"}):
+        killed = load_incremental({**blob, "filters": filters, "in_progress": True})
+        assert killed.emitted_at == "2026-01-02T03:04:06.000006Z"
+    assert load_incremental({"states": [], "in_progress": True}).emitted_at == ""
+
+
 def test_given_partitions_that_are_gone_when_finished_then_the_state_drops_them() -> None:
     of_a, gone = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "gone")
 
