@@ -316,3 +316,11 @@ def test_given_the_packages_imports_when_compared_with_setup_then_each_is_declar
     for name in names:
         others = [other for other in names if other != name]
         assert undeclared(SOURCES, others), f"{name} is declared, but not imported"
+
+
+@pytest.mark.parametrize("pattern", ["VERSION", "py.typed", "spec.json", "schemas/*.json"])
+def test_given_a_file_that_is_not_python_when_packaged_then_it_is_there_and_declared(
+    pattern: str,
+) -> None:
+    assert list((ROOT / "source_truto_segments").glob(pattern))
+    assert f'"{pattern}"' in (ROOT / "setup.py").read_text()

@@ -326,6 +326,7 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
         entry({"records": {**versions("1", "2"), "3": "another"}}),
         entry({"records": {}}, "b"),
         entry({"records": None}, "c"),
+        entry({"complete": True}, "other mode"),
         {"partition": {}, "cursor": {"records": versions("4")}},
         emitted_at=MOMENT,
     )
@@ -521,6 +522,32 @@ def test_given_room_again_when_stored_then_the_records_are_known_again() -> None
     state.remove("a", [str(number) for number in range(1, 30)], MOMENT)
     assert state.snapshot()["states"][0] == entry({"records": {"0": "0123456789ab"}})
     assert list(state.without_ids) == []
+
+
+@pytest.mark.usefixtures("small_state")
+def test_given_room_for_one_partition_when_stored_then_the_one_that_had_it_keeps_it() -> None:
+    half = versions(*(f"record {number:02}" for number in range(12)))
+    state = incremental(entry({"records": None}), entry({"records": half}, "b"))
+    state.add("a", half, MOMENT)
+
+    for _ in range(2):
+        assert state.snapshot()["states"] == [
+            entry({"records": None}),
+            entry({"records": half}, "b"),
+        ]
+        assert list(state.without_ids) == ["a"]
+
+
+@pytest.mark.parametrize(("missing", "left_out"), [(0, []), (1, ["a"])])
+def test_given_the_last_byte_of_room_when_stored_then_it_is_used(
+    missing: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = incremental(entry({"records": versions("1")}))
+    size = len(orjson.dumps(state.snapshot())) + len("null")
+    monkeypatch.setattr(state_module, "MAX_STATE_BYTES", size - missing)
+
+    state.snapshot()
+    assert list(state.without_ids) == left_out
 
 
 def test_given_the_limit_then_it_is_below_what_airbyte_saves() -> None:
