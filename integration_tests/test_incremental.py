@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from airbyte_cdk.models import AirbyteMessage
 
 from integration_tests.destination import (
     CURSOR,
@@ -708,12 +709,18 @@ def test_given_an_account_that_fails_when_synced_then_what_it_has_emitted_is_rem
 
 
 class KilledSource(SourceTrutoSegments):
-    """A source whose process is killed behind its first record."""
+    """A source whose process is killed behind some record."""
 
-    def read(self, *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, records: int) -> None:
+        super().__init__(FakeClock())
+        self._records = records
+
+    def read(self, *args: Any, **kwargs: Any) -> Iterator[AirbyteMessage]:
+        left = self._records
         for message in super().read(*args, **kwargs):
             yield message
-            if message.record is not None:
+            left -= message.record is not None
+            if not left:
                 return
 
 
@@ -728,9 +735,7 @@ def test_given_a_sync_that_was_killed_when_synced_then_what_it_may_have_emitted_
     assert "in_progress" not in state_of_stream(first.last_state, "segments")
 
     account.segments = [{"id": "a", "name": "for a while"}, *rows("b", "c")]
-    killed = read_with(
-        KilledSource(FakeClock()), sandbox, configured=configured, state=destination.state
-    )
+    killed = read_with(KilledSource(1), sandbox, configured=configured, state=destination.state)
     destination.load(killed, configured)
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "for a while"
     assert state_of_stream(destination.state, "segments")["in_progress"] is True
@@ -755,11 +760,10 @@ def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_versi
     state_of_stream(destination.state, "segments")["emitted_at"] = "2199-01-01T00:00:00.000000Z"
 
     account.segments = rows("a", "b", "c", name="for a while")
-    killed = read_with(
-        KilledSource(FakeClock()), sandbox, configured=configured, state=destination.state
-    )
+    killed = read_with(KilledSource(3), sandbox, configured=configured, state=destination.state)
     destination.load(killed, configured)
-    account.segments = rows("a", "b", "c", name="in the end")
+    # What was on the second page is on the first.
+    account.segments = rows("c", "a", "b", name="in the end")
     sync_into(destination, sandbox)
 
     assert {row["name"] for row in destination.rows("segments").values()} == {"in the end"}

@@ -235,7 +235,12 @@ def shared_privates(kind: type) -> set[str]:
 
 
 def names_in(kind: type) -> set[str]:
-    return private_names(ast.parse(dedent(inspect.getsource(kind))))
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        # Written in C, as typing.Generic is from Python 3.12 on: it has no instance attributes.
+        return {name for name in vars(kind) if name[0] == "_" and not name.endswith("__")}
+    return private_names(ast.parse(dedent(source)))
 
 
 def undeclared(sources: dict[str, str], requirements: list[str]) -> set[str]:
