@@ -138,6 +138,7 @@ BROKEN = [b'{"secret": 1', b'[{"secret": 1', b' \r\n\t{"secret"}', b'\xef\xbb\xb
         (b" \n", "the response is empty"),
         (b"<html>\n no", "the response is not JSON: <html> no"),
         (b"\xff", "the response is not JSON: \ufffd"),
+        (b"X{5}", "the response is not JSON: X{5}"),
         *((body, "the response is not JSON: it breaks off or is invalid") for body in BROKEN),
         (b"[]", "the response is not a JSON object"),
         (b"{}", "the response has no result"),
