@@ -249,13 +249,13 @@ _TRANSIENT_ERRORS: tuple[Callable[[], Fault], ...] = (
     lambda: faults.vendor_failed(504),
     lambda: faults.body("<html>520</html>", status=520, content_type="text/html"),
 )
+# Without the vendor's 404: for an ActiveCampaign account it means that there are no segments.
 _PERMANENT_ERRORS: tuple[Callable[[], Fault], ...] = (
     faults.bad_request,
     faults.account_not_found,
     faults.account_blocked,
     faults.credentials_refused,
     faults.scopes_missing,
-    faults.vendor_not_found,
     faults.vendor_refused,
     faults.stale_cursor,
     lambda: faults.body("gone", status=410, content_type="text/plain"),
