@@ -165,11 +165,11 @@ class AccountList:
             account = parse_account(entry, wanted)
             if account is None:
                 self._is_whole = False
-                keys = ("id", "integration", "status")
+                record = account_record(entry)
                 self._logger.warning(
                     "An entry in Truto's list of integrated accounts has no id or no integration "
                     "and is not read: %s",
-                    preview({key: account_record(entry).get(key) for key in keys}),
+                    preview({key: record[key] for key in ("id", "integration", "status")}),
                 )
             elif account.id in self._config.configured_account_ids:
                 yield replace(account, is_optional=False), entry

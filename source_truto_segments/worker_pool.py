@@ -208,8 +208,7 @@ class WorkerPool:
             resumes_at, is_rate_limit = self._token_free_at, True
         elif self._delayed:
             first = self._delayed[0]
-            resumes_at = max(first.at, self._token_free_at)
-            is_rate_limit = first.delay.is_rate_limit
+            resumes_at, is_rate_limit = first.at, first.delay.is_rate_limit
         else:
             return
         is_new = resumes_at - max(now, self._reported_until) >= _MIN_REPORTED_WAIT
