@@ -1,5 +1,7 @@
 """429s in all their forms, the budgets that avoid them, and the statuses that report a wait."""
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +11,13 @@ from airbyte_cdk.models import Status
 
 from integration_tests.support import (
     ALL_STREAMS,
+    FakeClock,
     Result,
     account,
     catalog,
     check,
+    config,
+    id_of,
     listed,
     numbered_account,
     read,
@@ -28,6 +33,10 @@ from sandbox import (
     large_environment,
 )
 from sandbox.faults import Delivery
+from source_truto_segments.client import READ_POLICY, Request, TrutoClient
+from source_truto_segments.config import Config
+from source_truto_segments.errors import ReadError
+from source_truto_segments.responses import parse_page
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -111,6 +120,32 @@ def test_given_a_429_for_a_day_when_read_then_the_account_fails_at_once(serve: S
     assert "the vendor's rate limit was exceeded" in str(result.failure)
     assert "the wait would be 86,400 s" in str(result.failure)
     assert len(sandbox.requests) == 1
+
+
+def test_given_trutos_429_for_a_day_when_another_account_waits_for_its_vendor_then_truto_is_named(
+    serve: Serve,
+) -> None:
+    sandbox = serve(
+        numbered_account(0, faults=[faults.vendor_rate_limited(30)]),
+        numbered_account(1, faults=[faults.truto_rate_limited(86_400)]),
+    )
+    clock, parsed = FakeClock(), Config.parse(config(sandbox))
+    client = TrutoClient(parsed, clock, READ_POLICY, logging.getLogger("airbyte.test"))
+    path = "unified/marketing-automation/segments"
+    first, second = (
+        client.fetch(Request(path, "Reading", id_, {"integrated_account_id": id_}), parse_page)
+        for id_ in (id_of(0), id_of(1))
+    )
+
+    assert next(first).seconds == 30
+    with pytest.raises(ReadError, match="Truto's rate limit was exceeded"):
+        next(second)
+    clock.wait(threading.Condition(), 30)
+    with pytest.raises(ReadError) as failure:
+        next(first)
+
+    assert "(86,370 s for Truto's limit)" in str(failure.value)
+    assert "vendor" not in str(failure.value)
 
 
 def test_given_a_429_when_checked_then_the_form_is_not_held_up(serve: Serve) -> None:

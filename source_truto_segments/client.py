@@ -248,7 +248,7 @@ class TrutoClient:
     ) -> None:
         if not self._is_too_long(delay.seconds, began):
             return
-        if failure is None or failure.resolution.action is not ResponseAction.RATE_LIMITED:
+        if failure is None or not _explains(failure, delay):
             detail = f" ({delay.seconds:,.0f} s for {delay.reason})"
             failure = _FailedAttempt(errors.MAX_WAIT_EXCEEDED, detail)
         else:
@@ -327,6 +327,12 @@ def _transport_failure(
         f" ({host}: {errors.root_cause(error)})",
         is_unreachable=errors.is_unreachable(error),
     )
+
+
+def _explains(failure: _FailedAttempt, delay: Delay) -> bool:
+    """Whether a wait follows from a failure: a vendor's limit does not hold up the whole token."""
+    is_rate_limit = failure.resolution.action is ResponseAction.RATE_LIMITED
+    return is_rate_limit and (failure.origin is Origin.TRUTO or not delay.for_token)
 
 
 def _read_error(request: Request, failure: _FailedAttempt, more: str = "") -> ReadError:
