@@ -96,7 +96,7 @@ def test_given_a_state_far_in_the_future_when_incremental_then_only_changes_come
     configured = catalog("incremental")
     state = read(demo, configured=configured, additional_accounts=ALL).last_state
     future = "2999-01-01T00:00:00.000000Z"
-    state[0]["stream"]["stream_state"]["emitted_at"] = future
+    state[0]["stream"]["stream_state"]["cursor_value"] = future
     klaviyo = demo.environment.accounts[0]
     removed, *kept = klaviyo.segments
     klaviyo.segments = kept

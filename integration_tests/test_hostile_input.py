@@ -825,7 +825,7 @@ def test_given_the_states_that_are_changed_here_when_written_then_they_are_of_ev
     assert 0 < len(interrupted.tables["segments"]) < len(everything.tables["segments"]) == 60
     for name in ALL_STREAMS:
         partitions = [""] if name == "integrated_accounts" else [A, B, C]
-        assert set(synced.states[name]) == {"states", "filters", "emitted_at"}
+        assert set(synced.states[name]) == {"states", "filters", "cursor_value"}
         for partition in partitions:
             (cursor,) = cursors_of(synced.states[name], partition)
             assert {(partition, id_) for id_ in cursor["records"]} == {
@@ -1021,7 +1021,7 @@ blobs = st.dictionaries(
             "states",
             "filters",
             "started_at",
-            "emitted_at",
+            "cursor_value",
             "in_progress",
             "self",
             "kwargs",
@@ -1054,8 +1054,8 @@ blobs = st.dictionaries(
 @example(of_stream({"states": [entry({}, integrated_account_id=HALF)]}), "full_refresh")
 @example(of_stream({"states": [], "filters": HALF, "started_at": 1e300}), "full_refresh")
 @example(of_stream({"states": [], "started_at": "0001-01-01T00:00:00+23:59"}), "full_refresh")
-@example(of_stream({"states": [], "emitted_at": HALF}), "incremental")
-@example(of_stream({"states": [], "emitted_at": "9999-12-31T23:59:59.999999Z"}), "incremental")
+@example(of_stream({"states": [], "cursor_value": HALF}), "incremental")
+@example(of_stream({"states": [], "cursor_value": "9999-12-31T23:59:59.999999Z"}), "incremental")
 def test_given_any_json_for_a_state_when_read_then_everything_comes_or_a_reset_is_asked_for(
     sandbox: Sandbox, folder: Path, everything: Synced, state: Any, mode: str
 ) -> None:

@@ -592,7 +592,7 @@ def test_given_syncs_when_run_then_the_cursor_of_each_is_greater_than_all_before
         assert values == sorted(values)
         assert min(values) > highest
         highest = max(values)
-        assert state_of_stream(destination.state, "segments")["emitted_at"] == highest
+        assert state_of_stream(destination.state, "segments")["cursor_value"] == highest
 
 
 def test_given_a_clock_that_is_behind_when_synced_then_the_cursor_does_not_go_back(
@@ -603,7 +603,7 @@ def test_given_a_clock_that_is_behind_when_synced_then_the_cursor_does_not_go_ba
     first = read(sandbox, configured=catalog("incremental"))
     ahead = "2199-12-31T23:59:59.999999Z"
     (message,) = first.last_state
-    message["stream"]["stream_state"]["emitted_at"] = ahead
+    message["stream"]["stream_state"]["cursor_value"] = ahead
 
     account.segments = rows("a", "b", "c", count=1)
     result = read(sandbox, configured=catalog("incremental"), state=first.last_state)
@@ -757,7 +757,7 @@ def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_versi
     destination = Destination()
     configured = catalog("incremental")
     sync_into(destination, sandbox)
-    state_of_stream(destination.state, "segments")["emitted_at"] = "2199-01-01T00:00:00.000000Z"
+    state_of_stream(destination.state, "segments")["cursor_value"] = "2199-01-01T00:00:00.000000Z"
 
     account.segments = rows("a", "b", "c", name="for a while")
     killed = read_with(KilledSource(3), sandbox, configured=configured, state=destination.state)

@@ -12,6 +12,7 @@ from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer, FailureType, 
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.support import (
+    ALL_STREAMS,
     catalog,
     check,
     config,
@@ -263,6 +264,27 @@ def test_given_the_token_is_revoked_in_the_middle_when_read_then_the_sync_ends_s
     assert len(sandbox.requests) <= 40 + 10
     # However many they were, it is one failure of the whole sync.
     assert len(result.errors) == 1
+
+
+def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends_soon(
+    serve: Serve,
+) -> None:
+    """The account that is configured and not listed is then asked for by its ID."""
+    accounts = [numbered_account(n, tenant_id=f"tenant-{n > 0}") for n in range(300)]
+    refused = faults.token_refused(kind="account", times=None)
+    sandbox = serve(*accounts, faults=[refused, faults.delay(0.05, times=None)])
+
+    result = read(
+        sandbox,
+        configured=catalog(streams=ALL_STREAMS),
+        additional_accounts={**ALL, "tenant_ids": ["tenant-True"]},
+        num_workers=2,
+        on_account_error="skip",
+    )
+
+    assert "Truto rejected the API token" in str(result.failure)
+    assert len(result.errors) == 1
+    assert len(sandbox.requests) < 100
 
 
 def test_given_the_list_cannot_be_read_when_read_then_the_sync_fails(serve: Serve) -> None:

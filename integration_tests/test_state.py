@@ -299,14 +299,14 @@ def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serv
     )
     row = {"integrated_account_id": id_of(0), "id": "a", "name": "A"}
     records = {"a": fingerprint(row), "b": GONE, "c": GONE}
-    emitted_at = "2026-01-02T03:04:05.678901Z"
+    cursor_value = "2026-01-02T03:04:05.678901Z"
 
-    state = state_of((0, {"records": records}), filters={}, emitted_at=emitted_at)
+    state = state_of((0, {"records": records}), filters={}, cursor_value=cursor_value)
     result = read(sandbox, configured=catalog("incremental"), state=state)
 
     assert [(r["id"], DELETED_AT in r) for r in result.records] == [("b", False), ("c", True)]
     assert set(cursors_of(result)[id_of(0)]["records"]) == {"a", "b"}
-    assert emitted_at < blob(result)["emitted_at"] == result.records[-1][CURSOR]
+    assert cursor_value < blob(result)["cursor_value"] == result.records[-1][CURSOR]
 
 
 def test_given_an_old_unfinished_sync_when_read_then_everything_is_read(serve: Serve) -> None:
@@ -436,7 +436,7 @@ def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     sandbox = serve(numbered_account(0))
     result = read(sandbox, configured=catalog(mode), state=of_stream(state))
 
-    assert "The state of a stream is not valid: " in str(result.failure)
+    assert "The state of the stream segments is not valid: " in str(result.failure)
     assert "Reset the stream" in str(result.failure)
     assert [error["failure_type"] for error in result.errors] == ["config_error"]
     assert sandbox.requests == []
@@ -447,8 +447,8 @@ def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     [
         ("full_refresh", {"states": [], "started_at": "yesterday"}),
         ("full_refresh", {"states": [], "started_at": 5}),
-        ("incremental", {"states": [], "emitted_at": "yesterday"}),
-        ("incremental", {"states": [], "emitted_at": 5}),
+        ("incremental", {"states": [], "cursor_value": "yesterday"}),
+        ("incremental", {"states": [], "cursor_value": 5}),
     ],
 )
 def test_given_a_malformed_time_in_a_state_when_read_then_the_user_is_asked_to_reset(

@@ -7,7 +7,7 @@ from typing import Any
 
 from source_truto_segments.client import Request, TrutoClient
 from source_truto_segments.config import INTEGRATIONS, AdditionalAccounts, Config
-from source_truto_segments.errors import ReadError
+from source_truto_segments.errors import ReadError, Scope
 from source_truto_segments.events import AccountFound, AccountsListed, ReadFailed
 from source_truto_segments.partition import PartitionReader, read_pages
 from source_truto_segments.rate_limiter import Delay
@@ -126,6 +126,8 @@ class AccountList:
             try:
                 yield from read_account_object(self._client, self._stream, account_id, partition)
             except ReadError as error:  # noqa: PERF203 - each on its own
+                if error.resolution.scope is Scope.SYNC:
+                    raise
                 yield ReadFailed([self._stream.name], error)
                 partition.is_whole = is_complete = False
         if partition.must_be_read_again and self._reads == 1:

@@ -98,13 +98,13 @@ class ChangeDetector:
         return bool(self._missing) and self._is_empty
 
 
-def skip_ahead(emitted_at: str) -> str:
+def skip_ahead(cursor_value: str) -> str:
     """A second after a value of the cursor field; "" if there is none.
 
     Behind the state of a sync that was killed, more was emitted. Where the clock is behind that
     state, each page has added a microsecond to it.
     """
-    return _rfc3339(_microseconds(emitted_at) + 1_000_000) if emitted_at else ""
+    return _rfc3339(_microseconds(cursor_value) + 1_000_000) if cursor_value else ""
 
 
 def _rfc3339(microseconds: int) -> str:

@@ -34,7 +34,7 @@ class RecordsRead:
         batch: The records.
         fingerprints: Of each record that is now at the destination, by id.
         removed_ids: The records whose tombstones these are.
-        emitted_at: The highest value of the cursor field.
+        cursor_value: The highest value of the cursor field.
         size: The bytes of the page, for the queue.
     """
 
@@ -42,7 +42,7 @@ class RecordsRead:
     batch: RecordBatch
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     removed_ids: Collection[str] = ()
-    emitted_at: str = ""
+    cursor_value: str = ""
     size: int = 0
 
 

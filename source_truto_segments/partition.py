@@ -117,7 +117,7 @@ class PartitionReader:
         batch = self._batch(emitted)
         if not emitted:
             return RecordsRead(self._partition, batch)
-        return RecordsRead(self._partition, batch, fingerprints, emitted_at=now, size=page.size)
+        return RecordsRead(self._partition, batch, fingerprints, cursor_value=now, size=page.size)
 
     def close(self) -> Iterator[RecordsRead | PartitionRead]:
         """Ends the partition: emits the tombstones of what is gone."""
@@ -154,7 +154,7 @@ class PartitionReader:
         key = {} if is_account else {ACCOUNT_KEY: self._partition}
         deleted = {UPDATED_AT: now, DELETED_AT: now}
         batch = self._batch([({**key, "id": record_id, **deleted}, []) for record_id in ids])
-        return RecordsRead(self._partition, batch, removed_ids=ids, emitted_at=now)
+        return RecordsRead(self._partition, batch, removed_ids=ids, cursor_value=now)
 
     def _batch(self, records: list[Record]) -> RecordBatch:
         return RecordBatch(

@@ -122,10 +122,14 @@ class RateLimiter:
             return window.count(self._clock()) >= window.limit * _SAFETY_FACTOR
 
     def discard(self, account_id: str) -> None:
-        """Drops what is known of an account that was read to its end."""
+        """Drops what is known of an account that was read to its end.
+
+        Unless a request of it is in flight, as while the list of accounts asks for one of them.
+        """
         with self._lock:
-            self._account_windows.pop(account_id, None)
-            self._blocks.pop(account_id, None)
+            if not self._account_windows[account_id].in_flight:
+                del self._account_windows[account_id]
+                self._blocks.pop(account_id, None)
 
     def _account_delay(self, account_id: str | None, now: float) -> Delay | None:
         if account_id is None:
@@ -184,7 +188,7 @@ class _SlidingWindow:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._in_flight = 0
+        self.in_flight = 0
         self._finished: deque[float] = deque()
 
     def time_until_free(self, now: float) -> float:
@@ -198,13 +202,13 @@ class _SlidingWindow:
     def count(self, now: float) -> int:
         while self._finished and self._finished[0] + WINDOW_SECONDS <= now:
             self._finished.popleft()
-        return self._in_flight + len(self._finished)
+        return self.in_flight + len(self._finished)
 
     def sent(self) -> None:
-        self._in_flight += 1
+        self.in_flight += 1
 
     def finished(self, now: float) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._finished.append(now)
 
 

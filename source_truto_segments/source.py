@@ -34,6 +34,7 @@ from source_truto_segments.records import ColumnSelection
 from source_truto_segments.state import (
     FullRefreshState,
     IncrementalState,
+    InvalidStateError,
     OutdatedStateError,
     read_filters,
 )
@@ -225,6 +226,11 @@ def _select(
             name,
         )
         return _with_state(stream, configured.sync_mode, {}, filters)
+    except InvalidStateError as invalid:
+        raise ConfigError(
+            f"The state of the stream {name} is not valid: {invalid}. Reset the stream in the "
+            "connection's settings; the next sync then reads everything."
+        ) from None
 
 
 def _with_state(
@@ -232,7 +238,7 @@ def _with_state(
 ) -> SelectedStream:
     if sync_mode is SyncMode.incremental:
         state = IncrementalState.load(blob, filters)
-        return SelectedStream(stream, state, ChangeClock(state.emitted_at))
+        return SelectedStream(stream, state, ChangeClock(state.cursor_value))
     now = datetime.now(timezone.utc)
     return SelectedStream(stream, FullRefreshState.load(blob, filters, now), ChangeClock())
 

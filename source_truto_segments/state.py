@@ -4,7 +4,7 @@
 
 In a full refresh a cursor is `{"complete": true}`, and `started_at` says when the first attempt
 began. In incremental mode a cursor is `{"records": {id: fingerprint, …}}`, or
-`{"records": null}` for a partition whose ids found no room, and `emitted_at` is the last value of
+`{"records": null}` for a partition whose ids found no room, and `cursor_value` is the last value of
 the cursor field that was emitted. `in_progress` marks every state but the last of a sync: a sync
 that begins with such a one knows that an earlier one was killed, and may have emitted more than
 the state counts. Each mode knows its own cursors only: after a change of the mode everything is
@@ -20,7 +20,7 @@ import orjson
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 
 from source_truto_segments.changes import ChangeClock, ChangeDetector, skip_ahead
-from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.config import Config
 from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS
 
 ACCOUNT_KEY = "integrated_account_id"
@@ -46,6 +46,10 @@ StateBlob = dict[str, Any]
 
 class OutdatedStateError(Exception):
     """A state that version 0.1 wrote; it is read as none."""
+
+
+class InvalidStateError(ValueError):
+    """A state that this connector cannot have written; the text says why."""
 
 
 class StreamState(ABC):
@@ -77,11 +81,11 @@ class StreamState(ABC):
         """What the records of a partition are compared with."""
 
     @abstractmethod
-    def add(self, partition: str, fingerprints: Mapping[str, str], emitted_at: str) -> None:
+    def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
         """Takes in records that were written."""
 
     @abstractmethod
-    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:
+    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
         """Takes out records whose tombstones were written."""
 
     @abstractmethod
@@ -129,7 +133,7 @@ class FullRefreshState(StreamState):
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
-            ConfigError: If this connector cannot have written it.
+            InvalidStateError: If this connector cannot have written it.
         """
         entries = dict(_parse_entries(blob))
         started_at = _parse_time(blob.get("started_at"), now)
@@ -153,10 +157,10 @@ class FullRefreshState(StreamState):
         del partition
         return ChangeDetector({}, _MAX_REMEMBERED)
 
-    def add(self, partition: str, fingerprints: Mapping[str, str], emitted_at: str) -> None:
+    def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
         """Does nothing: the unit that is resumed is the partition."""
 
-    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:
+    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
         """Does nothing: a full refresh emits no tombstones."""
 
     def complete(self, partition: str) -> bool:  # noqa: D102
@@ -180,7 +184,7 @@ class IncrementalState(StreamState):
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
         super().__init__(filters)
-        self.emitted_at = ""
+        self.cursor_value = ""
         self._records: dict[str, dict[str, str]] = {}
         # Where the state had no room for the ids. They are known again once the state has room.
         self._without_ids: set[str] = set()
@@ -191,20 +195,19 @@ class IncrementalState(StreamState):
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
-            ConfigError: If this connector cannot have written it.
+            InvalidStateError: If this connector cannot have written it.
         """
         state = cls(filters)
         entries = dict(_parse_entries(blob))
-        state.emitted_at = _parse_cursor_value(blob.get("emitted_at", ""))
-        if blob.get("in_progress"):
-            state.emitted_at = skip_ahead(state.emitted_at)
+        is_behind = bool(blob.get("in_progress"))
+        state.cursor_value = _parse_cursor_value(blob.get("cursor_value", ""), is_behind=is_behind)
         if blob.get("filters", filters) != filters:
             return state
         for partition, cursor in entries.items():
             if "records" not in cursor:
                 continue
             records = _parse_records(cursor["records"])
-            if blob.get("in_progress"):
+            if is_behind:
                 # Of a record that was emitted behind the state, and is as it was before, the
                 # destination has another version: everything is emitted once.
                 records = dict.fromkeys(records, "")
@@ -230,16 +233,16 @@ class IncrementalState(StreamState):
         return ChangeDetector(self._records.get(partition, {}))
 
     def add(  # noqa: D102
-        self, partition: str, fingerprints: Mapping[str, str], emitted_at: str
+        self, partition: str, fingerprints: Mapping[str, str], cursor_value: str
     ) -> None:
         self._records.setdefault(partition, {}).update(fingerprints)
-        self.emitted_at = max(self.emitted_at, emitted_at)
+        self.cursor_value = max(self.cursor_value, cursor_value)
 
-    def remove(self, partition: str, ids: Iterable[str], emitted_at: str) -> None:  # noqa: D102
+    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:  # noqa: D102
         records = self._records.get(partition, {})
         for record_id in ids:
             records.pop(record_id, None)
-        self.emitted_at = max(self.emitted_at, emitted_at)
+        self.cursor_value = max(self.cursor_value, cursor_value)
 
     def complete(self, partition: str) -> bool:  # noqa: D102
         is_new = partition not in self._records
@@ -273,7 +276,7 @@ class IncrementalState(StreamState):
             (key, {"records": None if key in without_ids else dict(records[key])})
             for key in sorted(records)
         )
-        return {**blob, "emitted_at": self.emitted_at} if self.emitted_at else blob
+        return {**blob, "cursor_value": self.cursor_value} if self.cursor_value else blob
 
 
 def read_filters(config: Config, stream_name: str) -> StateBlob:
@@ -300,21 +303,21 @@ def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
         return
     states = blob.get("states")
     if not isinstance(states, list):
-        raise _invalid("it has no list of states")
+        raise InvalidStateError("it has no list of states")
     try:
         orjson.dumps(blob)
     except orjson.JSONEncodeError as error:
-        raise _invalid(f"it cannot be written again ({error})") from None
+        raise InvalidStateError(f"it cannot be written again ({error})") from None
     for entry in states:
         partition = entry.get("partition") if isinstance(entry, Mapping) else None
         cursor = entry.get("cursor") if isinstance(entry, Mapping) else None
         if not isinstance(partition, Mapping) or not isinstance(cursor, Mapping):
-            raise _invalid("an entry has no partition or no cursor")
+            raise InvalidStateError("an entry has no partition or no cursor")
         if _KEYS_OF_0_1 & cursor.keys():
             raise OutdatedStateError
         account_id = partition.get(ACCOUNT_KEY, ENVIRONMENT)
         if not isinstance(account_id, str):
-            raise _invalid("a partition names no integrated account")
+            raise InvalidStateError("a partition names no integrated account")
         yield account_id.strip().lower(), cursor
 
 
@@ -322,17 +325,19 @@ def _parse_records(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
-        raise _invalid("a cursor's records are not fingerprints by id")
+        raise InvalidStateError("a cursor's records are not fingerprints by id")
     return dict(value)
 
 
-def _parse_cursor_value(value: Any) -> str:
+def _parse_cursor_value(value: Any, *, is_behind: bool) -> str:
     """A value of the cursor field, which the values of this sync come behind."""
     text = str(value)
     try:
+        if is_behind:
+            text = skip_ahead(text)
         ChangeClock(text).next()
     except (ValueError, OverflowError):
-        raise _invalid("its emitted_at is not a valid timestamp") from None
+        raise InvalidStateError("its cursor_value is not a valid timestamp") from None
     return text
 
 
@@ -343,12 +348,5 @@ def _parse_time(value: Any, default: datetime) -> datetime:
         # Python 3.10 knows no Z.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except (ValueError, AttributeError):
-        raise _invalid("its started_at is not a valid timestamp") from None
+        raise InvalidStateError("its started_at is not a valid timestamp") from None
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def _invalid(detail: str) -> ConfigError:
-    return ConfigError(
-        f"The state of a stream is not valid: {detail}. Reset the stream in the connection's "
-        "settings; the next sync then reads everything."
-    )

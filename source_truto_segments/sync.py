@@ -206,8 +206,8 @@ class Sync:
         # Behind the records: no state can be ahead of what it counts.
         if event.fingerprints or event.removed_ids:
             state = self._selected[name].state
-            state.add(event.partition, event.fingerprints, event.emitted_at)
-            state.remove(event.partition, event.removed_ids, event.emitted_at)
+            state.add(event.partition, event.fingerprints, event.cursor_value)
+            state.remove(event.partition, event.removed_ids, event.cursor_value)
             self._unsaved.add(name)
 
     def _report(self, stream_names: Collection[str], error: ReadError) -> Iterator[AirbyteMessage]:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from source_truto_segments.event_queue import EventQueue, SyncCancelledError
@@ -142,8 +142,9 @@ class WorkerPool:
     def delays(self) -> list[Delay]:
         """What tasks wait for now; that of the whole token alone, if it has to wait."""
         with self._lock:
-            if self._token_delay is not None and self._clock.now() < self._token_free_at:
-                return [self._token_delay]
+            seconds = self._token_free_at - self._clock.now()
+            if self._token_delay is not None and seconds > 0:
+                return [replace(self._token_delay, seconds=seconds)]
             return [delayed.delay for delayed in self._delayed]
 
     def _schedule(self) -> None:

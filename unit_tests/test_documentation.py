@@ -73,7 +73,6 @@ CONFIG: dict[str, Any] = {
     "integrated_account_id": "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65",
 }
 NOW = datetime(2026, 11, 24, 16, tzinfo=timezone.utc)
-ENTRY = {"partition": {"integrated_account_id": "a"}}
 
 
 def headings(page: str) -> list[str]:
@@ -277,26 +276,6 @@ def test_given_a_mistake_in_the_configuration_when_the_page_is_read_then_it_has_
 ) -> None:
     with pytest.raises(ConfigError) as mistake:
         Config.parse({**CONFIG, **given})
-
-    assert is_documented(str(mistake.value))
-
-
-@pytest.mark.parametrize(
-    "blob",
-    [
-        {"states": "x"},
-        {"states": [{}]},
-        {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
-        {"states": [{**ENTRY, "cursor": {"records": 5}}]},
-        {"states": [], "emitted_at": "x"},
-    ],
-    ids=str,
-)
-def test_given_a_malformed_state_when_the_page_is_read_then_it_has_the_message(
-    blob: dict[str, Any],
-) -> None:
-    with pytest.raises(ConfigError) as mistake:
-        IncrementalState.load(blob, {})
 
     assert is_documented(str(mistake.value))
 

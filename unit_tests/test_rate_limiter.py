@@ -246,11 +246,24 @@ def test_given_an_account_that_is_done_when_discarded_then_nothing_is_known_of_i
     limiter.discard("a")
     assert limiter.try_acquire("a") is None
 
-    exhaust(limiter, "a", has_response=False)
+    limiter.release("a")
+    exhaust(limiter, "a")
     assert limiter.is_nearly_exhausted("a")
     limiter.discard("a")
     assert not limiter.is_nearly_exhausted("a")
     assert limiter.try_acquire("a") is None
+
+
+def test_given_a_request_in_flight_when_its_account_is_discarded_then_it_still_counts() -> None:
+    limiter = RateLimiter(FakeClock())
+    assert limiter.try_acquire("a") is None
+    limiter.block("a", 10, "the vendor's limit")
+    limiter.discard("a")
+    assert limiter.try_acquire("a") == Delay(10, "the vendor's limit", "a")
+    limiter.release("a")
+    limiter.discard("a")
+
+    assert exhaust(limiter, "a")[0] == int(ACCOUNT_LIMIT * 0.97)
 
 
 def test_given_an_account_that_was_never_asked_when_discarded_then_nothing_happens() -> None:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from source_truto_segments import state as state_module
 from source_truto_segments.changes import ChangeClock, fingerprint
-from source_truto_segments.config import Config, ConfigError
+from source_truto_segments.config import Config
 from source_truto_segments.state import (
     ENVIRONMENT,
     RESUME_MAX_AGE,
     FullRefreshState,
     IncrementalState,
+    InvalidStateError,
     OutdatedStateError,
     StreamState,
     read_filters,
@@ -158,11 +159,7 @@ def test_given_an_account_id_in_another_form_when_loaded_then_it_is_the_same_acc
 
 def message(detail: str) -> str:
     """The whole message, as a pattern."""
-    sentences = (
-        f"The state of a stream is not valid: {detail}. Reset the stream in the connection's "
-        "settings; the next sync then reads everything."
-    )
-    return f"^{re.escape(sentences)}$"
+    return f"^{re.escape(detail)}$"
 
 
 NO_CURSOR = "an entry has no partition or no cursor"
@@ -190,10 +187,10 @@ NO_CURSOR = "an entry has no partition or no cursor"
         ),
     ],
 )
-def test_given_another_form_when_loaded_then_the_user_is_asked_to_reset(
+def test_given_another_form_when_loaded_then_it_is_said_why(
     load: Any, blob: dict[str, Any], detail: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message(detail)):
+    with pytest.raises(InvalidStateError, match=message(detail)):
         load(blob)
 
 
@@ -206,12 +203,12 @@ def test_given_another_form_when_loaded_then_the_user_is_asked_to_reset(
         ({"states": [entry({"records": {"\ud800": "x"}})]}, "str is not valid UTF-8"),
     ],
 )
-def test_given_what_cannot_be_written_again_when_loaded_then_the_user_is_asked_to_reset(
+def test_given_what_cannot_be_written_again_when_loaded_then_it_is_said_why(
     load: Any, blob: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(ConfigError, match="Reset the stream") as invalid:
+    with pytest.raises(InvalidStateError) as invalid:
         load({"states": [], **blob})
-    assert f"is not valid: it cannot be written again ({reason}" in str(invalid.value)
+    assert str(invalid.value).startswith(f"it cannot be written again ({reason}")
 
 
 # --- full refresh ---
@@ -306,10 +303,10 @@ def test_given_attempts_one_after_another_when_stored_then_the_first_start_stays
 
 
 @pytest.mark.parametrize("started_at", ["yesterday", 10**15, ["2026-01-01"], "  ", False])
-def test_given_a_start_that_is_no_time_when_loaded_then_the_user_is_asked_to_reset(
+def test_given_a_start_that_is_no_time_when_loaded_then_it_is_said_why(
     started_at: Any,
 ) -> None:
-    with pytest.raises(ConfigError, match=message("its started_at is not a valid timestamp")):
+    with pytest.raises(InvalidStateError, match=message("its started_at is not a valid timestamp")):
         full(started_at=started_at)
 
 
@@ -328,7 +325,7 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
         entry({"records": None}, "c"),
         entry({"complete": True}, "other mode"),
         {"partition": {}, "cursor": {"records": versions("4")}},
-        emitted_at=MOMENT,
+        cursor_value=MOMENT,
     )
 
     assert known_ids(state, "a") == ["1", "2"]
@@ -337,7 +334,7 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
     assert known_ids(state, ENVIRONMENT) == ["4"]
     assert sorted(state.partitions) == ["", "a", "b", "c"]
     assert sorted(state.without_ids) == ["c"]
-    assert state.emitted_at == MOMENT
+    assert state.cursor_value == MOMENT
     assert not state.is_complete("a")
 
 
@@ -352,10 +349,10 @@ def test_given_what_was_written_when_stored_then_the_state_counts_just_that() ->
     assert state.snapshot() == {
         "states": [entry({"records": {"2": "z", "3": "x"}})],
         "filters": {"tag_id": "t"},
-        "emitted_at": LATER,
+        "cursor_value": LATER,
     }
     state.remove("a", ["2"], "2026-01-02T03:04:05.000008Z")
-    assert state.snapshot()["emitted_at"] == "2026-01-02T03:04:05.000008Z"
+    assert state.snapshot()["cursor_value"] == "2026-01-02T03:04:05.000008Z"
     assert state.snapshot()["states"] == [entry({"records": {"3": "x"}})]
 
 
@@ -392,13 +389,13 @@ def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_ever
 
 def test_given_a_sync_that_was_killed_when_loaded_then_cursor_values_go_on_behind_it() -> None:
     """Where the clock was set back, what it emitted behind its state must not win."""
-    blob = {"states": [], "filters": {}, "emitted_at": MOMENT}
+    blob = {"states": [], "filters": {}, "cursor_value": MOMENT}
 
-    assert load_incremental(blob).emitted_at == MOMENT
+    assert load_incremental(blob).cursor_value == MOMENT
     for filters in ({}, {"tag_id": "t"}):
         killed = load_incremental({**blob, "filters": filters, "in_progress": True})
-        assert killed.emitted_at == "2026-01-02T03:04:06.000006Z"
-    assert load_incremental({"states": [], "in_progress": True}).emitted_at == ""
+        assert killed.cursor_value == "2026-01-02T03:04:06.000006Z"
+    assert load_incremental({"states": [], "in_progress": True}).cursor_value == ""
 
 
 def test_given_partitions_that_are_gone_when_finished_then_the_state_drops_them() -> None:
@@ -412,16 +409,16 @@ def test_given_partitions_that_are_gone_when_finished_then_the_state_drops_them(
 
 
 @pytest.mark.parametrize("records", [[], "x", 5, {"1": 5}, {"1": "x", "2": None}, [{"1": "x"}]])
-def test_given_records_without_fingerprints_when_loaded_then_the_user_is_asked_to_reset(
+def test_given_records_without_fingerprints_when_loaded_then_it_is_said_why(
     records: Any,
 ) -> None:
     detail = "a cursor's records are not fingerprints by id"
-    with pytest.raises(ConfigError, match=message(detail)):
+    with pytest.raises(InvalidStateError, match=message(detail)):
         incremental(entry({"records": records}))
 
 
 @pytest.mark.parametrize(
-    "emitted_at",
+    "cursor_value",
     [
         "yesterday",
         " ",
@@ -434,18 +431,29 @@ def test_given_records_without_fingerprints_when_loaded_then_the_user_is_asked_t
         True,
     ],
 )
-def test_given_a_cursor_value_of_no_sync_when_loaded_then_the_user_is_asked_to_reset(
-    emitted_at: Any,
+def test_given_a_cursor_value_of_no_sync_when_loaded_then_it_is_said_why(
+    cursor_value: Any,
 ) -> None:
-    with pytest.raises(ConfigError, match=message("its emitted_at is not a valid timestamp")):
-        incremental(emitted_at=emitted_at)
+    with pytest.raises(
+        InvalidStateError, match=message("its cursor_value is not a valid timestamp")
+    ):
+        incremental(cursor_value=cursor_value)
+
+
+def test_given_a_killed_sync_at_the_end_of_time_when_loaded_then_it_is_said_why() -> None:
+    value = "9999-12-31T23:59:59.500000Z"
+    assert load_incremental({"states": [], "cursor_value": value}).cursor_value == value
+    with pytest.raises(
+        InvalidStateError, match=message("its cursor_value is not a valid timestamp")
+    ):
+        load_incremental({"states": [], "cursor_value": value, "in_progress": True})
 
 
 def test_given_other_filters_when_loaded_then_the_cursor_values_still_go_on() -> None:
-    blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "emitted_at": MOMENT}
+    blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "cursor_value": MOMENT}
     state = load_incremental(blob, tag_id="t")
 
-    assert state.snapshot() == {"states": [], "filters": {"tag_id": "t"}, "emitted_at": MOMENT}
+    assert state.snapshot() == {"states": [], "filters": {"tag_id": "t"}, "cursor_value": MOMENT}
 
 
 ids = st.text(max_size=6)
@@ -472,7 +480,7 @@ def test_given_any_records_when_stored_and_loaded_then_the_state_is_the_same(
     for partition, of_partition in records.items():
         assert known_ids(again, partition) == sorted(of_partition)
     assert again.snapshot() == state.snapshot()
-    assert again.emitted_at == state.emitted_at
+    assert again.cursor_value == state.cursor_value
 
 
 @pytest.fixture
@@ -488,7 +496,7 @@ def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partit
 ) -> None:
     state = with_records(records)
     blob = state.snapshot()
-    blob.pop("emitted_at", None)
+    blob.pop("cursor_value", None)
     left_out = set(state.without_ids)
     again = load_incremental(stored(blob))
 
@@ -728,7 +736,7 @@ def test_given_any_kills_and_changes_when_incremental_then_the_table_is_the_last
     accounts = {account for world in history for account in world}
     for number, world in enumerate(history, 1):
         state = load_incremental(blob)
-        clock = ChangeClock(state.emitted_at, lambda: 1000 * next(microseconds))
+        clock = ChangeClock(state.cursor_value, lambda: 1000 * next(microseconds))
         attempt = Attempt(state, clock, {account: world.get(account, {}) for account in accounts})
         if number == len(history):
             while attempt.under_way:
@@ -757,7 +765,7 @@ json_values = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["states", "partition", "cursor", "integrated_account_id", "records", "complete"]
-                + ["filters", "started_at", "emitted_at", "in_progress", "updated_at"]
+                + ["filters", "started_at", "cursor_value", "in_progress", "updated_at"]
             ),
             inner,
             max_size=4,
@@ -765,7 +773,7 @@ json_values = st.recursive(
     ),
     max_leaves=10,
 )
-names = st.sampled_from(["states", "filters", "started_at", "emitted_at", "in_progress", "x"])
+names = st.sampled_from(["states", "filters", "started_at", "cursor_value", "in_progress", "x"])
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -775,7 +783,7 @@ def test_given_any_blob_when_loaded_then_it_is_understood_or_a_message_says_why_
 ) -> None:
     try:
         state = load(blob)
-    except (ConfigError, OutdatedStateError):
+    except (InvalidStateError, OutdatedStateError):
         return
     again = state.snapshot()
     assert load(stored(again)).snapshot() == again

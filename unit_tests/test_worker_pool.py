@@ -51,8 +51,11 @@ class FakeClock(Clock):
     def advance_to(self, deadline: float) -> None:
         """Lets time pass, once the pool waits for just this time."""
         self.expect_wait_until(deadline)
+        self.pass_to(deadline)
+
+    def pass_to(self, time: float) -> None:
         with self._pool:
-            self._now = deadline
+            self._now = time
             self._pool.notify_all()
 
 
@@ -452,6 +455,9 @@ def test_given_a_delay_of_the_token_when_one_task_meets_it_then_no_other_starts_
 
     assert next(found) == RateLimited(10.0)
     assert pool.delays() == [delay]
+    clock.expect_wait_until(10)
+    clock.pass_to(4)
+    assert pool.delays() == [of_token(6)]
     clock.advance_to(10)
     assert list(found) == ["a", "b"]
     assert pool.delays() == []
