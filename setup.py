@@ -50,6 +50,7 @@ setup(
             "mypy>=1.15,<3",
             "pytest>=7.4,<9",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "rfc3339-validator>=0.1.4,<1",
             "ruff>=0.17,<0.18",
             "types-PyYAML",

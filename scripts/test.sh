@@ -35,7 +35,7 @@ check "ruff check" "correct what it lists; .venv/bin/ruff check --fix does some 
   "$BIN/ruff" check
 check "mypy" "correct the types that it lists" "$BIN/mypy"
 check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these" \
-  "$BIN/pytest"
+  "$BIN/pytest" --numprocesses auto --maxprocesses 4 --dist worksteal
 if [ -n "${CI:-}" ]; then
   # On this Python only: each takes a minute.
   check "packages" "see the failure above" env PYTHON="$VENV_PYTHON" bash scripts/check_packages.sh
