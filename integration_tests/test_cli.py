@@ -156,17 +156,43 @@ def test_given_no_catalog_when_read_then_a_message_reports_it(serve: Serve, tmp_
     assert "config.json is not valid" in result.errors[-1]["message"]
 
 
-def test_given_a_file_that_is_not_a_state_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, tmp_path: Path
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"streams": [catalog()["streams"][0]["stream"]]},
+        {"streams": [{"stream": catalog()["streams"][0]["stream"], "sync_mode": "incremental"}]},
+        catalog(streams=ALL_STREAMS * 50)["streams"],
+    ],
+    ids=["as discovered", "one mode", "a list"],
+)
+def test_given_another_form_of_catalog_when_read_then_a_short_message_shows_the_right_one(
+    serve: Serve, tmp_path: Path, wrong: Any
+) -> None:
+    settings = write(tmp_path / "config.json", config(serve(account())))
+
+    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", wrong))
+
+    message = result.errors[-1]["message"]
+    assert "c.json is not valid: " in message
+    assert '"sync_mode": …, "destination_sync_mode": …' in message
+    assert len(message) < 1_000
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"segments": {"updated_at": "2020-01-01"}}, [{"type": "STATE", "state": {}}]], ids=str
+)
+def test_given_a_file_that_is_not_a_state_when_read_then_the_message_says_what_it_is(
+    serve: Serve, tmp_path: Path, wrong: Any
 ) -> None:
     settings = write(tmp_path / "config.json", config(serve(account())))
     selected = write(tmp_path / "catalog.json", catalog("incremental"))
-    state = write(tmp_path / "state.json", {"segments": {"updated_at": "2020-01-01"}})
+    state = write(tmp_path / "state.json", wrong)
 
     result = run("read", "--config", settings, "--catalog", selected, "--state", state)
 
     assert "state.json is not valid" in result.errors[-1]["message"]
-    assert "Reset the connection's streams" in result.errors[-1]["message"]
+    assert "the state of each stream's last STATE message" in result.errors[-1]["message"]
+    assert "reset the connection's streams" in result.errors[-1]["message"]
     assert result.errors[-1]["failure_type"] == "config_error"
 
 

@@ -287,6 +287,28 @@ def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends
     assert len(sandbox.requests) < 100
 
 
+@pytest.mark.parametrize(
+    ("more", "is_warned"),
+    [
+        ({"integrations": ["mailer-lite"]}, True),
+        ({"tenant_ids": ["nobody"]}, True),
+        ({"integrations": ["klaviyo"]}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture, more: dict[str, Any], is_warned: bool
+) -> None:
+    sandbox = serve(numbered_account(0), numbered_account(1))
+    for run_command in (read, check):
+        caplog.clear()
+        run_command(sandbox, additional_accounts={**ALL, **more})
+
+        found = [line for line in warnings(caplog) if "No other integrated account" in line]
+        assert len(found) == is_warned
+
+
 def test_given_the_list_cannot_be_read_when_read_then_the_sync_fails(serve: Serve) -> None:
     fault = faults.truto_failed(kind="accounts", after=1, times=None)
     sandbox = serve(

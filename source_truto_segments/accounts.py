@@ -106,8 +106,15 @@ class AccountList:
         try:
             yield from self._read_list(partition)
             # Those that are configured need not be listed: a filter can leave them out.
-            if set(known_ids) - self._found - set(self._config.configured_account_ids):
+            configured = set(self._config.configured_account_ids)
+            if set(known_ids) - self._found - configured:
                 yield from self._read_list(partition)
+            wanted = self._config.additional_accounts
+            if (wanted.integrations or wanted.tenant_ids) and not self._found - configured:
+                self._logger.warning(
+                    "No other integrated account matches integrations and tenant_ids under "
+                    "additional_accounts. Check their spelling."
+                )
         finally:
             unlisted = [
                 id_ for id_ in self._config.configured_account_ids if id_ not in self._found

@@ -153,9 +153,7 @@ def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
         return [error]
     forms: Any = error.validator_value
     modes = [form["properties"]["mode"]["const"] for form in forms]
-    if not isinstance(error.instance, Mapping):
-        return []  # another error reports that it must be an object
-    mode = error.instance.get("mode")
+    mode = error.instance.get("mode") if isinstance(error.instance, Mapping) else None
     if mode not in modes:
         return [error]
     return [cause for cause in error.context or [] if cause.schema_path[0] == modes.index(mode)]

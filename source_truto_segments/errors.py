@@ -115,7 +115,7 @@ ERROR_MAPPING: Mapping[tuple[int, Origin], ErrorResolution] = {
     (400, Origin.VENDOR): _rejected("the vendor rejected the request", _CHECK_FILTERS),
     (401, Origin.TRUTO): _rejected(
         "Truto rejected the API token",
-        "Create an API token in the Truto environment of this account and put it into the source's "
+        "Create an API token in the Truto environment of the accounts and put it into the source's "
         "API token field.",
         Scope.SYNC,
     ),

@@ -31,6 +31,7 @@ from source_truto_segments.custom_fields import custom_columns
 from source_truto_segments.messages import RecordBatch
 from source_truto_segments.partition import SelectedStream
 from source_truto_segments.records import ColumnSelection
+from source_truto_segments.responses import excerpt
 from source_truto_segments.state import (
     FullRefreshState,
     IncrementalState,
@@ -43,6 +44,15 @@ from source_truto_segments.sync import Sync
 from source_truto_segments.worker_pool import MAX_WORKERS, Clock, WorkerPool
 
 _RESET = " Reset the connection's streams; the next sync then reads everything."
+# What the platform writes by itself; only who runs the command by hand writes it wrong.
+_CATALOG_FORM = (
+    " It is a configured catalog: each stream that discover prints, as "
+    '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}.'
+)
+_STATE_FORM = (
+    " It is a list of the state of each stream's last STATE message. Without one, everything is "
+    "read; in Airbyte, reset the connection's streams."
+)
 
 
 class SourceTrutoSegments(AbstractSource):
@@ -87,7 +97,7 @@ class SourceTrutoSegments(AbstractSource):
         Raises:
             ConfigError: If it is not valid.
         """
-        with _as_config_error(catalog_path):
+        with _as_config_error(catalog_path, _CATALOG_FORM):
             return super().read_catalog(catalog_path)
 
     @classmethod
@@ -97,7 +107,7 @@ class SourceTrutoSegments(AbstractSource):
         Raises:
             ConfigError: If it is not valid.
         """
-        with _as_config_error(state_path, _RESET):
+        with _as_config_error(state_path, _STATE_FORM):
             return super().read_state(state_path)
 
     def streams(self, config: Mapping[str, Any]) -> list[Stream]:
@@ -252,9 +262,9 @@ def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
         raise ConfigError(f"The file {path} cannot be read: {error.strerror}.") from None
     except SchemaValidationError as invalid:
         first = invalid.errors[0]
-        detail = f"{first.message} at {first.instance_path or 'its root'}."
+        detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}."
     except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
-        detail = f"{str(invalid).rstrip('.')}."
+        detail = f"{excerpt(str(invalid)).rstrip('.')}."
     else:
         return
     raise ConfigError(f"{path} is not valid: {detail}{guidance}")

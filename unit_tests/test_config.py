@@ -65,6 +65,7 @@ def test_given_a_token_when_printed_then_it_is_hidden() -> None:
         ),
         ({"workspace_id": "\ud800"}, "workspace_id contains an invalid Unicode character."),
         ({"remote_query": {"a": "b"}}, "must be of the type array."),
+        ({"additional_accounts": "all"}, "must have a mode, one of none, listed, all."),
         ({"remote_query": [{"name": "a"}]}, "Value (value) is missing."),
         ({"remote_query": [{"name": "", "value": "b"}]}, "Name (remote_query.0.name) is empty."),
         ({"api_url": "api.truto.one"}, "API URL (api_url) must be the URL of a Truto API"),
