@@ -921,7 +921,7 @@ def read_from(
 
 
 def asks_to_reset(result: Result) -> bool:
-    if result.failure is None or "Reset the " not in str(result.failure):
+    if result.failure is None or "reset the " not in str(result.failure).lower():
         return False
     assert described(result.failure)[1] == "config_error"
     assert result.of_type("RECORD") == []
