@@ -996,6 +996,56 @@ def is_known(state: Any, synced: Synced, name: str, key: tuple[str, str]) -> boo
     return any(isinstance(c.get("records"), dict) and key[1] in c["records"] for c in last)
 
 
+hostile_ids = (
+    texts
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.sampled_from([" ", '"', "records", "x" * 50_000, "é" * 5_000, "__proto__", "a\nb", HALF])
+)
+
+
+def key_from(id_: str | int) -> str:
+    """An id as the column has it."""
+    return readable(id_) if isinstance(id_, str) else str(id_)
+
+
+@given(
+    st.lists(
+        st.tuples(hostile_ids, st.sampled_from(["kept", "renamed", "deleted"])),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda pair: key_from(pair[0]),
+    ),
+    st.sampled_from(["segments", "workspaces"]),
+)
+@examples(40)
+@example([("", "deleted"), ("x" * 50_000, "deleted"), (2**64 - 1, "deleted")], "segments")
+@example([("\0", "deleted"), (HALF, "renamed"), ("", "kept"), (-(2**63), "deleted")], "workspaces")
+def test_given_any_ids_when_some_records_are_gone_then_just_these_have_tombstones(
+    sandbox: Sandbox, folder: Path, fates: list[tuple[str | int, str]], stream: str
+) -> None:
+    later = [(id_, fate) for id_, fate in fates if fate != "deleted"]
+    before = [{"id": id_, "name": "kept"} for id_, _ in fates]
+    options = files(sandbox, folder, catalog("incremental", streams=[stream]))
+
+    def sync(records: list[dict[str, Any]], state: list[dict[str, Any]]) -> Result:
+        serve(sandbox, account("brevo", faults=[faults.body(page(*records), times=None)]))
+        result = command("read", *options, "--state", write(folder / "state.json", state))
+        assert result.failure is None
+        return result
+
+    first = sync(before, [])
+    second = sync([{"id": id_, "name": fate} for id_, fate in later], first.last_state)
+    third = sync([{"id": id_, "name": fate} for id_, fate in later], second.last_state)
+
+    table = applied(applied({}, first.records_of(stream)), second.records_of(stream))
+    assert {id_: row["name"] for (_, id_), row in table.items()} == {
+        key_from(id_): fate for id_, fate in later
+    }
+    emitted = {r["id"]: "_ab_cdc_deleted_at" in r for r in second.records_of(stream)}
+    assert emitted == {key_from(id_): f == "deleted" for id_, f in fates if f != "kept"}
+    assert third.records_of(stream) == []
+
+
 messages_of_state = st.lists(
     json_values
     | st.fixed_dictionaries(
