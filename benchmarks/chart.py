@@ -40,6 +40,7 @@ def _draw_bars(axes: Any, name: str, workload: Workload, unit: str) -> None:
     cases = workload.cases
     height = 0.8 / len(cases)
     for index, case in enumerate(cases):
+        last = " records" if case == cases[-1] else ""
         rows = [workload.row(each, case) for each in names]
         values = [
             (row.peak_megabytes if unit == "MB" else row.median("seconds")) if row else math.nan
@@ -49,7 +50,7 @@ def _draw_bars(axes: Any, name: str, workload: Workload, unit: str) -> None:
             [position + index * height for position in range(len(names))],
             values,
             height,
-            label=f"{int(case):,} records" if case.isdecimal() else case,
+            label=f"{int(case):,}{last}" if case.isdecimal() else case,
             color=[_OURS if each.startswith("this connector") else _OTHERS for each in names],
             alpha=(index + 1) / len(cases),
         )
