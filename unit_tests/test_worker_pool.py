@@ -456,8 +456,8 @@ def test_given_a_delay_of_the_token_when_one_task_meets_it_then_no_other_starts_
     assert next(found) == RateLimited(10.0)
     assert pool.delays() == [delay]
     clock.expect_wait_until(10)
-    clock.pass_to(4)
-    assert pool.delays() == [of_token(6)]
+    clock.pass_to(9)
+    assert pool.delays() == [of_token(1)]
     clock.advance_to(10)
     assert list(found) == ["a", "b"]
     assert pool.delays() == []
