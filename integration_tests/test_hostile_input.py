@@ -1025,10 +1025,10 @@ def test_given_any_ids_when_some_records_are_gone_then_just_these_have_tombstone
 ) -> None:
     later = [(id_, fate) for id_, fate in fates if fate != "deleted"]
     before = [{"id": id_, "name": "kept"} for id_, _ in fates]
-    options = files(sandbox, folder, catalog("incremental", streams=[stream]))
 
     def sync(records: list[dict[str, Any]], state: list[dict[str, Any]]) -> Result:
         serve(sandbox, account("brevo", faults=[faults.body(page(*records), times=None)]))
+        options = files(sandbox, folder, catalog("incremental", streams=[stream]))
         result = command("read", *options, "--state", write(folder / "state.json", state))
         assert result.failure is None
         return result
