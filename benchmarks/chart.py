@@ -1,4 +1,4 @@
-"""Draws contenders.svg: a panel of horizontal bars for each workload, two for that of memory."""
+"""Draws contenders.svg: a panel of horizontal bars for each workload, and one of memory."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ _INCHES_A_BAR, _INCHES_A_PANEL, _WIDTH = 0.22, 0.5, 8.6
 
 def draw(path: Path, workloads: Mapping[str, Workload]) -> None:
     """Draws the figures of all workloads that there are figures of."""
-    drawn = [(name, each, "seconds") for name, each in workloads.items()]
-    drawn[1:1] = [(name, each, "MB") for name, each in workloads.items() if name == "one-account"]
+    drawn = [
+        (name, each, unit)
+        for name, each in workloads.items()
+        for unit in (("seconds", "MB") if name == "one-account" else ("seconds",))
+    ]
     heights = [_INCHES_A_PANEL + _INCHES_A_BAR * len(each.rows) for _, each, _ in drawn]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")

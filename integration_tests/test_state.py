@@ -435,8 +435,10 @@ def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     sandbox = serve(numbered_account(0))
     result = read(sandbox, configured=catalog(mode), state=of_stream(state))
 
-    assert "The state of the stream segments is not valid: " in str(result.failure)
-    assert "Reset the stream" in str(result.failure)
+    assert str(result.failure).startswith("The state of the stream segments is not valid: ")
+    assert str(result.failure).endswith(
+        ". Reset the stream in the connection's settings; the next sync then reads everything."
+    )
     assert [error["failure_type"] for error in result.errors] == ["config_error"]
     assert sandbox.requests == []
 

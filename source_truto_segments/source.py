@@ -43,7 +43,6 @@ from source_truto_segments.streams import SEGMENTS, STREAMS, TrutoStream
 from source_truto_segments.sync import Sync
 from source_truto_segments.worker_pool import MAX_WORKERS, Clock, WorkerPool
 
-_RESET = " Reset the connection's streams; the next sync then reads everything."
 # What the platform writes by itself; only who runs the command by hand writes it wrong.
 _CATALOG_FORM = (
     " It is a configured catalog: each stream that discover prints, as "
@@ -223,7 +222,10 @@ def _select(
     try:
         blob = ConnectorStateManager(state).get_stream_state(name, None)
     except (ValueError, AttributeError, TypeError) as invalid:
-        raise ConfigError(f"The state is not valid: {invalid}.{_RESET}") from None
+        raise ConfigError(
+            f"The state is not valid: {invalid}. Reset the connection's streams; the next sync "
+            "then reads everything."
+        ) from None
     columns = ColumnSelection.from_schema(name, configured.stream.json_schema)
     stream = STREAMS[name](config, columns)
     filters = read_filters(config, name)
