@@ -35,6 +35,7 @@ setup(
         "orjson>=3.10.7,<4",
         "requests>=2.32,<3",
         "serpyco-rs>=1.10.2,<2",
+        "typing-extensions>=4.12,<5",
         "urllib3>=2.3,<3",
     ],
     extras_require={

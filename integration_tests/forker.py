@@ -15,7 +15,8 @@ import time
 
 from integration_tests.support import FakeClock
 from source_truto_segments import run as command
-from source_truto_segments import sync, transport
+from source_truto_segments.sync import sync
+from source_truto_segments.truto import transport
 
 # Seconds to connect, and without a byte of the response, where waits are skipped.
 SHORT_TIMEOUT = (5.0, 0.5)

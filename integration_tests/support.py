@@ -23,11 +23,12 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
-from source_truto_segments import SourceTrutoSegments, errors
-from source_truto_segments.errors import ErrorResolution
-from source_truto_segments.responses import ErrorBody, Origin
+from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.streams import STREAMS
-from source_truto_segments.worker_pool import Clock
+from source_truto_segments.sync.worker_pool import Clock
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.errors import Resolution
+from source_truto_segments.truto.responses import ErrorBody, Origin
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
@@ -166,7 +167,7 @@ def catalog(
     }
 
 
-ALL_STREAMS = tuple(STREAMS)
+ALL_STREAMS = STREAMS
 
 
 def read(
@@ -239,12 +240,12 @@ def write(path: Path, content: Any) -> str:
     return str(path)
 
 
-def error_resolutions() -> list[ErrorResolution]:
+def error_resolutions() -> list[Resolution]:
     """All rows of the error table, and those that are made for what it does not have."""
-    found: list[ErrorResolution] = []
+    found: list[Resolution] = []
     for value in vars(errors).values():
         entries = value.values() if isinstance(value, Mapping) else [value]
-        found += [entry for entry in entries if isinstance(entry, ErrorResolution)]
+        found += [entry for entry in entries if isinstance(entry, Resolution)]
     for origin in Origin:
         for status in (418, 599):
             body = ErrorBody(origin)

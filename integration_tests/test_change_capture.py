@@ -40,14 +40,15 @@ from integration_tests.support import (
 )
 from integration_tests.test_state import ALL, fingerprints, state_of_stream
 from sandbox import Account, Environment, Fault, Request, Sandbox, faults, vendors
-from source_truto_segments import SourceTrutoSegments, source, sync
-from source_truto_segments.changes import ChangeClock
-from source_truto_segments.records import (
+from source_truto_segments import SourceTrutoSegments, source
+from source_truto_segments.records.changes import ChangeClock
+from source_truto_segments.records.columns import (
     REQUIRED_COLUMNS,
     ColumnSelection,
     coerce_record,
     load_schema,
 )
+from source_truto_segments.sync import sync
 
 SYNCS = 6
 LIST = ""  # the list of accounts, where an account's ID names the lists of one account

@@ -40,7 +40,7 @@ from integration_tests.test_state import (
     state_of_stream,
 )
 from sandbox import MISSING, Account, Environment, Sandbox, vendors
-from source_truto_segments.errors import Scope
+from source_truto_segments.truto.errors import Scope
 
 ALL_RATES = (
     FaultRates(harmless=1.0),
@@ -255,7 +255,7 @@ class Job:
 
     def _named(self, messages: list[str]) -> set[str]:
         """The accounts that messages name, each with a reason of the error table."""
-        reasons = [resolution.message for resolution in error_resolutions()]
+        reasons = [resolution.error_message for resolution in error_resolutions()]
         known = [message for message in messages if any(reason in message for reason in reasons)]
         accounts = self.scenario.environment.accounts
         return {account.id for account in accounts if any(account.id in text for text in known)}
@@ -280,7 +280,7 @@ class Job:
 
 def _is_of_sync(message: str) -> bool:
     """Whether a failure is that of the whole sync, and no account has to be named."""
-    of_sync = [found.message for found in error_resolutions() if found.scope is Scope.SYNC]
+    of_sync = [found.error_message for found in error_resolutions() if found.scope is Scope.SYNC]
     # Truto's own limit holds for the token: if it lasts too long, no account can be read.
     if "Truto's rate limit was exceeded" in message and "the wait would be" in message:
         return True

@@ -22,8 +22,9 @@ from integration_tests.support import (
     write,
 )
 from sandbox import Fault, Sandbox, faults, vendors
-from source_truto_segments import SourceTrutoSegments, custom_fields, transport
-from source_truto_segments.records import load_schema
+from source_truto_segments import SourceTrutoSegments, custom_fields
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.truto import transport
 
 Serve = Callable[..., Sandbox]
 MODEL = load_schema("segments")["properties"]

@@ -8,7 +8,7 @@ from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import ACCOUNT_ID, account, check, read
 from sandbox import Environment, Fault, Sandbox, faults
-from source_truto_segments import transport
+from source_truto_segments.truto import transport
 
 Serve = Callable[..., Sandbox]
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error

@@ -34,7 +34,7 @@ from integration_tests.support import (
 )
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
-from source_truto_segments.records import CONNECTOR_COLUMNS, load_schema
+from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
 from source_truto_segments.run import BatchSource, Entrypoint
 
 Test = TypeVar("Test", bound=Callable[..., None])

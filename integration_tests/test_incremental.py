@@ -31,8 +31,9 @@ from integration_tests.support import (
 )
 from integration_tests.test_state import ALL, cursors_of, state_of, state_of_stream
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
-from source_truto_segments import SourceTrutoSegments, state, sync
-from source_truto_segments.records import load_schema
+from source_truto_segments import SourceTrutoSegments
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.sync import state, sync
 
 Serve = Callable[..., Sandbox]
 CDC = {CURSOR, DELETED_AT}
@@ -474,8 +475,8 @@ def test_given_all_segments_are_gone_when_synced_then_they_are_deleted_and_a_log
     result = sync_into(destination, sandbox, additional_accounts=ALL)
 
     assert deleted_ids(result) == ["a", "b", "c"]
-    line = f"Stream segments of integrated account {id_of(0)}: all 3 records that were there are"
-    assert [text for text in caplog.messages if "are gone" in text] == [f"{line} gone."]
+    line = f"Stream segments of integrated account {id_of(0)}: all 3 known records were"
+    assert [text for text in caplog.messages if "known records" in text] == [f"{line} deleted."]
     assert destination.rows("segments").keys() == {(id_of(1), s["id"]) for s in vendors.segments(
         "klaviyo", 3
     )}  # fmt: skip
@@ -826,7 +827,7 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         blob = state_of_stream(destination.state, "segments")
         assert len(json.dumps(blob, separators=(",", ":"))) < 900
         assert len(without_ids) == 2
-        (warning,) = [text for text in caplog.messages if "no room" in text]
+        (warning,) = [text for text in caplog.messages if "is full" in text]
         assert "of 2 of its integrated accounts" in warning
         if number:
             # The one that has room is compared, the others come whole and lose nothing.
@@ -841,7 +842,7 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
     monkeypatch.undo()
     caplog.clear()
     sync_into(destination, sandbox, additional_accounts=ALL)
-    assert not [text for text in caplog.messages if "no room" in text]
+    assert not [text for text in caplog.messages if "is full" in text]
     assert sync_into(destination, sandbox, additional_accounts=ALL).records == []
 
 

@@ -10,7 +10,7 @@ from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
 from integration_tests.network_faults import HARMLESS, PERMANENT, TIMEOUTS, TRANSIENT, NetworkFault
 from integration_tests.support import account
 from sandbox import Environment, Sandbox
-from source_truto_segments.responses import MalformedResponseError, Page, parse_page
+from source_truto_segments.truto.responses import MalformedResponseError, Page, parse_page
 
 URL = "/unified/marketing-automation/segments"
 TRIES = 40

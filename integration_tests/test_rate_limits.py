@@ -1,6 +1,5 @@
 """429s in all their forms, the budgets that avoid them, and the statuses that report a wait."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -33,10 +32,10 @@ from sandbox import (
     large_environment,
 )
 from sandbox.faults import Delivery
-from source_truto_segments.client import READ_POLICY, Request, TrutoClient
 from source_truto_segments.config import Config
-from source_truto_segments.errors import ReadError
-from source_truto_segments.responses import parse_page
+from source_truto_segments.truto.client import READ_POLICY, Request, TrutoClient
+from source_truto_segments.truto.errors import ReadError
+from source_truto_segments.truto.responses import parse_page
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -130,10 +129,10 @@ def test_given_trutos_429_for_a_day_when_another_account_waits_for_its_vendor_th
         numbered_account(1, faults=[faults.truto_rate_limited(86_400)]),
     )
     clock, parsed = FakeClock(), Config.parse(config(sandbox))
-    client = TrutoClient(parsed, clock, READ_POLICY, logging.getLogger("airbyte.test"))
+    client = TrutoClient(parsed.api_url, parsed.token, READ_POLICY, clock.now)
     path = "unified/marketing-automation/segments"
     first, second = (
-        client.fetch(Request(path, "Reading", id_, {"integrated_account_id": id_}), parse_page)
+        client.fetch(Request(path, "Reading", parse_page, id_, {"integrated_account_id": id_}))
         for id_ in (id_of(0), id_of(1))
     )
 

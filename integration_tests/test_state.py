@@ -29,8 +29,8 @@ from integration_tests.support import (
 )
 from sandbox import Account, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
-from source_truto_segments.changes import fingerprint
-from source_truto_segments.sync import CHECKPOINT_SECONDS
+from source_truto_segments.records.changes import fingerprint
+from source_truto_segments.sync.sync import CHECKPOINT_SECONDS
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}

@@ -24,7 +24,7 @@ from integration_tests.support import (
     write,
 )
 from sandbox import CONTEXT_SECRET, Account, Sandbox, faults, vendors
-from source_truto_segments.records import load_schema
+from source_truto_segments.records.columns import load_schema
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-# Such as "source_truto_segments.state.x_read_filters__mutmut_3: survived".
+# Such as "source_truto_segments.sync.state.x_read_filters__mutmut_3: survived".
 RESULT = re.compile(r"\s*(?P<name>source_truto_segments\.(?P<module>\w+)\.\S+): (?P<status>.+)")
 NOT_TRIED = "not checked"
 COLUMNS = ("killed", "survived", "timeout", "no tests")

@@ -16,13 +16,12 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secre
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
-from source_truto_segments.responses import is_valid_unicode
+from source_truto_segments.truto.vendors import VENDORS
 
 DEFAULT_API_URL = "https://api.truto.one"
 # Truto's names of the marketing tools for which it documents segments.
-INTEGRATIONS = frozenset(
-    {"activecampaign", "beehiiv", "brevo", "customerio", "flodesk", "klaviyo", "mailerlite"}
-)
+INTEGRATIONS = frozenset(VENDORS)
+_CATEGORY = "marketingautomation"
 
 # A token that was pasted with the scheme of its header.
 _BEARER_PREFIX = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
@@ -38,34 +37,33 @@ class ConfigError(AirbyteTracedException):
 
 
 @dataclass(frozen=True)
-class AdditionalAccounts:
-    """Which accounts are read in addition to the first.
+class AccountFilter:
+    """Which accounts of Truto's list are read.
 
     Attributes:
-        mode: "none", "listed" or "all".
-        ids: The listed accounts, UUIDs in lower case.
-        integrations: In mode "all", the integrations to read, in lower case; empty for INTEGRATIONS
-            and any other of the category marketing automation.
-        tenant_ids: In mode "all", the tenants to read; empty for all.
+        integrations: The integrations to read, in lower case; empty for INTEGRATIONS and any other
+            of the category marketing automation.
+        tenant_ids: The tenants to read; empty for all.
     """
 
-    mode: str = "none"
-    ids: tuple[str, ...] = ()
     integrations: frozenset[str] = frozenset()
     tenant_ids: frozenset[str] = frozenset()
 
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> "AdditionalAccounts":
-        """Parses the option, which is valid by the spec."""
-        if raw["mode"] == "listed":
-            return cls("listed", tuple(id_.strip().lower() for id_ in raw["ids"]))
-        if raw["mode"] == "all":
-            return cls(
-                "all",
-                integrations=frozenset(map(str.lower, _strings(raw.get("integrations")))),
-                tenant_ids=_strings(raw.get("tenant_ids")),
-            )
-        return cls()
+    def matches(self, integration: str, category: object, tenant_id: object) -> bool:
+        """Return whether an account is read, by what Truto's list says of it."""
+        if self.tenant_ids and not (
+            isinstance(tenant_id, str | int) and str(tenant_id) in self.tenant_ids
+        ):
+            return False
+        if self.integrations:
+            return integration.lower() in self.integrations
+        text = category.lower() if isinstance(category, str) else ""
+        letters = "".join(filter(str.isalpha, text))
+        return integration.lower() in INTEGRATIONS or letters == _CATEGORY
+
+    def names(self, integration: str) -> bool:
+        """Return whether the user, or Truto's documentation of segments, names an integration."""
+        return integration.lower() in (self.integrations or INTEGRATIONS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,8 @@ class Config:
         tag_id: Only segments with this tag; None for all.
         page_size: Records to request per page; None for the vendor's default.
         remote_query: Names and values that Truto passes on to the vendor unchanged.
-        additional_accounts: Which accounts are read in addition to the first.
+        additional_ids: Accounts to read in addition to the first, UUIDs in lower case.
+        account_list: Which accounts of Truto's list to read as well; None if it is not asked for.
         skip_failed_accounts: Whether an account that cannot be read is a warning, not a failure.
         num_workers: At most so many accounts are read concurrently; None for no bound but Truto's
             rate limit.
@@ -92,7 +91,8 @@ class Config:
     tag_id: str | None = None
     page_size: int | None = None
     remote_query: tuple[tuple[str, str], ...] = ()
-    additional_accounts: AdditionalAccounts = AdditionalAccounts()
+    additional_ids: tuple[str, ...] = ()
+    account_list: AccountFilter | None = None
     skip_failed_accounts: bool = False
     num_workers: int | None = None
     api_url: str = DEFAULT_API_URL
@@ -100,12 +100,12 @@ class Config:
     @property
     def configured_account_ids(self) -> tuple[str, ...]:
         """The accounts that the configuration names, each once."""
-        ids = (self.integrated_account_id, *self.additional_accounts.ids)
+        ids = (self.integrated_account_id, *self.additional_ids)
         return tuple(dict.fromkeys(ids))
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
-        """Parses the configuration as Airbyte passes it.
+        """Parse the configuration as Airbyte passes it.
 
         White space around pasted values is ignored, as are keys that are not in the spec; a null
         is the same as no value.
@@ -116,6 +116,8 @@ class Config:
         given = {name: value for name, value in raw.items() if value is not None}
         _validate(given)
         _reject_invalid_unicode(given)
+        accounts = given.get("additional_accounts", {"mode": "none"})
+        ids = accounts["ids"] if accounts["mode"] == "listed" else []
         return cls(
             token=_token(given["token"]),
             integrated_account_id=given["integrated_account_id"].strip().lower(),
@@ -125,9 +127,8 @@ class Config:
             remote_query=tuple(
                 (pair["name"].strip(), pair["value"]) for pair in given.get("remote_query", [])
             ),
-            additional_accounts=AdditionalAccounts.parse(
-                given.get("additional_accounts", {"mode": "none"})
-            ),
+            additional_ids=tuple(id_.strip().lower() for id_ in ids),
+            account_list=_account_filter(accounts) if accounts["mode"] == "all" else None,
             skip_failed_accounts=given.get("on_account_error") == "skip",
             num_workers=_optional_integer(given.get("num_workers")),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
@@ -143,12 +144,15 @@ def _validate(given: Mapping[str, Any]) -> None:
 
 def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
     for name in ("workspace_id", "tag_id", "remote_query", "additional_accounts"):
-        if not is_valid_unicode(json.dumps(given.get(name), ensure_ascii=False)):
-            raise ConfigError(f"{name} contains an invalid Unicode character. Type its text again.")
+        if any(
+            "\ud800" <= letter <= "\udfff"
+            for letter in json.dumps(given.get(name), ensure_ascii=False)
+        ):
+            raise ConfigError(f"{name} contains an invalid Unicode character. Re-enter it.")
 
 
 def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
-    """The errors to report: of an option with several forms, those of the selected form."""
+    """Return the errors to report: of an option with several forms, those of the selected one."""
     if error.validator != "oneOf":
         return [error]
     forms: Any = error.validator_value
@@ -168,7 +172,7 @@ def _validator() -> Draft7Validator:
 
 
 def _describe(error: ValidationError) -> str:
-    """One sentence that names the field as the form does."""
+    """Write one sentence that names the field as the form does."""
     schema: dict[str, Any] = dict(error.schema) if isinstance(error.schema, Mapping) else {}
     limit: Any = error.validator_value
     if error.validator == "required":
@@ -251,8 +255,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
+    integrations = frozenset(map(str.lower, _strings(accounts.get("integrations"))))
+    return AccountFilter(integrations, _strings(accounts.get("tenant_ids")))
+
+
 def _optional_integer(value: float | None) -> int | None:
-    """JSON Schema accepts 10.0 as an integer."""
+    """Return an integer; JSON Schema accepts 10.0 as one."""
     return None if value is None else int(value)
 
 

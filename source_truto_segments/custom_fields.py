@@ -10,12 +10,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from source_truto_segments import errors
-from source_truto_segments.client import TrutoClient
-from source_truto_segments.config import Config
-from source_truto_segments.errors import ReadError, unexpected_error
-from source_truto_segments.records import load_schema
-from source_truto_segments.responses import excerpt
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.client import Request, TrutoClient
+from source_truto_segments.truto.errors import ReadError, unexpected_error
+from source_truto_segments.truto.responses import excerpt, parse_object
+
+logger = logging.getLogger("airbyte")
 
 _PATH = "unified/marketing-automation/segments/meta/list"
 # Seconds. A user waits for the schema in front of a form, and it is usable without custom fields.
@@ -25,20 +26,18 @@ _KNOWN_TYPES = frozenset({"string", "boolean", "number", "integer", "object", "a
 _ANY_TYPE = ["null", "string", "number", "boolean", "object", "array"]
 
 
-def custom_columns(config: Config, client: TrutoClient, logger: logging.Logger) -> dict[str, Any]:
-    """Asks Truto for the columns that the model has beyond the unified ones.
+def custom_columns(account_id: str, client: TrutoClient) -> dict[str, Any]:
+    """Ask Truto for the columns that the model has beyond the unified ones.
 
     A failure is logged as one warning, and the schema then has the unified columns only.
 
     Args:
-        config: Names the account whose model it is.
+        account_id: The account whose model it is.
         client: Sends the request.
-        logger: Where a failure is logged.
 
     Returns:
         A JSON schema for each column.
     """
-    account_id = config.integrated_account_id
     responses: list[Mapping[str, Any]] = []
     failures: list[str] = []
 
@@ -46,7 +45,10 @@ def custom_columns(config: Config, client: TrutoClient, logger: logging.Logger) 
         operation = f"Asking for the custom fields of integrated account {account_id}"
         params = {"integrated_account_id": account_id}
         try:
-            responses.append(client.get_object(_PATH, params, operation, account_id))
+            request: Request[Mapping[str, Any]] = Request(
+                _PATH, operation, parse_object, account_id, params
+            )
+            responses.append(client.fetch_once(request))
         except ReadError as error:
             failures.append(_reason(error))
         except Exception as error:  # noqa: BLE001 - a thread must not end silently
@@ -68,7 +70,7 @@ def custom_columns(config: Config, client: TrutoClient, logger: logging.Logger) 
 
 
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON schemas of the fields that a model's description has beyond the unified ones."""
+    """Return the JSON schemas of the fields that a model has beyond the unified ones."""
     schema = meta.get("schema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
@@ -78,7 +80,7 @@ def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason(error: ReadError) -> str:
-    """Why there is no description: on this route, a 404 does not mean an unknown account."""
+    """Say why there is no description: on this route, a 404 does not mean an unknown account."""
     if error.resolution in (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND):
         return (
             "Truto has no model description (custom fields) for integrated account "

@@ -14,10 +14,10 @@ from airbyte_cdk.logger import PRINT_BUFFER
 from airbyte_cdk.models import AirbyteMessage, ConnectorSpecification, FailureType
 from airbyte_cdk.sources.connector_state_manager import HashableStreamDescriptor
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+from typing_extensions import override
 
-from source_truto_segments.config import Config
-from source_truto_segments.messages import RecordBatch
 from source_truto_segments.source import SourceTrutoSegments
+from source_truto_segments.sync.messages import RecordBatch
 
 _STATE = '{"type":"STATE"'
 _STDOUT = 1  # the file descriptor: the CDK has put its buffer in the place of sys.stdout
@@ -33,14 +33,14 @@ class Entrypoint(AirbyteEntrypoint):
     """The CDK's entrypoint, which counts and prints the records of a page at once."""
 
     @staticmethod
-    def validate_connection(  # noqa: D102 - the CDK's
-        source_spec: ConnectorSpecification,  # noqa: ARG004 - Config knows the spec
-        config: Mapping[str, Any],
-    ) -> None:
-        Config.parse(config)
+    @override
+    def validate_connection(source_spec: ConnectorSpecification, config: Mapping[str, Any]) -> None:
+        # The source validates the configuration when it parses it.
+        pass
 
     @staticmethod
-    def handle_record_counts(  # noqa: D102 - the CDK's
+    @override
+    def handle_record_counts(
         message: AirbyteMessage, stream_message_count: defaultdict[HashableStreamDescriptor, float]
     ) -> AirbyteMessage:
         if not isinstance(message, RecordBatch):
@@ -49,7 +49,8 @@ class Entrypoint(AirbyteEntrypoint):
         stream_message_count[descriptor] += len(message.records)
         return message
 
-    def read(self, *arguments: Any) -> Iterable[AirbyteMessage]:  # noqa: D102 - the CDK's
+    @override
+    def read(self, *arguments: Any) -> Iterable[AirbyteMessage]:
         for message in super().read(*arguments):
             if isinstance(message, RecordBatch):
                 sys.stdout.write(message.lines())
@@ -58,9 +59,9 @@ class Entrypoint(AirbyteEntrypoint):
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Runs one command of the Airbyte protocol: spec, check, discover or read.
+    """Run one command of the Airbyte protocol: spec, check, discover or read.
 
-    Prints the protocol's messages to stdout, a JSON object a line. A failure is a trace message
+    It prints the protocol's messages to stdout, a JSON object a line. A failure is a trace message
     with a sentence for the user; the process then ends with exit code 1.
 
     Args:
@@ -96,7 +97,7 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _install_signal_handlers(source: SourceTrutoSegments) -> None:
-    """Lets a sync that is terminated write its state first; a second signal ends it at once."""
+    """Let a sync that is terminated write its state first; a second signal ends it at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
         if source.shutdown_requested:
@@ -108,7 +109,7 @@ def _install_signal_handlers(source: SourceTrutoSegments) -> None:
 
 
 def _as_traced(error: Exception) -> AirbyteTracedException:
-    """An error with a sentence as its message."""
+    """Return an error with a sentence as its message."""
     if isinstance(error, AirbyteTracedException):
         return error
     message = (

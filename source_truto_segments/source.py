@@ -22,28 +22,37 @@ from airbyte_cdk.sources.connector_state_manager import ConnectorStateManager
 from airbyte_cdk.sources.streams import Stream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from serpyco_rs import SchemaValidationError
+from typing_extensions import override
 
-from source_truto_segments.changes import ChangeClock
 from source_truto_segments.check import ConnectionCheck
-from source_truto_segments.client import CHECK_POLICY, READ_POLICY, RetryPolicy, TrutoClient
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.custom_fields import custom_columns
-from source_truto_segments.messages import RecordBatch
-from source_truto_segments.partition import SelectedStream
-from source_truto_segments.records import ColumnSelection
-from source_truto_segments.responses import excerpt
-from source_truto_segments.state import (
+from source_truto_segments.records.changes import ChangeClock
+from source_truto_segments.records.columns import ColumnSelection
+from source_truto_segments.streams import SEGMENTS, STREAMS, Streams, TrutoStream, read_filters
+from source_truto_segments.sync.events import Event
+from source_truto_segments.sync.messages import RecordBatch
+from source_truto_segments.sync.partition import SelectedStream
+from source_truto_segments.sync.state import (
     FullRefreshState,
     IncrementalState,
     InvalidStateError,
     OutdatedStateError,
-    read_filters,
 )
-from source_truto_segments.streams import SEGMENTS, STREAMS, TrutoStream
-from source_truto_segments.sync import Sync
-from source_truto_segments.worker_pool import MAX_WORKERS, Clock, WorkerPool
+from source_truto_segments.sync.sync import Sync
+from source_truto_segments.sync.worker_pool import MAX_WORKERS, Clock, WorkerPool
+from source_truto_segments.truto.client import (
+    CHECK_POLICY,
+    READ_POLICY,
+    RetryPolicy,
+    TrutoClient,
+)
+from source_truto_segments.truto.responses import excerpt
 
-# What the platform writes by itself; only who runs the command by hand writes it wrong.
+# Not `logger`: the CDK passes one of that name to each command.
+_log = logging.getLogger("airbyte")
+
+# Airbyte generates these files; only hand-written ones are malformed.
 _CATALOG_FORM = (
     " It is a configured catalog: each stream that discover prints, as "
     '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}.'
@@ -66,7 +75,7 @@ class SourceTrutoSegments(AbstractSource):
         self._shutdown = threading.Event()
 
     def request_shutdown(self) -> None:
-        """Ends a read early, with its state written; can be called by a signal handler."""
+        """End a read early, with its state written; can be called by a signal handler."""
         self._shutdown.set()
 
     @property
@@ -81,7 +90,7 @@ class SourceTrutoSegments(AbstractSource):
 
     @staticmethod
     def read_config(config_path: str) -> MutableMapping[str, Any]:
-        """Reads the configuration's file.
+        """Read the configuration's file.
 
         Raises:
             ConfigError: If it is not valid.
@@ -91,7 +100,7 @@ class SourceTrutoSegments(AbstractSource):
 
     @classmethod
     def read_catalog(cls, catalog_path: str) -> ConfiguredAirbyteCatalog:
-        """Reads the configured catalog's file.
+        """Read the configured catalog's file.
 
         Raises:
             ConfigError: If it is not valid.
@@ -101,7 +110,7 @@ class SourceTrutoSegments(AbstractSource):
 
     @classmethod
     def read_state(cls, state_path: str) -> list[AirbyteStateMessage]:
-        """Reads the state's file.
+        """Read the state's file.
 
         Raises:
             ConfigError: If it is not valid.
@@ -110,49 +119,51 @@ class SourceTrutoSegments(AbstractSource):
             return super().read_state(state_path)
 
     def streams(self, config: Mapping[str, Any]) -> list[Stream]:
-        """The streams of this source.
+        """Return the streams of this source.
 
         Raises:
             ConfigError: If the configuration is not valid.
         """
-        parsed = Config.parse(config)
-        return [kind(parsed) for kind in STREAMS.values()]
+        return [*Streams.build(Config.parse(config))]
 
+    @override
     def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
-        """The catalog: the unified model, and the columns that a customer's override adds.
+        """Return the catalog: the unified model, and the columns that a customer's override adds.
 
         Raises:
             ConfigError: If the configuration is not valid.
         """
         parsed = Config.parse(config)
-        client = TrutoClient(parsed, self._clock, CHECK_POLICY, logger)
-        streams = [kind(parsed).as_airbyte_stream() for kind in STREAMS.values()]
-        custom = custom_columns(parsed, client, logger)
+        client, _ = self._connect(parsed, CHECK_POLICY)
+        streams = [stream.as_airbyte_stream() for stream in Streams.build(parsed)]
+        custom = custom_columns(parsed.integrated_account_id, client)
         for stream in streams:
             if stream.name == SEGMENTS:
                 columns = {**stream.json_schema["properties"], **custom}
                 stream.json_schema = {**stream.json_schema, "properties": columns}
         return AirbyteCatalog(streams=streams)
 
+    @override
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
-        """Asks each account for segments, and says what is wrong in the error table's words."""
+        """Ask the configured accounts, and some others, for segments; report what is wrong."""
         succeeded, error = self.check_connection(logger, config)
         if succeeded:
             return AirbyteConnectionStatus(status=Status.SUCCEEDED)
         return AirbyteConnectionStatus(status=Status.FAILED, message=str(error))
 
+    @override
     def check_connection(
         self, logger: logging.Logger, config: Mapping[str, Any]
     ) -> tuple[bool, Any | None]:
-        """Whether the accounts can be read, and if not, the sentences that say why."""
+        """Return whether the accounts can be read, and if not, the sentences that say why."""
         try:
             parsed = Config.parse(config)
-            client, pool = self._connect(parsed, CHECK_POLICY, logger)
-            message = ConnectionCheck(parsed, client, pool, logger).error_message()
+            message = ConnectionCheck(parsed, *self._connect(parsed, CHECK_POLICY)).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
         return message is None, message
 
+    @override
     def read(
         self,
         logger: logging.Logger,
@@ -160,7 +171,7 @@ class SourceTrutoSegments(AbstractSource):
         catalog: ConfiguredAirbyteCatalog,
         state: list[AirbyteStateMessage] | None = None,
     ) -> Iterator[AirbyteMessage]:
-        """Reads the selected streams of all accounts.
+        """Read the selected streams of all accounts.
 
         Yields:
             The messages of the Airbyte protocol.
@@ -177,48 +188,69 @@ class SourceTrutoSegments(AbstractSource):
 
     def read_batches(
         self,
-        logger: logging.Logger,
+        logger: logging.Logger,  # noqa: ARG002 - as `read`
         config: Mapping[str, Any],
         catalog: ConfiguredAirbyteCatalog,
         state: list[AirbyteStateMessage] | None = None,
     ) -> Iterator[AirbyteMessage]:
-        """As `read`, with the records of a page as one `RecordBatch`."""
+        """Read as `read` does, with the records of a page as one `RecordBatch`."""
         parsed = Config.parse(config)
+        if not catalog.streams:
+            _log.warning("The catalog selects no stream, so nothing is read.")
+            return
+        streams = Streams.build(parsed, {c.stream.name: _columns(c) for c in catalog.streams})
+        by_name = {stream.name: stream for stream in streams}
         selected = {
-            configured.stream.name: _select(configured, parsed, state or [], logger)
+            configured.stream.name: _select(
+                by_name[configured.stream.name], configured.sync_mode, state or [], parsed
+            )
             for configured in catalog.streams
         }
-        if not selected:
-            logger.warning("The catalog selects no stream, so nothing is read.")
-            return
-        client, pool = self._connect(parsed, READ_POLICY, logger)
-        sync = Sync(parsed, client, pool, selected, self._shutdown, self._clock, logger)
+        client, pool = self._connect(parsed, READ_POLICY)
+        now = self._clock.now
+        sync = Sync(parsed, client, pool, streams, selected, self._shutdown, now)
         yield from sync.run()
 
     def _connect(
-        self, config: Config, policy: RetryPolicy, logger: logging.Logger
-    ) -> tuple[TrutoClient, WorkerPool]:
-        pool = WorkerPool(config.num_workers or MAX_WORKERS, self._clock)
-        return TrutoClient(config, self._clock, policy, logger, pool.open), pool
+        self, config: Config, policy: RetryPolicy
+    ) -> tuple[TrutoClient, WorkerPool[Event]]:
+        max_workers = config.num_workers or MAX_WORKERS
+        pool: WorkerPool[Event] = WorkerPool(max_workers, self._clock)
+        client = TrutoClient(
+            config.api_url,
+            config.token,
+            policy,
+            self._clock.now,
+            token_verified=pool.token_verified,
+            max_connections=max_workers,
+        )
+        return client, pool
 
 
-def _select(
-    configured: ConfiguredAirbyteStream,
-    config: Config,
-    state: list[AirbyteStateMessage],
-    logger: logging.Logger,
-) -> SelectedStream:
-    """A stream as the configured catalog has it, with the state that the read begins with.
+def _columns(configured: ConfiguredAirbyteStream) -> ColumnSelection:
+    """Return the columns that the configured catalog selects.
 
     Raises:
-        ConfigError: If there is no such stream, or if its state is not valid.
+        ConfigError: If there is no such stream.
     """
     name = configured.stream.name
     if name not in STREAMS:
         raise ConfigError(
-            f'The source has no stream "{name}". Refresh the schema of the connection, and take '
-            "the stream out of it."
+            f'The source has no stream "{name}". Refresh the schema of the connection, and '
+            "deselect the stream."
         )
+    return ColumnSelection.from_schema(name, configured.stream.json_schema)
+
+
+def _select(
+    stream: TrutoStream, sync_mode: SyncMode, state: list[AirbyteStateMessage], config: Config
+) -> SelectedStream:
+    """Return a selected stream with the state that the read begins with.
+
+    Raises:
+        ConfigError: If its state is not valid.
+    """
+    name, filters = stream.name, read_filters(config, stream.name)
     try:
         blob = ConnectorStateManager(state).get_stream_state(name, None)
     except (ValueError, AttributeError, TypeError) as invalid:
@@ -226,18 +258,15 @@ def _select(
             f"The state is not valid: {invalid}. Reset the connection's streams; the next sync "
             "then reads everything."
         ) from None
-    columns = ColumnSelection.from_schema(name, configured.stream.json_schema)
-    stream = STREAMS[name](config, columns)
-    filters = read_filters(config, name)
     try:
-        return _with_state(stream, configured.sync_mode, blob, filters)
+        return _with_state(stream, sync_mode, blob, filters)
     except OutdatedStateError:
-        logger.info(
+        _log.info(
             "The state of the stream %s was written by version 0.1 and is not used: everything is "
             "read and emitted once.",
             name,
         )
-        return _with_state(stream, configured.sync_mode, {}, filters)
+        return _with_state(stream, sync_mode, {}, filters)
     except InvalidStateError as invalid:
         raise ConfigError(
             f"The state of the stream {name} is not valid: {invalid}. Reset the stream in the "
@@ -257,7 +286,7 @@ def _with_state(
 
 @contextmanager
 def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
-    """Says in a sentence that a file cannot be read, or is not valid."""
+    """Say in a sentence that a file cannot be read, or is not valid."""
     try:
         yield
     except OSError as error:

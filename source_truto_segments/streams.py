@@ -1,31 +1,55 @@
-"""The streams: the path, the parameters, the schema and the key of each of Truto's lists."""
+"""The streams: each of Truto's lists with its request, its columns and its key."""
 
-from abc import ABC
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
-from urllib.parse import urlsplit
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import requests
 from airbyte_cdk.sources.streams.http import HttpStream
+from airbyte_cdk.sources.streams.http.error_handlers import BackoffStrategy, ErrorHandler
 from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
+from typing_extensions import override
 
-from source_truto_segments.changes import UPDATED_AT
 from source_truto_segments.config import Config
-from source_truto_segments.pagination import next_page_token
-from source_truto_segments.records import ColumnSelection, account_record
-from source_truto_segments.responses import parse_object, parse_page
-from source_truto_segments.transport import TIMEOUT
+from source_truto_segments.records.columns import (
+    UPDATED_AT,
+    ColumnSelection,
+    Row,
+    coerce_record,
+)
+from source_truto_segments.records.values import without_nul
+from source_truto_segments.truto.account_objects import (
+    integration_of,
+    parse_account,
+    parse_account_list,
+)
+from source_truto_segments.truto.client import CURSOR_PARAMETER, Request
+from source_truto_segments.truto.errors import RetryAfterBackoff, TableErrorHandler
+from source_truto_segments.truto.responses import Page, parse_cursor, parse_page
+from source_truto_segments.truto.transport import TIMEOUT
+from source_truto_segments.truto.vendors import VENDORS
 
 SEGMENTS, WORKSPACES = "segments", "workspaces"
 INTEGRATED_ACCOUNTS = "integrated_accounts"
 
+# The key of a partition, and the column that says whose a row is.
+ACCOUNT_KEY = "integrated_account_id"
+# The partition of a stream that is read as a whole: the environment's list of accounts.
+ENVIRONMENT = ""
+
 _UNIFIED = "unified/marketing-automation"
+_TAGS_PATHS = [vendor.tags_path for vendor in VENDORS.values() if vendor.tags_path]
+
+Slice = Mapping[str, Any]
 
 
 class TrutoStream(HttpStream, ABC):
     """A list of Truto's. A slice is `{"integrated_account_id": …, "workspace_id": …}`.
 
-    The stream declares; the requests of a sync are sent by `TrutoClient`.
+    A subclass declares the list once, in `request_for` and `rows`. A sync sends these requests
+    through `TrutoClient`, for many accounts side by side; the CDK's hooks below are the same
+    declaration for a plain read of one slice by `read_records`.
 
     Args:
         config: The user's configuration.
@@ -33,91 +57,120 @@ class TrutoStream(HttpStream, ABC):
     """
 
     cursor_field = UPDATED_AT
-    # What a request of the list does, for messages; {} stands for the account's ID.
-    operation: str
 
     def __init__(self, config: Config, columns: ColumnSelection | None = None) -> None:
         self._config = config
         self.columns = columns or ColumnSelection.from_schema(self.name)
         super().__init__(authenticator=TokenAuthenticator(config.token))
 
+    @abstractmethod
+    def request_for(self, stream_slice: Slice) -> Request[Page]:
+        """Return the request of a slice's first page."""
+
+    def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
+        """Yield a page's records with the selected columns, and what each of them lost."""
+        added = {name: without_nul(value) for name, value in stream_slice.items()}
+        for record in self.select(page.records):
+            coerced, changes = coerce_record(
+                record,
+                self.columns,
+                may_be_deep=page.digest is None,
+                may_have_nul=page.may_have_nul,
+                max_size=page.size,
+            )
+            coerced.update(added)
+            yield self.columns.project(coerced), changes
+
+    def select(self, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        """Return the records that pass the user's filters, which Truto may have ignored."""
+        return records
+
     @property
+    @override
     def url_base(self) -> str:
-        """The API's address, with the slash that joins the path."""
         return f"{self._config.api_url}/"
 
-    def next_page_token(self, response: requests.Response) -> Mapping[str, Any] | None:  # noqa: D102
-        return next_page_token(parse_page(response.content))
+    @override
+    def path(self, *, stream_slice: Slice | None = None, **_: Any) -> str:
+        return self.request_for(stream_slice or {}).path
 
-    def parse_response(  # noqa: D102
-        self, response: requests.Response, **_: Any
-    ) -> Iterable[Mapping[str, Any]]:
-        return parse_page(response.content).records
-
-    def request_kwargs(self, *_: Any, **__: Any) -> Mapping[str, Any]:  # noqa: D102
-        return {"timeout": TIMEOUT}
-
-    def request_params(  # noqa: D102
+    @override
+    def request_params(
         self,
-        stream_state: Mapping[str, Any] | None,  # noqa: ARG002
-        stream_slice: Mapping[str, Any] | None = None,
+        stream_state: Mapping[str, Any] | None,
+        stream_slice: Slice | None = None,
         next_page_token: Mapping[str, Any] | None = None,
     ) -> MutableMapping[str, Any]:
-        account_id = (stream_slice or {}).get("integrated_account_id")
-        params = {"integrated_account_id": account_id} if account_id else {}
-        return {**params, **(next_page_token or {})}
+        return {**self.request_for(stream_slice or {}).params, **(next_page_token or {})}
+
+    @override
+    def next_page_token(self, response: requests.Response) -> Mapping[str, Any] | None:
+        cursor = parse_cursor(response.content)
+        return None if cursor is None else {CURSOR_PARAMETER: cursor}
+
+    @override
+    def parse_response(
+        self, response: requests.Response, *, stream_slice: Slice | None = None, **_: Any
+    ) -> Iterable[Mapping[str, Any]]:
+        page = self.request_for(stream_slice or {}).parse(response.content)
+        return (row for row, _ in self.rows(page, stream_slice or {}))
+
+    @override
+    def request_kwargs(self, *_: Any, **__: Any) -> Mapping[str, Any]:
+        return {"timeout": TIMEOUT}
+
+    @override
+    def get_error_handler(self) -> ErrorHandler:
+        return TableErrorHandler()
+
+    @override
+    def get_backoff_strategy(self) -> BackoffStrategy:
+        return RetryAfterBackoff()
 
 
 class Segments(TrutoStream):
     """The segments of an integrated account."""
 
-    primary_key = ["integrated_account_id", "id"]  # noqa: RUF012 - the CDK's
-    operation = "Reading the segments of integrated account {}"
+    primary_key = [ACCOUNT_KEY, "id"]  # noqa: RUF012 - the CDK's
 
-    def path(self, **_: Any) -> str:  # noqa: D102
-        return f"{_UNIFIED}/segments"
-
-    def request_params(  # noqa: D102
-        self,
-        stream_state: Mapping[str, Any] | None,
-        stream_slice: Mapping[str, Any] | None = None,
-        next_page_token: Mapping[str, Any] | None = None,
-    ) -> MutableMapping[str, Any]:
-        config = self._config
+    @override
+    def request_for(self, stream_slice: Slice) -> Request[Page]:
+        config, account_id = self._config, stream_slice[ACCOUNT_KEY]
         remote_query: dict[str, list[str]] = {}
         for name, value in config.remote_query:
             remote_query.setdefault(f"remote_query[{name}]", []).append(value)
         optional = {
-            "workspace[id]": (stream_slice or {}).get("workspace_id"),
+            "workspace[id]": stream_slice.get("workspace_id"),
             "tags[id]": config.tag_id,
             "limit": config.page_size,
         }
-        return {
+        params = {
             **remote_query,
             **self.columns.query_params(needs_remote_data=config.tag_id is not None),
             **{name: value for name, value in optional.items() if value is not None},
-            # The account and the cursor come last: no extra parameter can take their place.
-            **super().request_params(stream_state, stream_slice, next_page_token),
+            # The account comes last: no extra parameter can take its place.
+            ACCOUNT_KEY: account_id,
         }
+        operation = f"Reading the segments of integrated account {account_id}"
+        return Request(f"{_UNIFIED}/segments", operation, parse_page, account_id, params)
+
+    @override
+    def select(self, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        tag_id = self._config.tag_id
+        return (r for r in records if tag_id is None or not _lacks_tag(r, tag_id))
 
 
 class Workspaces(TrutoStream):
     """The workspaces of an integrated account; Beehiiv, Brevo and Customer.io have them."""
 
-    primary_key = ["integrated_account_id", "id"]  # noqa: RUF012
-    operation = "Listing the workspaces of integrated account {}"
+    primary_key = [ACCOUNT_KEY, "id"]  # noqa: RUF012 - the CDK's
 
-    def path(self, **_: Any) -> str:  # noqa: D102
-        return f"{_UNIFIED}/workspaces"
-
-    def request_params(  # noqa: D102
-        self,
-        stream_state: Mapping[str, Any] | None,
-        stream_slice: Mapping[str, Any] | None = None,
-        next_page_token: Mapping[str, Any] | None = None,
-    ) -> MutableMapping[str, Any]:
-        params = super().request_params(stream_state, stream_slice, next_page_token)
-        return {**self.columns.query_params(), **params}
+    @override
+    def request_for(self, stream_slice: Slice) -> Request[Page]:
+        account_id = stream_slice[ACCOUNT_KEY]
+        params = {**self.columns.query_params(), ACCOUNT_KEY: account_id}
+        operation = f"Listing the workspaces of integrated account {account_id}"
+        return Request(f"{_UNIFIED}/workspaces", operation, parse_page, account_id, params)
 
 
 class IntegratedAccounts(TrutoStream):
@@ -127,47 +180,102 @@ class IntegratedAccounts(TrutoStream):
     """
 
     primary_key = "id"
-    operation = "Reading integrated account {}"
-    list_operation = "Listing the integrated accounts of the environment"
 
-    def path(self, *, stream_slice: Mapping[str, Any] | None = None, **_: Any) -> str:  # noqa: D102
-        account_id = (stream_slice or {}).get("integrated_account_id")
-        return f"integrated-account/{account_id}" if account_id else "integrated-account"
+    @override
+    def request_for(self, stream_slice: Slice) -> Request[Page]:
+        account_id = stream_slice.get(ACCOUNT_KEY)
+        if account_id:
+            operation = f"Reading integrated account {account_id}"
+            path = f"integrated-account/{account_id}"
+            return Request(path, operation, parse_account, account_id)
+        operation = "Listing the integrated accounts of the environment"
+        return Request("integrated-account", operation, self._parse_list, params=self._filters())
 
-    def request_params(  # noqa: D102
-        self,
-        stream_state: Mapping[str, Any] | None,  # noqa: ARG002
-        stream_slice: Mapping[str, Any] | None = None,
-        next_page_token: Mapping[str, Any] | None = None,
-    ) -> MutableMapping[str, Any]:
-        if (stream_slice or {}).get("integrated_account_id"):
+    @override
+    def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
+        return super().rows(page, {})
+
+    def _filters(self) -> Mapping[str, Any]:
+        wanted = self._config.account_list
+        if wanted is None:
             return {}
-        wanted = self._config.additional_accounts
         # A single name can be asked for; of several, Truto's documentation says nothing.
         filters = {"integration.name": wanted.integrations, "tenant_id": wanted.tenant_ids}
-        return {
-            **{name: next(iter(values)) for name, values in filters.items() if len(values) == 1},
-            **(next_page_token or {}),
+        return {name: next(iter(values)) for name, values in filters.items() if len(values) == 1}
+
+    def _parse_list(self, content: bytes) -> Page:
+        return parse_account_list(content, self._selects_entry)
+
+    def _selects_entry(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether an entry is wanted, or has no id or integration by which to tell."""
+        wanted, account_id, integration = (
+            self._config.account_list,
+            entry.get("id"),
+            integration_of(entry),
+        )
+        if wanted is None or integration["name"] is None or not isinstance(account_id, str):
+            return True
+        return account_id.lower() in self._config.configured_account_ids or wanted.matches(
+            integration["name"], integration.get("category"), entry.get("tenant_id")
+        )
+
+
+STREAMS = (SEGMENTS, INTEGRATED_ACCOUNTS, WORKSPACES)
+
+
+class Streams(NamedTuple):
+    """All streams, with the columns that a catalog selects."""
+
+    segments: Segments
+    integrated_accounts: IntegratedAccounts
+    workspaces: Workspaces
+
+    @classmethod
+    def build(
+        cls, config: Config, columns: Mapping[str, ColumnSelection] = MappingProxyType({})
+    ) -> "Streams":
+        """Build each stream once; those without a selection of columns have all."""
+        return cls(
+            Segments(config, columns.get(SEGMENTS)),
+            IntegratedAccounts(config, columns.get(INTEGRATED_ACCOUNTS)),
+            Workspaces(config, columns.get(WORKSPACES)),
+        )
+
+
+def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
+    """Return what narrows the read of a stream.
+
+    A state that was written under other filters would hide or delete records.
+    """
+    filters: dict[str, Any] = {}
+    if stream_name == SEGMENTS:
+        filters = {
+            "workspace_id": config.workspace_id,
+            "tag_id": config.tag_id,
+            "remote_query": [list(pair) for pair in config.remote_query],
         }
-
-    def next_page_token(self, response: requests.Response) -> Mapping[str, Any] | None:  # noqa: D102
-        return super().next_page_token(response) if _is_list(response) else None
-
-    def parse_response(  # noqa: D102
-        self, response: requests.Response, **_: Any
-    ) -> Iterable[Mapping[str, Any]]:
-        content = response.content
-        entries = parse_page(content).records if _is_list(response) else [parse_object(content)]
-        return map(account_record, entries)
+    if stream_name == INTEGRATED_ACCOUNTS and config.account_list is not None:
+        filters = {
+            "configured": sorted(config.configured_account_ids),
+            "integrations": sorted(config.account_list.integrations),
+            "tenant_ids": sorted(config.account_list.tenant_ids),
+        }
+    return {name: value for name, value in filters.items() if value}
 
 
-def _is_list(response: requests.Response) -> bool:
-    """Whether it is the list of accounts; one account is not wrapped in one."""
-    return urlsplit(response.url).path.endswith("/integrated-account")
+def _lacks_tag(record: Mapping[str, Any], tag_id: str) -> bool:
+    """Return whether a record names its tags, and not this one.
+
+    A vendor without tags ignores the filter for them; all its segments pass.
+    """
+    return any(
+        isinstance(tags, list)
+        and all(not isinstance(tag, Mapping) or tag.get("id") != tag_id for tag in tags)
+        for tags in (_nested(record.get("remote_data"), path) for path in _TAGS_PATHS)
+    )
 
 
-STREAMS: Mapping[str, type[TrutoStream]] = {
-    SEGMENTS: Segments,
-    INTEGRATED_ACCOUNTS: IntegratedAccounts,
-    WORKSPACES: Workspaces,
-}
+def _nested(value: Any, path: Iterable[str]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

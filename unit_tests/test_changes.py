@@ -13,7 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.changes import ChangeClock, ChangeDetector, fingerprint, skip_ahead
+from source_truto_segments.records.changes import (
+    ChangeClock,
+    ChangeDetector,
+    fingerprint,
+    skip_ahead,
+)
 
 json_values = st.recursive(
     st.none()
@@ -197,12 +202,12 @@ def test_given_any_read_when_compared_then_the_destination_gets_exactly_what_it_
     for id_, version in read:
         record = {"id": id_, **version}
         is_there = id_ in destination and canonical(destination[id_]) == canonical(version)
-        assert detector.is_change(record) == (None if is_there else fingerprint(record))
+        assert detector.changed_fingerprint(record) == (None if is_there else fingerprint(record))
         destination[id_] = version
         seen.add(id_)
 
     assert detector.missing_ids == sorted(set(table) - seen)
-    assert detector.is_emptied is (bool(table) and not seen)
+    assert detector.all_missing is (bool(table) and not seen)
     assert known == before
 
 
@@ -210,7 +215,9 @@ def test_given_a_record_that_changes_and_goes_back_when_compared_then_both_are_c
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
     detector = ChangeDetector({})
 
-    emitted = [detector.is_change(record) for record in (first, first, second, second, first)]
+    emitted = [
+        detector.changed_fingerprint(record) for record in (first, first, second, second, first)
+    ]
     of_first, of_second = fingerprint(first), fingerprint(second)
     assert emitted == [of_first, None, of_second, None, of_first]
     assert detector.missing_ids == []
@@ -221,19 +228,19 @@ def test_given_two_reads_when_each_lacks_another_record_then_none_is_missing() -
     detector = ChangeDetector({record["id"]: fingerprint(record) for record in records})
 
     for record in records[:2]:
-        assert detector.is_change(record) is None
+        assert detector.changed_fingerprint(record) is None
     assert detector.missing_ids == ["c"]
-    assert not detector.is_emptied
+    assert not detector.all_missing
     for record in records[1:]:
-        assert detector.is_change(record) is None
+        assert detector.changed_fingerprint(record) is None
     assert detector.missing_ids == []
 
 
 def test_given_no_records_when_there_were_some_then_all_are_missing_in_order() -> None:
     detector = ChangeDetector({"b": "1", "c": "2", "a": "3"})
     assert detector.missing_ids == ["a", "b", "c"]
-    assert detector.is_emptied
-    assert not ChangeDetector({}).is_emptied
+    assert detector.all_missing
+    assert not ChangeDetector({}).all_missing
 
 
 def test_given_a_limit_when_more_records_come_then_the_oldest_are_forgotten() -> None:
@@ -241,7 +248,7 @@ def test_given_a_limit_when_more_records_come_then_the_oldest_are_forgotten() ->
     first, second, third = ({"id": id_} for id_ in "abc")
 
     emitted = [
-        bool(detector.is_change(record))
+        bool(detector.changed_fingerprint(record))
         for record in (first, second, first, second, third, second, third, first, third, second)
     ]
     assert emitted == [True, True, False, False, True, False, False, True, False, True]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.config import AdditionalAccounts, Config, ConfigError
+from source_truto_segments.config import AccountFilter, Config, ConfigError
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 OTHER_ID = "0b0e8d65-4b5c-4d1e-9a77-62a9f3f03c2f"
@@ -19,7 +19,7 @@ def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
     assert (config.token, config.integrated_account_id) == ("t0ken", ACCOUNT_ID)
     assert (config.workspace_id, config.tag_id, config.page_size) == (None, None, None)
     assert config.remote_query == ()
-    assert config.additional_accounts == AdditionalAccounts("none")
+    assert (config.additional_ids, config.account_list) == ((), None)
     assert config.configured_account_ids == (ACCOUNT_ID,)
     assert not config.skip_failed_accounts
     assert config.num_workers is None
@@ -132,7 +132,7 @@ def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
     ids = [f" {OTHER_ID.upper()}\n", ACCOUNT_ID, OTHER_ID]
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
 
-    assert config.additional_accounts.ids == (OTHER_ID, ACCOUNT_ID, OTHER_ID)
+    assert config.additional_ids == (OTHER_ID, ACCOUNT_ID, OTHER_ID)
     assert config.configured_account_ids == (ACCOUNT_ID, OTHER_ID)
 
 
@@ -142,8 +142,7 @@ def test_given_all_accounts_when_parsed_then_nothing_is_left_out_by_default(
 ) -> None:
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
-    assert config.additional_accounts == AdditionalAccounts("all")
-    assert config.additional_accounts.integrations == frozenset()
+    assert config.account_list == AccountFilter()
     assert config.configured_account_ids == (ACCOUNT_ID,)
 
 
@@ -154,8 +153,8 @@ def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered(
 
     selection["tenant_ids"].pop()
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
-    assert config.additional_accounts == AdditionalAccounts(
-        "all", integrations=frozenset({"klaviyo", "brevo"}), tenant_ids=frozenset({"Acme"})
+    assert config.account_list == AccountFilter(
+        integrations=frozenset({"klaviyo", "brevo"}), tenant_ids=frozenset({"Acme"})
     )
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from source_truto_segments import custom_fields, errors
+from source_truto_segments import custom_fields
 from source_truto_segments.config import Config
 from source_truto_segments.custom_fields import custom_columns, parse_columns
-from source_truto_segments.errors import ErrorResolution, ReadError
-from source_truto_segments.records import load_schema
-from source_truto_segments.responses import MAX_EXCERPT_LENGTH
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.client import Request
+from source_truto_segments.truto.errors import ReadError, Resolution
+from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, parse_object
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 CONFIG = Config("t0ken", ACCOUNT_ID)
@@ -121,19 +122,17 @@ class FakeClient:
 
     def __init__(self, result: dict[str, Any] | ReadError) -> None:
         self._result = result
-        self.requests: list[tuple[str, Mapping[str, str], str, str]] = []
+        self.requests: list[Request[dict[str, Any]]] = []
 
-    def get_object(
-        self, path: str, params: Mapping[str, str], operation: str, account_id: str
-    ) -> dict[str, Any]:
-        self.requests.append((path, params, operation, account_id))
+    def fetch_once(self, request: Request[dict[str, Any]]) -> dict[str, Any]:
+        self.requests.append(request)
         if isinstance(self._result, ReadError):
             raise self._result
         return self._result
 
 
 def fetch(client: Any) -> dict[str, Any]:
-    return custom_columns(CONFIG, client, logging.getLogger("test"))
+    return custom_columns(ACCOUNT_ID, client)
 
 
 def test_given_a_model_when_asked_for_then_its_custom_fields_are_columns(
@@ -144,7 +143,7 @@ def test_given_a_model_when_asked_for_then_its_custom_fields_are_columns(
     assert fetch(client) == {"score": {"type": ["null", "number"]}}
     path = "unified/marketing-automation/segments/meta/list"
     params = {"integrated_account_id": ACCOUNT_ID}
-    assert client.requests == [(path, params, OPERATION, ACCOUNT_ID)]
+    assert client.requests == [Request(path, OPERATION, parse_object, ACCOUNT_ID, params)]
     assert not caplog.records
 
 
@@ -154,16 +153,14 @@ def test_given_a_model_when_asked_for_then_its_custom_fields_are_columns(
         (errors.ACCOUNT_NOT_FOUND, NO_MODEL),
         (errors.VENDOR_NOT_FOUND, NO_MODEL),
         (
-            ErrorResolution(
-                ResponseAction.RETRY, FailureType.transient_error, "it rained", "Wait."
-            ),
+            Resolution(ResponseAction.RETRY, FailureType.transient_error, "it rained", "Wait."),
             f"{OPERATION} failed: it rained (HTTP 404). Refresh",
         ),
     ],
     ids=["truto", "vendor", "other"],
 )
 def test_given_a_failure_when_asked_for_then_one_warning_gives_the_reason(
-    resolution: ErrorResolution, reason: str, caplog: pytest.LogCaptureFixture
+    resolution: Resolution, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = ReadError(resolution, OPERATION, ACCOUNT_ID, " (HTTP 404)")
 
@@ -179,7 +176,7 @@ def test_given_no_response_when_asked_for_then_it_is_not_waited_for(
     release = threading.Event()
 
     class HangingClient(FakeClient):
-        def get_object(self, *_: Any) -> dict[str, Any]:
+        def fetch_once(self, *_: Any) -> dict[str, Any]:
             release.wait()
             return {}
 

@@ -13,14 +13,14 @@ import pytest
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 
 from integration_tests.support import error_resolutions
-from source_truto_segments import errors
 from source_truto_segments.config import INTEGRATIONS, Config, ConfigError
-from source_truto_segments.errors import ErrorResolution, ReadError, Scope
-from source_truto_segments.progress import Progress
-from source_truto_segments.records import load_schema
-from source_truto_segments.responses import Origin
-from source_truto_segments.state import FullRefreshState, IncrementalState, StreamState
-from source_truto_segments.streams import STREAMS, IntegratedAccounts, TrutoStream
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.streams import STREAMS, Streams, TrutoStream
+from source_truto_segments.sync.progress import Progress
+from source_truto_segments.sync.state import FullRefreshState, IncrementalState, StreamState
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.responses import Origin
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "source_truto_segments"
@@ -140,7 +140,7 @@ def calls(*names: str) -> list[str]:
 
 NODES = [
     node
-    for path in sorted(PACKAGE.glob("*.py"))
+    for path in sorted(PACKAGE.rglob("*.py"))
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 ]
 # What can be wrong with the data of a partition follows its name.
@@ -209,25 +209,27 @@ def test_given_the_defaults_and_bounds_when_the_page_is_read_then_they_are_there
     assert properties["additional_accounts"]["default"] == {"mode": "none"}
 
 
-@pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.message)
+@pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.error_message)
 def test_given_a_row_of_the_error_table_when_the_page_is_read_then_type_and_retry_are_right(
-    resolution: ErrorResolution,
+    resolution: Resolution,
 ) -> None:
     table = rows(section(PAGE, "### Failures of requests"))
-    (row,) = [row for row in table if resolution.message in row[0].split("<br/>")]
+    (row,) = [row for row in table if resolution.error_message in row[0].split("<br/>")]
     _, kind, is_retried, _ = row
 
     assert kind.split(",")[0] == resolution.failure_type.value.removesuffix("_error")
     assert ("whole sync" in kind) is (resolution.scope is Scope.SYNC)
-    assert is_retried == ("no" if resolution.action is ResponseAction.FAIL else "yes")
+    assert is_retried == ("no" if resolution.response_action is ResponseAction.FAIL else "yes")
 
 
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=lambda stream: stream.__name__)
+@pytest.mark.parametrize("stream", STREAMS)
 def test_given_an_operation_when_the_page_is_read_then_messages_begin_with_it(
-    stream: type[TrutoStream],
+    stream: str,
 ) -> None:
-    assert is_documented(stream.operation.format("x"))
-    assert is_documented(IntegratedAccounts.list_operation)
+    declared: TrutoStream = getattr(Streams.build(Config.parse(CONFIG)), stream)
+    assert is_documented(declared.request_for({"integrated_account_id": "x"}).operation)
+    if stream == "integrated_accounts":
+        assert is_documented(declared.request_for({}).operation)
 
 
 def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connector_writes_it() -> (
@@ -235,7 +237,7 @@ def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connecto
 ):
     (example,) = blocks(section(PAGE, "### How a failure looks"), "")
     resolution = errors.ERROR_MAPPING[401, Origin.VENDOR]
-    _, _, rest = example.partition(resolution.message)
+    _, _, rest = example.partition(resolution.error_message)
     detail = rest.partition(f". {resolution.guidance}")[0]
     operation = example.partition(" failed: ")[0]
 
@@ -328,12 +330,12 @@ def test_given_a_stream_when_the_page_is_read_then_it_has_its_columns_with_their
     ]
 
 
-@pytest.mark.parametrize(("name", "stream"), STREAMS.items())
+@pytest.mark.parametrize("name", STREAMS)
 def test_given_a_stream_when_the_texts_are_read_then_they_have_its_key_and_its_name(
-    name: str, stream: type[TrutoStream]
+    name: str,
 ) -> None:
     keys = {row[0]: row[2] for row in rows(section(PAGE, "## Supported Streams"))}
-    key = stream(Config.parse(CONFIG)).primary_key
+    key = getattr(Streams.build(Config.parse(CONFIG)), name).primary_key
     names = [key] if isinstance(key, str) else key
 
     assert keys[f"`{name}`"] == ", ".join(f"`{part}`" for part in names or [])
@@ -379,7 +381,7 @@ def test_given_the_configuration_of_the_readme_when_parsed_then_it_is_valid() ->
     with pytest.raises(ConfigError, match="token"):
         Config.parse(example)
     parsed = Config.parse({**example, "token": "t0ken"})
-    assert parsed.additional_accounts.mode == "all"
+    assert parsed.account_list is not None
     assert parsed.skip_failed_accounts
 
 
@@ -399,14 +401,15 @@ def test_given_the_version_when_an_image_is_named_then_it_has_that_tag() -> None
     assert set(tags) == {VERSION}
 
 
-def test_given_the_package_when_the_readme_shows_the_layout_then_every_file_is_in_it() -> None:
-    shown = re.findall(r"^  (\S+)  +\S", section(README, "## Layout"), re.MULTILINE)
-    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+def test_given_the_package_when_the_readme_shows_the_layout_then_every_folder_is_in_it() -> None:
+    shown = re.findall(r"^  (\S+)/  +\S", section(README, "## Layout"), re.MULTILINE)
+    folders = {path.parent.name for path in PACKAGE.glob("*/*") if "__pycache__" not in path.parts}
+    modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
     named = set(re.findall(r"(?<![\w/])\w+\.py", section(README, "## How a page becomes messages")))
 
     assert len(shown) == len(set(shown))
-    assert set(shown) == {*modules, "spec.json", "schemas/", "VERSION"}
-    assert named <= modules
+    assert set(shown) == folders == {"truto", "records", "sync", "schemas"}
+    assert {"reader.py", "partition.py", "worker_pool.py"} <= named <= modules
 
 
 def test_given_the_folders_when_the_readme_shows_the_layout_then_each_is_in_it() -> None:

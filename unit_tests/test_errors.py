@@ -10,11 +10,11 @@ from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-from source_truto_segments import errors
-from source_truto_segments.errors import (
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.errors import (
     ERROR_MAPPING,
-    ErrorResolution,
     ReadError,
+    Resolution,
     Scope,
     interpret_exception,
     interpret_response,
@@ -23,7 +23,7 @@ from source_truto_segments.errors import (
     root_cause,
     unexpected_error,
 )
-from source_truto_segments.responses import MAX_EXCERPT_LENGTH, ErrorBody, Origin
+from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, ErrorBody, Origin
 
 TRUTO, VENDOR = ErrorBody(Origin.TRUTO), ErrorBody(Origin.VENDOR)
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
@@ -32,7 +32,7 @@ FAIL, RETRY, RATE_LIMITED = (
     ResponseAction.RETRY,
     ResponseAction.RATE_LIMITED,
 )
-RESOLUTION = ErrorResolution(FAIL, CONFIG, "the vendor was closed", "Open the vendor.")
+RESOLUTION = Resolution(FAIL, CONFIG, "the vendor was closed", "Open the vendor.")
 CHECK_FILTERS = (
     "Check workspace_id, tag_id, page_size and remote_query in the source's configuration; if they "
     "are correct, send this message to Truto's support."
@@ -42,13 +42,11 @@ IF_IT_PERSISTS = (
     "support."
 )
 ROWS = [*ERROR_MAPPING.values()] + [
-    row for row in vars(errors).values() if isinstance(row, ErrorResolution)
+    row for row in vars(errors).values() if isinstance(row, Resolution)
 ]
 
 
-def interpret(
-    status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False
-) -> ErrorResolution:
+def interpret(status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False) -> Resolution:
     return interpret_response(status, body, sent_cursor=sent_cursor)
 
 
@@ -77,7 +75,7 @@ def test_given_no_account_and_no_detail_when_raised_then_the_message_is_complete
 
 def test_given_a_secret_when_raised_then_it_is_masked_in_every_part() -> None:
     add_to_secrets("s3cr3t-of-test-errors")
-    leaking = ErrorResolution(
+    leaking = Resolution(
         FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
     )
 
@@ -100,15 +98,15 @@ def test_given_an_error_when_a_detail_is_added_then_all_else_is_the_same() -> No
     assert error.detail == " (HTTP 400)"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.message)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.error_message)
 def test_given_any_row_when_raised_then_its_message_reads_as_sentences(
-    row: ErrorResolution,
+    row: Resolution,
 ) -> None:
-    assert row.message
-    assert not row.message.endswith(".")
+    assert row.error_message
+    assert not row.error_message.endswith(".")
     assert row.guidance[0].isupper()
     assert row.guidance.endswith(".")
-    assert row.action in (FAIL, RETRY, RATE_LIMITED)
+    assert row.response_action in (FAIL, RETRY, RATE_LIMITED)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_given_a_rejection_when_interpreted_then_only_trutos_own_can_end_the_syn
 ) -> None:
     assert interpret(status, TRUTO).scope is of_truto
     assert interpret(status, VENDOR).scope is of_vendor
-    assert interpret(status, TRUTO).message != interpret(status, VENDOR).message
+    assert interpret(status, TRUTO).error_message != interpret(status, VENDOR).error_message
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,7 @@ def test_given_a_status_when_interpreted_then_its_row_decides_whether_it_is_retr
 ) -> None:
     resolution = interpret(status, body)
     assert resolution is ERROR_MAPPING[status, body.origin]
-    assert resolution.action is action
+    assert resolution.response_action is action
     assert resolution.failure_type is (CONFIG if action is FAIL else TRANSIENT)
 
 
@@ -220,7 +218,7 @@ def test_given_a_404_when_interpreted_then_its_origin_tells_account_from_resourc
 @pytest.mark.parametrize("status", [300, 302, 399])
 def test_given_a_redirect_when_interpreted_then_it_is_not_followed(status: int) -> None:
     assert interpret(status, VENDOR) is errors.REDIRECTED
-    assert errors.REDIRECTED.action is FAIL
+    assert errors.REDIRECTED.response_action is FAIL
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])
@@ -237,11 +235,11 @@ def test_given_an_undocumented_status_when_interpreted_then_its_class_decides(
     body: ErrorBody, name: str
 ) -> None:
     for status in (402, 418, 499):
-        assert interpret(status, body) == ErrorResolution(
+        assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
         )
     for status in (501, 599):
-        assert interpret(status, body) == ErrorResolution(
+        assert interpret(status, body) == Resolution(
             RETRY, TRANSIENT, f"{name} returned an undocumented server error", IF_IT_PERSISTS
         )
 
@@ -253,7 +251,7 @@ def test_given_a_missing_workspace_when_interpreted_then_the_vendor_requires_one
     body = ErrorBody(origin, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
 
     assert interpret(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
-    assert interpret(422, body).message != errors.WORKSPACE_REQUIRED.message
+    assert interpret(422, body).error_message != errors.WORKSPACE_REQUIRED.error_message
     other = ErrorBody(origin, missing_parameters=("list[id]",))
     assert interpret(400, other) == interpret(400, ErrorBody(origin))
 
@@ -271,7 +269,7 @@ def test_given_an_unsupported_resource_when_interpreted_then_only_truto_can_repo
 def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: ErrorBody) -> None:
     assert interpret(400, body, sent_cursor=True) is errors.CURSOR_REJECTED
     assert errors.CURSOR_REJECTED.failure_type is TRANSIENT
-    assert interpret(400, body).message.endswith("rejected the request")
+    assert interpret(400, body).error_message.endswith("rejected the request")
     assert interpret(404, body, sent_cursor=True) == interpret(404, body)
 
 
@@ -352,7 +350,7 @@ def test_given_a_page_size_and_no_workspace_when_rejected_then_it_is_the_workspa
     ],
 )
 def test_given_the_list_of_accounts_when_it_fails_then_the_message_names_the_list(
-    status: int, of_list: ErrorResolution
+    status: int, of_list: Resolution
 ) -> None:
     assert interpret_response(status, TRUTO, sent_cursor=False, of_account=False) is of_list
     assert interpret(status) is not of_list
@@ -383,7 +381,7 @@ def test_given_the_list_of_accounts_when_it_fails_otherwise_then_the_row_is_the_
     ],
 )
 def test_given_no_response_when_interpreted_then_the_exception_has_its_row(
-    error: requests.RequestException, expected: ErrorResolution
+    error: requests.RequestException, expected: Resolution
 ) -> None:
     assert interpret_exception(error) is expected
 

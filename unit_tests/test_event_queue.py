@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.event_queue import CAPACITY_BYTES, EventQueue, SyncCancelledError
+from source_truto_segments.sync.event_queue import CAPACITY_BYTES, EventQueue, SyncCancelledError
 
 pytestmark = pytest.mark.timeout(10)
 

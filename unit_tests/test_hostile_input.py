@@ -11,10 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from source_truto_segments.pagination import PaginationLoopDetector
-from source_truto_segments.rate_limiter import RateLimiter, parse_retry_after
-from source_truto_segments.records import ColumnSelection, coerce_record, load_schema
-from source_truto_segments.responses import (
+from source_truto_segments.records.columns import (
+    ColumnSelection,
+    FieldChange,
+    coerce_record,
+    load_schema,
+)
+from source_truto_segments.truto.pagination import PaginationLoopDetector
+from source_truto_segments.truto.rate_limiter import RateLimiter, parse_retry_after
+from source_truto_segments.truto.responses import (
     MAX_EXCERPT_LENGTH,
     MalformedResponseError,
     Origin,
@@ -111,8 +116,18 @@ def test_given_any_text_in_any_place_when_parsed_then_it_is_a_page_or_malformed(
     assert page.next_cursor is None or page.next_cursor.encode()
     assert PaginationLoopDetector().is_new(page)
     for record in page.records:
-        coerced, _ = coerce_record(record, COLUMNS, page)
+        coerced, _ = coerce(record, page)
         assert set(coerced) == {name.replace("\0", "\N{REPLACEMENT CHARACTER}") for name in record}
+
+
+def coerce(record: dict[str, Any], page: Page) -> tuple[dict[str, Any], list[FieldChange]]:
+    return coerce_record(
+        record,
+        COLUMNS,
+        may_be_deep=page.digest is None,
+        may_have_nul=page.may_have_nul,
+        max_size=page.size,
+    )
 
 
 @pytest.mark.parametrize("times", LEVELS)
@@ -131,7 +146,7 @@ def test_given_a_response_nested_deeply_when_parsed_then_it_is_a_page_or_malform
             continue
         assert PaginationLoopDetector().is_new(page)
         for record in page.records:
-            coerced, changes = coerce_record(record, COLUMNS, page)
+            coerced, changes = coerce(record, page)
             assert {change.field for change in changes} == {
                 name for name, value in coerced.items() if value is None
             }

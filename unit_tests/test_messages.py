@@ -5,11 +5,12 @@ from typing import Any
 
 import orjson
 from airbyte_cdk.models import AirbyteMessage, AirbyteMessageSerializer, AirbyteStreamStatus
-from airbyte_protocol_dataclasses.models import AirbyteRecordMessageMetaChange, Change, Reason
+from airbyte_protocol_dataclasses.models import Change, Reason
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.messages import (
+from source_truto_segments.records.columns import FieldChange
+from source_truto_segments.sync.messages import (
     RecordBatch,
     rate_limited_message,
     state_message,
@@ -26,7 +27,10 @@ json_values = st.recursive(
     max_leaves=6,
 )
 changes = st.builds(
-    AirbyteRecordMessageMetaChange, st.text(), st.sampled_from(Change), st.sampled_from(Reason)
+    FieldChange,
+    st.text(),
+    st.sampled_from([change.value for change in Change]),
+    st.sampled_from([reason.value for reason in Reason]),
 )
 # Nulls are left out before: see ColumnSelection.project.
 data = st.dictionaries(st.text(), json_values.filter(lambda value: value is not None), max_size=4)
@@ -50,9 +54,7 @@ def test_given_any_records_when_written_then_the_lines_are_those_of_the_cdk(
 
 
 def test_given_records_when_written_then_each_is_a_line_with_its_changes() -> None:
-    change = AirbyteRecordMessageMetaChange(
-        "name", Change.NULLED, Reason.SOURCE_SERIALIZATION_ERROR
-    )
+    change = FieldChange("name", "NULLED", "SOURCE_SERIALIZATION_ERROR")
     batch = RecordBatch(
         stream_name="segments",
         records=[({"id": "1\n\u2028", "count": 2**70}, []), ({"id": "2"}, [change])],

@@ -30,7 +30,12 @@ SPEC: dict[str, Any] = json.loads((ROOT / "source_truto_segments" / "spec.json")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 ICON = ROOT / "icon.svg"
 PACKAGE = "source_truto_segments"
-SOURCES = {path.stem: path.read_text() for path in sorted((ROOT / PACKAGE).glob("*.py"))}
+# The source of each module, by its name with dots.
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text()
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+}
+FOLDERS = ("truto", "records", "sync")
 OURS = {PACKAGE, "builtins"}
 # Documented in spite of its name.
 PUBLIC = {"os._exit"}
@@ -262,6 +267,24 @@ def modules_of(distribution: str) -> set[str]:
     return {path.parts[0].partition(".")[0] for path in paths}
 
 
+def imported_modules(source: str) -> set[str]:
+    """The modules of the package that a piece of code imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name in SOURCES} or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.partition(".")[0] == PACKAGE}
+
+
+def folder_of(module: str) -> str:
+    """The folder of a module within the package; "" at its top."""
+    _, folder, *rest = [*module.split("."), ""]
+    return folder if rest and folder in FOLDERS else ""
+
+
 def requirements_of_setup() -> list[Requirement]:
     """The install_requires of setup.py."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
@@ -277,11 +300,11 @@ def test_given_the_packages_code_when_read_then_it_uses_no_private_member_of_oth
     assert [use for use in private_uses(SOURCES[module]) if use not in PUBLIC] == []
 
 
-@pytest.mark.parametrize("module", [name for name in SOURCES if name != "__init__"])
+@pytest.mark.parametrize("module", [name for name in SOURCES if not name.endswith("__init__")])
 def test_given_the_packages_classes_when_compared_with_their_bases_then_they_share_no_private_name(
     module: str,
 ) -> None:
-    for kind in classes_of(importlib.import_module(f"{PACKAGE}.{module}")):
+    for kind in classes_of(importlib.import_module(module)):
         assert shared_privates(kind) == set(), kind
 
 
@@ -321,6 +344,46 @@ def test_given_the_packages_imports_when_compared_with_setup_then_each_is_declar
     for name in names:
         others = [other for other in names if other != name]
         assert undeclared(SOURCES, others), f"{name} is declared, but not imported"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_direction_of_imports(module: str) -> None:
+    """Truto's API and the rows know neither each other, nor the sync, nor what Airbyte sees."""
+    allowed = {
+        "truto": {"truto"},
+        "records": {"records"},
+        "sync": {"truto", "records", "sync", "config", "streams"},
+    }
+    imported = imported_modules(SOURCES[module])
+    known = {folder_of(name) or name.removeprefix(f"{PACKAGE}.") for name in imported}
+
+    assert len(SOURCES) > 25
+    assert {folder_of(name) for name in SOURCES} == {"", *FOLDERS}
+    assert known <= allowed.get(folder_of(module), known)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from source_truto_segments.sync import sync", {"source_truto_segments.sync.sync"}),
+        ("from source_truto_segments.config import Config", {"source_truto_segments.config"}),
+        ("import source_truto_segments.truto.client", {"source_truto_segments.truto.client"}),
+        ("import requests", set()),
+    ],
+)
+def test_imports_are_found(source: str, expected: set[str]) -> None:
+    """Each form of an import."""
+    assert imported_modules(source) == expected
+
+
+def test_no_import_circle() -> None:
+    """Modules can be ordered so that each imports only those before it."""
+    remaining = {name: imported_modules(source) - {name} for name, source in SOURCES.items()}
+    while free := [name for name, needs in remaining.items() if not needs & remaining.keys()]:
+        for name in free:
+            del remaining[name]
+
+    assert remaining == {}
 
 
 @pytest.mark.parametrize("pattern", ["VERSION", "py.typed", "spec.json", "schemas/*.json"])

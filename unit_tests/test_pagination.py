@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.pagination import (
+from source_truto_segments.truto.pagination import (
     MAX_EMPTY_PAGES,
     PaginationLoopDetector,
     PaginationLoopError,
     next_page_token,
 )
-from source_truto_segments.responses import Page, parse_page
+from source_truto_segments.truto.responses import Page, parse_page
 
 
 def read(pages: list[Page]) -> int:

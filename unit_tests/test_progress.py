@@ -4,14 +4,14 @@ from collections import Counter
 
 import pytest
 
-from source_truto_segments.progress import Progress
-from source_truto_segments.rate_limiter import Delay
+from source_truto_segments.sync.progress import Progress
+from source_truto_segments.truto.rate_limiter import Delay
 
 
 @pytest.mark.parametrize(
     ("progress", "line"),
     [
-        (Progress(), "Progress: 0 of 0 so far found accounts, 0 records."),
+        (Progress(), "Progress: 0 of 0 accounts found so far, 0 records."),
         (
             Progress({"a", "b"}, is_all_found=True, done={"a"}, records=Counter(segments=1234)),
             "Progress: 1 of 2 accounts, 1,234 records.",
@@ -19,7 +19,7 @@ from source_truto_segments.rate_limiter import Delay
         (
             # An account can be in both: one stream was read, and another failed.
             Progress({"a", "b", "c"}, done={"a", "b"}, failed={"b", "c"}),
-            "Progress: 3 of 3 so far found accounts, 0 records, 2 failed.",
+            "Progress: 3 of 3 accounts found so far, 0 records, 2 failed.",
         ),
         (
             Progress(

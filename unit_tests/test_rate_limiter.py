@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source_truto_segments.rate_limiter import (
+from source_truto_segments.truto.rate_limiter import (
     ACCOUNT_LIMIT,
     TOKEN_LIMIT,
     WINDOW_SECONDS,

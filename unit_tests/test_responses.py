@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.responses import (
+from source_truto_segments.truto.responses import (
     MAX_EXCERPT_LENGTH,
     ErrorBody,
     MalformedResponseError,
     Origin,
     error_text,
     excerpt,
-    is_valid_unicode,
     parse_error,
     parse_json,
     parse_object,
@@ -392,16 +391,6 @@ def test_given_a_value_nested_too_deeply_when_previewed_then_a_text_says_so() ->
     for _ in range(200_000):
         deep = [deep]
     assert preview(deep) == "a value that is nested too deeply"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("", True), ("é漢😀\0", True), ("\ud800", False), ("a\udfffb", False)],
-)
-def test_given_a_text_when_asked_then_a_lone_surrogate_is_not_valid(
-    text: str, expected: bool
-) -> None:
-    assert is_valid_unicode(text) is expected
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.just("a\0b"), max_size=3), max_size=3))

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.values import CoercionError, integer, number, serialize, without_nul
+from source_truto_segments.records.values import (
+    CoercionError,
+    integer,
+    number,
+    serialize,
+    without_nul,
+)
 
 
 @pytest.mark.parametrize(

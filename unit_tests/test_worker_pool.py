@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source_truto_segments import worker_pool
-from source_truto_segments.event_queue import CAPACITY_BYTES, SyncCancelledError
-from source_truto_segments.rate_limiter import Delay
-from source_truto_segments.worker_pool import Clock, RateLimited, Task, TaskFailed, WorkerPool
+from source_truto_segments.sync import worker_pool
+from source_truto_segments.sync.event_queue import CAPACITY_BYTES, SyncCancelledError
+from source_truto_segments.sync.worker_pool import Clock, RateLimited, Task, TaskFailed, WorkerPool
+from source_truto_segments.truto.rate_limiter import Delay
 
 pytestmark = pytest.mark.timeout(6)
 
@@ -79,16 +79,16 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def make_pool(clock: FakeClock) -> Iterator[Callable[..., WorkerPool]]:
-    pools: list[WorkerPool] = []
+def make_pool(clock: FakeClock) -> Iterator[Callable[..., WorkerPool[Any]]]:
+    pools: list[WorkerPool[Any]] = []
 
-    def make(*tasks: Task, workers: int = 1, is_open: bool = True) -> WorkerPool:
-        pool = WorkerPool(workers, clock)
+    def make(*tasks: Task[Any], workers: int = 1, is_open: bool = True) -> WorkerPool[Any]:
+        pool: WorkerPool[Any] = WorkerPool(workers, clock)
         pools.append(pool)
         for task in tasks:
             pool.submit(task)
         if is_open:
-            pool.open()
+            pool.token_verified()
         return pool
 
     yield make
@@ -96,14 +96,14 @@ def make_pool(clock: FakeClock) -> Iterator[Callable[..., WorkerPool]]:
         pool.close()
 
 
-MakePool = Callable[..., WorkerPool]
+MakePool = Callable[..., WorkerPool[Any]]
 
 
-def task(*steps: Any) -> Task:
+def task(*steps: Any) -> Task[Any]:
     yield from steps
 
 
-def events(pool: WorkerPool) -> Iterator[Any]:
+def events(pool: WorkerPool[Any]) -> Iterator[Any]:
     """The events of a pool, without the ticks."""
     return (event for event in pool.events(SOON) if event is not None)
 
@@ -155,7 +155,7 @@ def test_given_one_worker_when_tasks_run_then_it_is_one_after_another(make_pool:
 def test_given_a_task_when_it_submits_another_then_that_runs_too(make_pool: MakePool) -> None:
     pool = make_pool()
 
-    def parent() -> Task:
+    def parent() -> Task[Any]:
         yield "parent"
         pool.submit(task("child"))
 
@@ -168,7 +168,7 @@ def test_given_a_pool_that_is_not_open_when_run_then_one_task_alone_goes_on(
 ) -> None:
     may_go_on = threading.Event()
 
-    def first() -> Task:
+    def first() -> Task[Any]:
         yield "first"
         may_go_on.wait(SOON)
         yield "first again"
@@ -186,8 +186,8 @@ def test_given_a_pool_when_opened_then_all_workers_run(is_open: bool, make_pool:
     together = threading.Barrier(3)
     pool = make_pool(workers=3, is_open=is_open)
 
-    def side_by_side(name: str) -> Task:
-        pool.open()
+    def side_by_side(name: str) -> Task[Any]:
+        pool.token_verified()
         together.wait(SOON)
         yield name
 
@@ -202,7 +202,7 @@ def test_given_more_tasks_than_workers_when_run_then_no_more_workers_are_busy(
     pairs = threading.Barrier(2)
     threads = set()
 
-    def busy(number: int) -> Task:
+    def busy(number: int) -> Task[Any]:
         threads.add(threading.current_thread())
         pairs.wait(SOON)
         yield number
@@ -218,7 +218,7 @@ def test_given_workers_that_are_idle_when_tasks_go_on_then_all_of_them_are_used(
     together = threading.Barrier(3)
     threads = set()
 
-    def side_by_side(name: str) -> Task:
+    def side_by_side(name: str) -> Task[Any]:
         for _ in range(2):
             threads.add(threading.current_thread())
             together.wait(SOON)
@@ -239,7 +239,7 @@ def test_given_a_task_that_fails_when_run_then_its_error_is_an_event_and_others_
 ) -> None:
     error = ValueError("a defect")
 
-    def failing() -> Task:
+    def failing() -> Task[Any]:
         yield "before"
         raise error
 
@@ -248,7 +248,7 @@ def test_given_a_task_that_fails_when_run_then_its_error_is_an_event_and_others_
 
 
 def test_given_a_task_that_is_cancelled_when_run_then_it_just_ends(make_pool: MakePool) -> None:
-    def cancelled() -> Task:
+    def cancelled() -> Task[Any]:
         yield "before"
         raise SyncCancelledError
 
@@ -258,7 +258,7 @@ def test_given_a_task_that_is_cancelled_when_run_then_it_just_ends(make_pool: Ma
 def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: MakePool) -> None:
     may_go_on = threading.Event()
 
-    def slow() -> Task:
+    def slow() -> Task[Any]:
         may_go_on.wait(SOON)
         yield "late"
 
@@ -271,7 +271,7 @@ def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: Ma
 def test_given_an_event_that_takes_a_while_when_read_then_there_is_no_tick_before_it(
     make_pool: MakePool,
 ) -> None:
-    def slow() -> Task:
+    def slow() -> Task[Any]:
         threading.Event().wait(A_MOMENT)
         yield "late"
 
@@ -328,12 +328,12 @@ def test_given_a_worker_that_did_much_alone_when_opened_then_the_others_start(
     together = threading.Barrier(3)
     pool = make_pool(*(task() for _ in range(5)), workers=3, is_open=False)
 
-    def side_by_side(name: str) -> Task:
+    def side_by_side(name: str) -> Task[Any]:
         together.wait(SOON)
         yield name
 
-    def opening() -> Task:
-        pool.open()
+    def opening() -> Task[Any]:
+        pool.token_verified()
         for name in "abc":
             pool.submit(side_by_side(name))
         yield "open"
@@ -351,8 +351,8 @@ def test_given_a_machine_without_further_threads_when_run_then_those_that_there_
     together = threading.Barrier(allowed)
     pool = make_pool(workers=4, is_open=False)
 
-    def side_by_side(name: int) -> Task:
-        pool.open()
+    def side_by_side(name: int) -> Task[Any]:
+        pool.token_verified()
         together.wait(SOON)
         yield name
 
@@ -390,7 +390,7 @@ def test_given_a_delay_when_a_task_waits_then_it_holds_no_worker(
 def test_given_delays_when_time_passes_then_each_task_goes_on_at_its_time(
     clock: FakeClock, make_pool: MakePool
 ) -> None:
-    def twice() -> Task:
+    def twice() -> Task[Any]:
         yield backoff(10)
         yield "b"
         yield backoff(25 - clock.now())
@@ -412,7 +412,7 @@ def test_given_a_task_that_was_begun_when_its_delay_is_over_then_it_goes_before_
 ) -> None:
     may_go_on = threading.Event()
 
-    def under_way() -> Task:
+    def under_way() -> Task[Any]:
         yield "under way"
         may_go_on.wait(SOON)
 
@@ -469,12 +469,12 @@ def test_given_a_delay_of_the_token_when_others_are_under_way_then_only_their_st
     both_run, may_go_on = threading.Barrier(2), threading.Event()
     pool = make_pool(workers=2)
 
-    def limited() -> Task:
+    def limited() -> Task[Any]:
         both_run.wait(SOON)
         yield of_token(10)
         yield "a"
 
-    def under_way() -> Task:
+    def under_way() -> Task[Any]:
         both_run.wait(SOON)
         may_go_on.wait(SOON)
         yield "b"
@@ -491,7 +491,7 @@ def test_given_a_delay_of_the_token_when_others_are_under_way_then_only_their_st
     clock.advance_to(5)
     assert next(found) is None
     clock.advance_to(10)
-    assert sorted(event for event in found if event) == ["a", "b again", "c"]
+    assert sorted(str(event) for event in found if event) == ["a", "b again", "c"]
 
 
 def test_given_a_delay_of_the_token_when_a_shorter_one_follows_then_the_longer_holds(
@@ -499,12 +499,12 @@ def test_given_a_delay_of_the_token_when_a_shorter_one_follows_then_the_longer_h
 ) -> None:
     both_run, may_go_on = threading.Barrier(2), threading.Event()
 
-    def longer() -> Task:
+    def longer() -> Task[Any]:
         both_run.wait(SOON)
         yield of_token(20)
         yield "a"
 
-    def shorter() -> Task:
+    def shorter() -> Task[Any]:
         both_run.wait(SOON)
         may_go_on.wait(SOON)
         yield "b"
@@ -524,11 +524,11 @@ def test_given_the_real_clock_when_a_task_waits_then_time_passes() -> None:
     clock = Clock()
     times = [clock.now()]
 
-    def waiting() -> Task:
+    def waiting() -> Task[Any]:
         yield backoff(0.02)
         times.append(clock.now())
 
-    pool = WorkerPool(1, clock)
+    pool: WorkerPool[Any] = WorkerPool(1, clock)
     pool.submit(waiting())
     assert list(events(pool)) == []
     pool.close()
@@ -555,10 +555,10 @@ def test_given_any_tasks_when_run_then_all_events_come_in_order_and_no_delay_is_
     schedule: Sequence[Sequence[Any]], workers: int
 ) -> None:
     clock = JumpingClock()
-    pool = WorkerPool(workers, clock)
+    pool: WorkerPool[Any] = WorkerPool(workers, clock)
     too_early = []
 
-    def follow(name: int, steps: Sequence[Any]) -> Task:
+    def follow(name: int, steps: Sequence[Any]) -> Task[Any]:
         for step in steps:
             before = clock.now()
             yield step if isinstance(step, Delay) else (name, step)
@@ -567,7 +567,7 @@ def test_given_any_tasks_when_run_then_all_events_come_in_order_and_no_delay_is_
 
     for name, steps in enumerate(schedule):
         pool.submit(follow(name, steps))
-    pool.open()
+    pool.token_verified()
     found = [event for event in events(pool) if not isinstance(event, RateLimited)]
     pool.close()
 
@@ -586,7 +586,7 @@ def test_given_a_delay_of_the_token_when_many_tasks_meet_it_then_it_is_reported_
 ) -> None:
     together = threading.Barrier(3)
 
-    def limited() -> Task:
+    def limited() -> Task[Any]:
         for until in (10, 15):
             together.wait(SOON)
             yield of_token(until - clock.now())
@@ -636,12 +636,12 @@ def test_given_a_task_under_way_when_the_others_wait_then_it_is_no_standstill(
 ) -> None:
     others_wait, may_end = threading.Event(), threading.Event()
 
-    def under_way() -> Task:
+    def under_way() -> Task[Any]:
         others_wait.wait(SOON)
         yield "under way"
         may_end.wait(SOON)
 
-    def limited() -> Task:
+    def limited() -> Task[Any]:
         yield of_account(10)
         yield "done"
 
@@ -663,7 +663,7 @@ def test_given_a_standstill_that_grows_when_it_is_reported_then_only_what_is_new
     all_run = threading.Barrier(3)
     may_go_on = {seconds: threading.Event() for seconds in (10, 10.5, 14)}
 
-    def limited(seconds: float) -> Task:
+    def limited(seconds: float) -> Task[Any]:
         all_run.wait(SOON)
         may_go_on[seconds].wait(SOON)
         yield seconds
@@ -689,7 +689,7 @@ def test_given_a_pool_when_stopped_then_what_a_step_yields_is_the_last_of_it(
     may_go_on = threading.Event()
     steps = []
 
-    def first() -> Task:
+    def first() -> Task[Any]:
         yield "a"
         may_go_on.wait(SOON)
         yield "a again"
@@ -709,7 +709,7 @@ def test_given_a_task_when_it_stops_the_pool_then_its_next_event_still_comes(
 ) -> None:
     pool = make_pool()
 
-    def stopping() -> Task:
+    def stopping() -> Task[Any]:
         pool.stop()
         yield "the reason"
         yield "too far"
@@ -736,7 +736,7 @@ def test_given_a_step_that_ends_in_a_delay_when_stopped_then_it_is_not_waited_fo
 ) -> None:
     pool = make_pool()
 
-    def stopping() -> Task:
+    def stopping() -> Task[Any]:
         yield "a"
         pool.stop()
         yield of_account(10)
@@ -751,7 +751,7 @@ def test_given_a_reader_that_is_slow_when_events_hold_much_then_the_workers_wait
 ) -> None:
     made = []
 
-    def pages() -> Task:
+    def pages() -> Task[Any]:
         for number in range(8):
             made.append(number)
             yield Page(number)
@@ -770,7 +770,7 @@ def test_given_events_that_hold_much_when_nobody_reads_then_the_worker_makes_no_
     made = []
     third = threading.Event()
 
-    def pages() -> Task:
+    def pages() -> Task[Any]:
         for number in range(100):
             made.append(number)
             if number == 2:
@@ -789,7 +789,7 @@ def test_given_events_that_hold_much_when_another_holds_nothing_then_it_does_not
 ) -> None:
     all_made = threading.Event()
 
-    def mixed() -> Task:
+    def mixed() -> Task[Any]:
         yield "begun"
         yield Page(0)
         yield "a status"
@@ -805,7 +805,7 @@ def test_given_events_that_hold_much_when_another_holds_nothing_then_it_does_not
 def test_given_a_worker_that_waits_for_room_when_closed_then_it_ends(make_pool: MakePool) -> None:
     both_run, ended = threading.Barrier(2), []
 
-    def endless() -> Task:
+    def endless() -> Task[Any]:
         both_run.wait(SOON)
         try:
             while True:
@@ -829,7 +829,7 @@ def test_given_a_step_that_hangs_when_closed_then_it_is_not_waited_for_long(
     monkeypatch.setattr(worker_pool, "_JOIN_SECONDS", A_MOMENT)
     may_end = threading.Event()
 
-    def hanging() -> Task:
+    def hanging() -> Task[Any]:
         yield "hangs"
         may_end.wait()
         raise ValueError("reported to nobody")

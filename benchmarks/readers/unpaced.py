@@ -4,8 +4,8 @@ One account is read at 50 requests in 10 s at most, whoever reads it; 1,000 page
 of waiting.
 """
 
-from source_truto_segments import rate_limiter
 from source_truto_segments.run import run
+from source_truto_segments.truto import rate_limiter
 
 rate_limiter.TOKEN_LIMIT = rate_limiter.ACCOUNT_LIMIT = 10**9
 

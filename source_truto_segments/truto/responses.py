@@ -51,6 +51,7 @@ class Page:
             are.
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
         size: The bytes of the response.
+        count: The entries that Truto sent; `records` can be a selection of them.
     """
 
     records: Sequence[dict[str, Any]]
@@ -60,6 +61,7 @@ class Page:
     digest: bytes | None = None
     may_have_nul: bool = False
     size: int = 0
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ErrorBody:
 
 
 def parse_page(content: bytes) -> Page:
-    """Parses a list envelope.
+    """Parse a list envelope.
 
     `result` (admin lists: also `results`) can be a list, an object keyed by the records' ids
     (`truto_key_by`), or a bare record when there is only one.
@@ -103,11 +105,21 @@ def parse_page(content: bytes) -> Page:
         digest=_digest(records),
         may_have_nul=_may_have_nul(content),
         size=len(content),
+        count=len(records),
     )
 
 
+def parse_cursor(content: bytes) -> str | None:
+    """Parse a list envelope's cursor only; None if there is no next page.
+
+    Raises:
+        MalformedResponseError: If the body is not a JSON object, or its cursor not a string.
+    """
+    return _next_cursor(parse_object(content).get("next_cursor"))
+
+
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Parses a JSON object.
+    """Parse a JSON object.
 
     Raises:
         MalformedResponseError: If the body is not one.
@@ -122,7 +134,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parses JSON, including what orjson rejects but JSON's grammar allows.
+    """Parse JSON, including what orjson rejects but JSON's grammar allows.
 
     A lone surrogate has no UTF-8 form and could not be serialized again; it becomes U+FFFD. A
     number that is too large for a float is kept as a string of its digits.
@@ -141,7 +153,7 @@ def parse_json(content: bytes) -> Any:
 
 
 def parse_error(content: bytes) -> ErrorBody:
-    """Parses an error envelope, or whatever was sent instead of one; it never fails."""
+    """Parse an error envelope, or whatever was sent instead of one; it never fails."""
     try:
         body = parse_json(content)
     except ValueError:
@@ -159,26 +171,21 @@ def parse_error(content: bytes) -> ErrorBody:
 
 
 def excerpt(text: str) -> str:
-    """Another system's text on one line of at most MAX_EXCERPT_LENGTH characters."""
+    """Shorten another system's text to one line of at most MAX_EXCERPT_LENGTH characters."""
     line = _BLANK.sub(" ", text).strip()
     return line if len(line) <= MAX_EXCERPT_LENGTH else f"{line[: MAX_EXCERPT_LENGTH - 1]}…"
 
 
 def preview(value: Any) -> str:
-    """Any JSON value for a message: on one line of at most MAX_EXCERPT_LENGTH characters."""
+    """Shorten any JSON value to one line of at most MAX_EXCERPT_LENGTH characters."""
     try:
         return excerpt(str(value))
     except RecursionError:
         return _TOO_DEEP
 
 
-def is_valid_unicode(text: str) -> bool:
-    """Whether a text has a UTF-8 form: a lone surrogate has none."""
-    return _SURROGATE.search(text) is None
-
-
 def _may_have_nul(content: bytes) -> bool:
-    """Whether the content has a NUL escape.
+    """Return whether the content has a NUL escape.
 
     JSON in UTF-8 has no NUL byte; in UTF-16 and UTF-32 every ASCII character has one, and an escape
     is not searched for.
@@ -206,14 +213,14 @@ def _entries(result: Any) -> Sequence[Any]:
 
 
 def _is_keyed(result: Mapping[str, Any]) -> bool:
-    """Whether an object holds records by their ids, and is not a record itself."""
+    """Return whether an object holds records by their ids, and is not a record itself."""
     types = {type(entry) for entry in result.values()}
     # A record that is null counts as an invalid entry, as it does in a list.
     return types <= {dict} or (types == {dict, type(None)} and "id" not in result)
 
 
 def _not_json(content: bytes) -> str:
-    """How a body differs from JSON."""
+    """Say how a body differs from JSON."""
     if not content.strip():
         return "the response is empty"
     text = _plain_text(content)
@@ -221,7 +228,7 @@ def _not_json(content: bytes) -> str:
 
 
 def _plain_text(content: bytes) -> str:
-    """An excerpt of a body that is no JSON; "" for broken JSON, as accounts hold secrets."""
+    """Return an excerpt of a body that is not JSON; "" for broken JSON: accounts hold secrets."""
     if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return ""
     return excerpt(content.decode("utf-8", "replace"))
@@ -238,7 +245,7 @@ def _next_cursor(value: Any) -> str | None:
 
 
 def _reason(body: Mapping[str, Any]) -> str:
-    """The first text that is not empty: of the message, the vendor's body and the error."""
+    """Return the first text that is not empty: of the message, the vendor's body, the error."""
     for candidate in (body.get("message"), body.get("raw_response"), body.get("error")):
         text = excerpt(error_text(candidate))
         if text:
@@ -247,7 +254,7 @@ def _reason(body: Mapping[str, Any]) -> str:
 
 
 def error_text(value: Any, depth: int = _MAX_ERROR_DEPTH) -> str:
-    """The text of an error: of an object its message, of any other value its JSON."""
+    """Return the text of an error: of an object its message, of any other value its JSON."""
     if depth == 0 or value is None or value in ("", [], {}):
         return ""
     if isinstance(value, str):
@@ -276,7 +283,7 @@ def _scopes(insight: Mapping[str, Any]) -> Any:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The strings in a value that may be one, a list of them or an object keyed by them."""
+    """Yield the strings in a value that may be one, a list of them or an object keyed by them."""
     if isinstance(value, str):
         yield excerpt(value)
     elif isinstance(value, list):

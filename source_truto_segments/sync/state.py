@@ -1,4 +1,4 @@
-"""The state of one stream, as pure data: which partitions are complete, and what they hold.
+"""The state of one stream, as plain data: which partitions are complete, and what they hold.
 
     {"states": [{"partition": {"integrated_account_id": …}, "cursor": {…}}, …], "filters": {…}}
 
@@ -14,18 +14,14 @@ read and emitted.
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
+from typing_extensions import override
 
-from source_truto_segments.changes import ChangeClock, ChangeDetector, skip_ahead
-from source_truto_segments.config import Config
-from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS
-
-ACCOUNT_KEY = "integrated_account_id"
-# The partition of a stream that is read as a whole: the environment's list of accounts.
-ENVIRONMENT = ""
+from source_truto_segments.records.changes import ChangeClock, ChangeDetector, skip_ahead
+from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT
 
 # Airbyte saves no state above 10 MB, with what it adds to it.
 MAX_STATE_BYTES = 8_000_000
@@ -41,7 +37,7 @@ _FINISHED = (NO_CURSOR_STATE_KEY, "__ab_full_refresh_sync_complete")
 # The cursors that version 0.1 wrote.
 _KEYS_OF_0_1 = frozenset({"updated_at", "next_cursor", "workspaces_done"})
 
-StateBlob = dict[str, Any]
+StateBlob: TypeAlias = dict[str, Any]
 
 
 class OutdatedStateError(Exception):
@@ -53,7 +49,7 @@ class InvalidStateError(ValueError):
 
 
 class StreamState(ABC):
-    """What is known of a stream's partitions. It belongs to the thread that writes the output.
+    """What is known of a stream's partitions. Only the thread that writes the output changes it.
 
     Args:
         filters: What narrows the read, see `read_filters`.
@@ -65,44 +61,31 @@ class StreamState(ABC):
     @property
     @abstractmethod
     def partitions(self) -> Collection[str]:
-        """The partitions that the state names."""
-
-    @property
-    def without_ids(self) -> Collection[str]:
-        """The partitions whose ids found no room in the last snapshot."""
-        return ()
+        """The partitions that the state knows."""
 
     @abstractmethod
-    def is_complete(self, partition: str) -> bool:
-        """Whether an earlier attempt of this sync read the partition to its end."""
+    def detector(self, partition: str) -> ChangeDetector | None:
+        """Return what compares a partition's records with the state.
 
-    @abstractmethod
-    def detector(self, partition: str) -> ChangeDetector:
-        """What the records of a partition are compared with."""
-
-    @abstractmethod
-    def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
-        """Takes in records that were written."""
-
-    @abstractmethod
-    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
-        """Takes out records whose tombstones were written."""
+        Returns:
+            None if an earlier attempt of this sync read the partition completely.
+        """
 
     @abstractmethod
     def complete(self, partition: str) -> bool:
-        """Notes that a partition was read to its end; gives whether that is new."""
+        """Note that a partition was read completely; return whether that is new."""
 
     @abstractmethod
     def snapshot(self, *, in_progress: bool = False) -> StateBlob:
-        """The state as it stands: what the next attempt begins with.
+        """Return the state as it stands: what the next attempt begins with.
 
         Args:
-            in_progress: Whether more may be emitted behind it.
+            in_progress: Whether more may be emitted after it.
         """
 
     @abstractmethod
     def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
-        """The state after a sync that read the stream whole: what the next sync begins with.
+        """Return the state after a complete sync: what the next sync begins with.
 
         Args:
             partitions: All partitions that there are; the state keeps no others. None if that is
@@ -129,7 +112,7 @@ class FullRefreshState(StreamState):
     def load(
         cls, blob: Mapping[str, Any], filters: Mapping[str, Any], now: datetime
     ) -> "FullRefreshState":
-        """Reads the state that Airbyte hands over.
+        """Read the state that Airbyte hands over.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
@@ -146,36 +129,28 @@ class FullRefreshState(StreamState):
         return state
 
     @property
-    def partitions(self) -> Collection[str]:  # noqa: D102
+    @override
+    def partitions(self) -> Collection[str]:
         return self._complete
 
-    def is_complete(self, partition: str) -> bool:  # noqa: D102
-        return partition in self._complete
+    @override
+    def detector(self, partition: str) -> ChangeDetector | None:
+        return None if partition in self._complete else ChangeDetector({}, _MAX_REMEMBERED)
 
-    def detector(self, partition: str) -> ChangeDetector:
-        """One that knows of nothing: everything is emitted, once."""
-        del partition
-        return ChangeDetector({}, _MAX_REMEMBERED)
-
-    def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
-        """Does nothing: the unit that is resumed is the partition."""
-
-    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
-        """Does nothing: a full refresh emits no tombstones."""
-
-    def complete(self, partition: str) -> bool:  # noqa: D102
+    @override
+    def complete(self, partition: str) -> bool:
         is_new = partition not in self._complete
         self._complete.add(partition)
         return is_new
 
-    def snapshot(self, *, in_progress: bool = False) -> StateBlob:  # noqa: D102
-        del in_progress
+    @override
+    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
         blob = self._blob((partition, {"complete": True}) for partition in sorted(self._complete))
         return {**blob, "started_at": self._started_at.isoformat()}
 
+    @override
     def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
-        """The neutral state: the next sync reads everything."""
-        del partitions
+        # The neutral state: the next sync reads everything.
         return {NO_CURSOR_STATE_KEY: True}
 
 
@@ -186,12 +161,12 @@ class IncrementalState(StreamState):
         super().__init__(filters)
         self.cursor_value = ""
         self._records: dict[str, dict[str, str]] = {}
-        # Where the state had no room for the ids. They are known again once the state has room.
-        self._without_ids: set[str] = set()
+        # The state had no room for their ids. They are known again once it has.
+        self._untracked: set[str] = set()
 
     @classmethod
     def load(cls, blob: Mapping[str, Any], filters: Mapping[str, Any]) -> "IncrementalState":
-        """Reads the state that Airbyte hands over.
+        """Read the state that Airbyte hands over.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
@@ -199,106 +174,91 @@ class IncrementalState(StreamState):
         """
         state = cls(filters)
         entries = dict(_parse_entries(blob))
-        is_behind = bool(blob.get("in_progress"))
-        state.cursor_value = _parse_cursor_value(blob.get("cursor_value", ""), is_behind=is_behind)
+        was_killed = bool(blob.get("in_progress"))
+        state.cursor_value = _parse_cursor_value(
+            blob.get("cursor_value", ""), was_killed=was_killed
+        )
         if blob.get("filters", filters) != filters:
             return state
         for partition, cursor in entries.items():
             if "records" not in cursor:
                 continue
             records = _parse_records(cursor["records"])
-            if is_behind:
-                # Of a record that was emitted behind the state, and is as it was before, the
-                # destination has another version: everything is emitted once.
+            if was_killed:
+                # That sync may have emitted newer versions than this state records, so emit
+                # everything once.
                 records = dict.fromkeys(records, "")
             state._records[partition] = records
             if cursor["records"] is None:
-                state._without_ids.add(partition)
+                state._untracked.add(partition)
         return state
 
     @property
-    def partitions(self) -> Collection[str]:  # noqa: D102
+    @override
+    def partitions(self) -> Collection[str]:
         return self._records.keys()
 
     @property
-    def without_ids(self) -> Collection[str]:  # noqa: D102
-        return self._without_ids
+    def untracked(self) -> Collection[str]:
+        """The partitions whose ids found no room in the last snapshot."""
+        return self._untracked
 
-    def is_complete(self, partition: str) -> bool:
-        """False: what changed since an earlier attempt is to be seen."""
-        del partition
-        return False
-
-    def detector(self, partition: str) -> ChangeDetector:  # noqa: D102
+    @override
+    def detector(self, partition: str) -> ChangeDetector:
         return ChangeDetector(self._records.get(partition, {}))
 
-    def add(  # noqa: D102
-        self, partition: str, fingerprints: Mapping[str, str], cursor_value: str
-    ) -> None:
+    def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
+        """Take in records that were written."""
         self._records.setdefault(partition, {}).update(fingerprints)
         self.cursor_value = max(self.cursor_value, cursor_value)
 
-    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:  # noqa: D102
+    def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
+        """Take out records whose tombstones were written."""
         records = self._records.get(partition, {})
         for record_id in ids:
             records.pop(record_id, None)
         self.cursor_value = max(self.cursor_value, cursor_value)
 
-    def complete(self, partition: str) -> bool:  # noqa: D102
+    @override
+    def complete(self, partition: str) -> bool:
         is_new = partition not in self._records
         self._records.setdefault(partition, {})
         return is_new
 
-    def snapshot(self, *, in_progress: bool = False) -> StateBlob:  # noqa: D102
+    @override
+    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
         blob = self._fitting_blob(self._records)
         return {**blob, "in_progress": True} if in_progress else blob
 
-    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:  # noqa: D102
+    @override
+    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
         if partitions is not None:
             for partition in self._records.keys() - set(partitions):
                 del self._records[partition]
         return self.snapshot()
 
     def _fitting_blob(self, records: Mapping[str, Mapping[str, str]]) -> StateBlob:
-        """The state, with the ids of as many partitions as there is room for."""
+        """Return the state, with the ids of as many partitions as there is room for."""
         without_any = self._blob((key, {"records": None}) for key in records)
         room = MAX_STATE_BYTES - len(orjson.dumps(without_any))
-        without_ids: set[str] = set()
-        # Those that had room keep it: else they would take turns, and be emitted in turn.
-        for partition in sorted(records, key=lambda key: (key in self._without_ids, key)):
+        untracked: set[str] = set()
+        # Those that had room keep it: otherwise they would take turns, and be emitted in turn.
+        for partition in sorted(records, key=lambda key: (key in self._untracked, key)):
             size = len(orjson.dumps(records[partition]))
             if size <= room:
                 room -= size
             else:
-                without_ids.add(partition)
-        self._without_ids = without_ids
+                untracked.add(partition)
+        self._untracked = untracked
         blob = self._blob(
-            (key, {"records": None if key in without_ids else dict(records[key])})
+            (key, {"records": None if key in untracked else dict(records[key])})
             for key in sorted(records)
         )
         return {**blob, "cursor_value": self.cursor_value} if self.cursor_value else blob
 
 
-def read_filters(config: Config, stream_name: str) -> StateBlob:
-    """What narrows the read of a stream: a state of other filters would hide or delete records."""
-    filters: StateBlob = {}
-    if stream_name == SEGMENTS:
-        filters = {
-            "workspace_id": config.workspace_id,
-            "tag_id": config.tag_id,
-            "remote_query": [list(pair) for pair in config.remote_query],
-        }
-    if stream_name == INTEGRATED_ACCOUNTS and config.additional_accounts.mode == "all":
-        filters = {
-            "configured": sorted(config.configured_account_ids),
-            "integrations": sorted(config.additional_accounts.integrations),
-            "tenant_ids": sorted(config.additional_accounts.tenant_ids),
-        }
-    return {name: value for name, value in filters.items() if value}
-
-
 def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The partition and the cursor of each entry."""
+    """Yield the partition and the cursor of each entry."""
     if not blob or any(key in blob for key in _FINISHED):
         return
     states = blob.get("states")
@@ -329,11 +289,11 @@ def _parse_records(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _parse_cursor_value(value: Any, *, is_behind: bool) -> str:
-    """A value of the cursor field, which the values of this sync come behind."""
+def _parse_cursor_value(value: Any, *, was_killed: bool) -> str:
+    """Return the value of the cursor field that the values of this sync come after."""
     text = str(value)
     try:
-        if is_behind:
+        if was_killed:
             text = skip_ahead(text)
         ChangeClock(text).next()
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Change data capture by comparison: what a read of a partition has that the destination has not.
+"""Change data capture by comparison: detect new, changed and deleted records of a partition.
 
 No vendor reports deletions, and most have no date of the last change. So each record's fingerprint
 is kept in the state, and a read is compared with it.
@@ -14,12 +14,7 @@ from typing import Any
 
 import orjson
 
-from source_truto_segments.values import serialize
-
-# Airbyte's convention: a destination that deduplicates deletes (or marks) a row whose
-# _ab_cdc_deleted_at is set.
-UPDATED_AT = "_ab_cdc_updated_at"
-DELETED_AT = "_ab_cdc_deleted_at"
+from source_truto_segments.records.values import serialize
 
 # 72 bits: the chance to miss one of a billion changes is below 10^-12. Nine bytes are twelve
 # characters without padding, and the state is small only if its fingerprints are.
@@ -28,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:
-    """What tells two versions of a record apart: 12 characters of a hash of its sorted content."""
+    """Return 12 characters of a hash of a record's sorted content, to tell its versions apart."""
     content = serialize(record, option=orjson.OPT_SORT_KEYS)
     return urlsafe_b64encode(blake2b(content, digest_size=_DIGEST_BYTES).digest()).decode()
 
@@ -36,12 +31,12 @@ def fingerprint(record: Mapping[str, Any]) -> str:
 class ChangeClock:
     """The time of each version that is emitted, as the cursor that destinations compare.
 
-    It never gives the same time twice and never goes back, not even behind an earlier sync: of two
-    versions with the same cursor a destination could keep either. Safe for threads.
+    It never returns the same time twice and never goes back, not even before an earlier sync: of
+    two versions with the same cursor a destination could keep either. Safe for threads.
 
     Args:
-        after: The last time that an earlier sync gave, by its state; "" if there was none.
-        now: Gives the time in nanoseconds since 1970.
+        after: The last time that an earlier sync emitted, by its state; "" if there was none.
+        now: Returns the time in nanoseconds since 1970.
     """
 
     def __init__(self, after: str = "", now: Callable[[], int] = time.time_ns) -> None:
@@ -50,7 +45,7 @@ class ChangeClock:
         self._last = _microseconds(after) if after else 0
 
     def next(self) -> str:
-        """The present as RFC 3339 in UTC with microseconds, or a little later."""
+        """Return the present, or a little later, as RFC 3339 in UTC with microseconds."""
         with self._lock:
             self._last = max(self._now() // 1000, self._last + 1)
             return _rfc3339(self._last)
@@ -71,8 +66,8 @@ class ChangeDetector:
         self._max_size = max_size
         self._is_empty = True
 
-    def is_change(self, record: Mapping[str, Any]) -> str | None:
-        """The fingerprint of a record that is new or differs; None if the destination has it.
+    def changed_fingerprint(self, record: Mapping[str, Any]) -> str | None:
+        """Return the fingerprint of a new or changed record; None if the destination has it.
 
         Args:
             record: The record as it is emitted, with an id, without the columns of this module.
@@ -89,20 +84,20 @@ class ChangeDetector:
 
     @property
     def missing_ids(self) -> list[str]:
-        """The ids of the records that the destination has and no read had, sorted."""
+        """The ids of the records that the destination has and no read found, sorted."""
         return sorted(self._missing)
 
     @property
-    def is_emptied(self) -> bool:
-        """Whether there were records before, and none is there now."""
+    def all_missing(self) -> bool:
+        """Whether there were records before, and none was found now."""
         return bool(self._missing) and self._is_empty
 
 
 def skip_ahead(cursor_value: str) -> str:
-    """A second after a value of the cursor field; "" if there is none.
+    """Return the time a second after a value of the cursor field; "" if there is none.
 
-    Behind the state of a sync that was killed, more was emitted. Where the clock is behind that
-    state, each page has added a microsecond to it.
+    A sync that was killed emitted more after its last state. If its clock was set back, each page
+    added a microsecond to that state's value.
     """
     return _rfc3339(_microseconds(cursor_value) + 1_000_000) if cursor_value else ""
 
@@ -113,7 +108,7 @@ def _rfc3339(microseconds: int) -> str:
 
 
 def _microseconds(text: str) -> int:
-    """The inverse of `_rfc3339`.
+    """Return the inverse of `_rfc3339`.
 
     Raises:
         ValueError: If the text is not of its form.

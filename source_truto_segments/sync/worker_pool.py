@@ -1,8 +1,7 @@
 """Tasks that run side by side in threads; a task that waits for a limit holds no thread.
 
-A task is a generator. It yields a `Delay` where it has to wait, and an event where it has something
-for the thread that owns the output. One worker at a time advances it, so its events keep their
-order.
+A task is a generator. It yields a `Delay` when it has to wait, and an event when it has something
+for the main thread. One worker at a time advances it, so its events keep their order.
 """
 
 import heapq
@@ -12,37 +11,38 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
-from source_truto_segments.event_queue import EventQueue, SyncCancelledError
-from source_truto_segments.rate_limiter import Delay
+from source_truto_segments.sync.event_queue import EventQueue, SyncCancelledError
+from source_truto_segments.truto.rate_limiter import Delay
 
 # 200 requests in flight reach Truto's limit (48 a second) up to a response time of 4 s. A thread
 # with its connection takes less than 0.3 MB.
 MAX_WORKERS = 200
 
-# A shorter standstill is not worth a message.
+# A shorter pause is not worth a message.
 _MIN_REPORTED_WAIT = 1.0
 _JOIN_SECONDS = 2.0
 
-Task: TypeAlias = Generator[Any, None, None]
+Event = TypeVar("Event")
+Task: TypeAlias = Generator[Delay | Event, None, None]
 
 
 class Clock:
-    """The time, and the way to wait for it; tests have one whose waits take no time."""
+    """The time, and a way to wait for it; tests have one whose waits take no time."""
 
     def now(self) -> float:
-        """The time in seconds; monotonic."""
+        """Return the time in seconds; monotonic."""
         return time.monotonic()
 
     def wait(self, condition: threading.Condition, seconds: float) -> None:
-        """Waits until the condition, whose lock is held, is notified, or for some seconds."""
+        """Wait until the condition, whose lock is held, is notified, or for some seconds."""
         condition.wait(seconds)
 
 
 @dataclass(frozen=True)
 class RateLimited:
-    """An event: for a second or more no request at all can go out, because of a limit.
+    """An event: because of a limit, no request at all can go out for a second or more.
 
     Attributes:
         seconds: The time until the next request can.
@@ -59,17 +59,17 @@ class TaskFailed:
 
 
 @dataclass(order=True)
-class _Delayed:
+class _Delayed(Generic[Event]):
     at: float
-    task: Task = field(compare=False)
+    task: Task[Event] = field(compare=False)
     delay: Delay = field(compare=False)
 
 
-class WorkerPool:
+class WorkerPool(Generic[Event]):
     """Advances tasks in up to `max_workers` threads.
 
     It begins with a single worker, so that one request alone finds out whether the token is good;
-    `open` lets the others start.
+    `token_verified` lets the others start.
 
     Args:
         max_workers: The threads, and so the requests in flight.
@@ -82,11 +82,11 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._work_available = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
-        self._events: EventQueue[Any] = EventQueue()
-        self._ready: deque[Task] = deque()
-        self._delayed: list[_Delayed] = []
+        self._events: EventQueue[Event | RateLimited | TaskFailed | None] = EventQueue()
+        self._ready: deque[Task[Event]] = deque()
+        self._delayed: list[_Delayed[Event]] = []
         self._threads: list[threading.Thread] = []
-        self._is_open = False
+        self._token_is_verified = False
         self._idle = 0
         self._active = 0
         self._is_stopped = False
@@ -96,38 +96,38 @@ class WorkerPool:
         self._token_free_at = float("-inf")
         self._reported_until = float("-inf")
 
-    def submit(self, task: Task) -> None:
-        """Adds a task; can be called by a task."""
+    def submit(self, task: Task[Event]) -> None:
+        """Add a task; can be called by a task."""
         with self._lock:
             self._ready.append(task)
             self._changed.notify()
 
-    def open(self) -> None:
-        """Lets all workers start."""
+    def token_verified(self) -> None:
+        """Let all workers start."""
         with self._lock:
-            self._is_open = True
+            self._token_is_verified = True
             self._changed.notify()
 
     def stop(self) -> None:
-        """Lets no task go on behind its present step; what it then yields is still delivered."""
+        """Stop every task after its current step; what that step yields is still delivered."""
         with self._lock:
             self._is_stopped = True
             self._work_available.notify_all()
             self._changed.notify()
 
     def close(self) -> None:
-        """Stops, drops what was not delivered, and waits a moment for the workers."""
+        """Stop, drop what was not delivered, and wait a moment for the workers."""
         self.stop()
         self._events.close()
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def events(self, interval: float) -> Iterator[Any]:
-        """Gives the events until every task is over.
+    def events(self, interval: float) -> Iterator[Event | RateLimited | TaskFailed | None]:
+        """Yield events until all tasks have finished; yield None after `interval` seconds without.
 
         Args:
-            interval: Where no event comes for so many seconds, None is given.
+            interval: The time in seconds.
         """
         scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
         self._threads.append(scheduler)
@@ -140,7 +140,7 @@ class WorkerPool:
             yield event
 
     def delays(self) -> list[Delay]:
-        """What tasks wait for now; that of the whole token alone, if it has to wait."""
+        """Return the delays that tasks are waiting on, or only the token-wide one."""
         with self._lock:
             seconds = self._token_free_at - self._clock.now()
             if self._token_delay is not None and seconds > 0:
@@ -148,7 +148,7 @@ class WorkerPool:
             return [delayed.delay for delayed in self._delayed]
 
     def _schedule(self) -> None:
-        """Starts what can go on, as the one thread that waits for time to pass."""
+        """Start what can go on, as the one thread that waits for time to pass."""
         with self._lock:
             try:
                 while not self._is_over():
@@ -162,11 +162,11 @@ class WorkerPool:
     def _step(self) -> None:
         now = self._clock.now()
         while self._delayed and self._delayed[0].at <= now:
-            # What was begun goes first: its cursor grows old.
+            # What has begun goes first: its cursor grows old.
             self._ready.appendleft(heapq.heappop(self._delayed).task)
         if now >= self._token_free_at:
             self._start_workers()
-        self._report_standstill(now)
+        self._report_pause(now)
         if not self._is_over():
             self._wait(now)
 
@@ -178,7 +178,7 @@ class WorkerPool:
         waiting = len(self._ready)
         self._work_available.notify(waiting)
         alive = self._idle + self._active
-        limit = self._max_workers if self._is_open else 1
+        limit = self._max_workers if self._token_is_verified else 1
         for _ in range(min(waiting - self._idle, limit - alive)):
             worker = threading.Thread(target=self._work, name="worker", daemon=True)
             try:
@@ -203,8 +203,8 @@ class WorkerPool:
         else:
             self._changed.wait()
 
-    def _report_standstill(self, now: float) -> None:
-        """Reports once for each such wait that no request can go out."""
+    def _report_pause(self, now: float) -> None:
+        """Report once for each such wait that no request can go out."""
         if self._ready or self._active:
             resumes_at, is_rate_limit = self._token_free_at, True
         elif self._delayed:
@@ -227,7 +227,7 @@ class WorkerPool:
                     self._put_back(task, delay)
                 self._changed.notify()
 
-    def _next_task(self) -> Task | None:
+    def _next_task(self) -> Task[Event] | None:
         with self._lock:
             while not self._is_stopped and not self._can_start():
                 self._work_available.wait()
@@ -238,12 +238,12 @@ class WorkerPool:
             return self._ready.popleft()
 
     def _can_start(self) -> bool:
-        """Whether a task can go on; before `open`, none does while the first one backs off."""
-        if not self._is_open and self._delayed:
+        """Return whether a task can go on; until the token is verified, only the first one does."""
+        if not self._token_is_verified and self._delayed:
             return False
         return bool(self._ready) and self._clock.now() >= self._token_free_at
 
-    def _put_back(self, task: Task, delay: Delay) -> None:
+    def _put_back(self, task: Task[Event], delay: Delay) -> None:
         at = self._clock.now() + delay.seconds
         if delay.for_token:
             self._ready.appendleft(task)
@@ -251,8 +251,8 @@ class WorkerPool:
         else:
             heapq.heappush(self._delayed, _Delayed(at, task, delay))
 
-    def _advance(self, task: Task) -> Delay | None:
-        """Runs a task to its next wait, which is given, or to its end."""
+    def _advance(self, task: Task[Event]) -> Delay | None:
+        """Run a task to its next wait, which is returned, or to its end."""
         try:
             for step in task:
                 if isinstance(step, Delay):
@@ -266,7 +266,7 @@ class WorkerPool:
             self._put(TaskFailed(error))
         return None
 
-    def _put(self, event: object) -> None:
-        """Adds an event that has no size, and so never waits; drops it if the pool is closed."""
+    def _put(self, event: RateLimited | TaskFailed | None) -> None:
+        """Add an event without a size, which never waits; drop it if the pool is closed."""
         with suppress(SyncCancelledError):
             self._events.put(event)

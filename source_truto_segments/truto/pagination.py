@@ -1,17 +1,20 @@
-"""The pagination of every list: the parameters of the next page, and the detection of loops."""
+"""The pagination of every list: pages are pulled, and a list that never ends is detected."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 
-from source_truto_segments.responses import Page
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoClient
+from source_truto_segments.truto.errors import ReadError
+from source_truto_segments.truto.rate_limiter import Delay
+from source_truto_segments.truto.responses import Page
 
-# Truto returns an empty page with a cursor where a vendor filters after paging. After so many in a
-# row, a thousand requests without a record, it is taken for a loop.
+# Truto returns an empty page with a cursor if a vendor filters after paging. So many in a row, a
+# thousand requests without a record, are a loop.
 MAX_EMPTY_PAGES = 1000
-
-CURSOR_PARAMETER = "next_cursor"
 
 _MAX_REPETITIONS = 2
 
@@ -20,8 +23,50 @@ class PaginationLoopError(Exception):
     """A list that would never end; its text says what was repeated."""
 
 
+class Pages:
+    """Reads a list page by page along its cursors.
+
+    Args:
+        client: Sends the requests.
+        request: The request of the first page.
+    """
+
+    def __init__(self, client: TrutoClient, request: Request[Page]) -> None:
+        self._client = client
+        self._request = request
+        self._detector = PaginationLoopDetector()
+        self._token: Mapping[str, str] | None = {}
+
+    def next(self) -> Generator[Delay, None, Page | None]:
+        """Fetch the next page, empty ones too; skip those that only repeat an earlier one.
+
+        Yields:
+            What has to be waited before a request.
+
+        Returns:
+            The page; None after the last one.
+
+        Raises:
+            ReadError: If the page cannot be read, or if the pages repeat.
+        """
+        try:
+            while self._token is not None:
+                self._detector.check_cursor(self._token)
+                request = replace(self._request, cursor=self._token.get(CURSOR_PARAMETER))
+                page = yield from self._client.fetch(request)
+                self._token = next_page_token(page)
+                # A repeated page adds nothing but what is wrong with it.
+                if self._detector.is_new(page) or page.is_partial or page.invalid_entries:
+                    return page
+        except PaginationLoopError as loop:
+            operation, account_id = self._request.operation, self._request.account_id
+            detail = f" ({loop})"
+            raise ReadError(errors.PAGINATION_LOOP, operation, account_id, detail) from None
+        return None
+
+
 def next_page_token(page: Page) -> Mapping[str, str] | None:
-    """The query parameters for the page after this one; None at the end of the list.
+    """Return the query parameters for the page after this one; None at the end of the list.
 
     A cursor is opaque and sent back unchanged. An empty page with a cursor is not the end.
     """
@@ -41,7 +86,7 @@ class PaginationLoopDetector:
         self._empty_pages = 0
 
     def is_new(self, page: Page) -> bool:
-        """Whether a page has other records than every page before; checked before they are used.
+        """Return whether a page has other records than every page before it.
 
         One repetition is no loop: where vendors page by offset, a page comes again if just as many
         records were added in front of it while it was read.
@@ -50,7 +95,7 @@ class PaginationLoopDetector:
             PaginationLoopError: If a page came three times, or after MAX_EMPTY_PAGES pages without
                 a record.
         """
-        if not page.records:
+        if not (page.records or page.count):
             self._empty_pages += 1
             if self._empty_pages >= MAX_EMPTY_PAGES and page.next_cursor is not None:
                 raise PaginationLoopError(f"{self._empty_pages} empty pages came in a row")
@@ -67,12 +112,12 @@ class PaginationLoopDetector:
         return self._pages[digest] == 1
 
     def check_cursor(self, token: Mapping[str, str] | None) -> None:
-        """Checks the next page's cursor before it is sent.
+        """Check the next page's cursor before it is sent.
 
         Raises:
             PaginationLoopError: If it was the cursor of an earlier page.
         """
-        if token is None:
+        if not token:
             return
         digest = _digest(token[CURSOR_PARAMETER].encode())
         if digest in self._cursors:
@@ -81,7 +126,7 @@ class PaginationLoopDetector:
 
 
 def _fallback_digest(page: Page) -> bytes | None:
-    """The digest of records without one of their own; None if nothing identifies them."""
+    """Return the digest of records without one of their own; None if nothing identifies them."""
     try:
         return _digest(json.dumps(page.records).encode())
     except RecursionError:

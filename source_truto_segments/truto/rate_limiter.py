@@ -43,7 +43,7 @@ class Delay:
         reason: What it waits for, for a message.
         account_id: The account that waits; None for a request of the environment.
         for_token: Whether every request with the token has to wait.
-        is_rate_limit: Whether a limit is the reason; else it is the backoff after a failure.
+        is_rate_limit: Whether a limit is the reason; otherwise it is the backoff after a failure.
     """
 
     seconds: float
@@ -70,9 +70,9 @@ class RateLimiter:
         self._blocks: dict[str | None, _Block] = {}
 
     def try_acquire(self, account_id: str | None) -> Delay | None:
-        """Counts a request that may go out now, or gives the time until it may.
+        """Count a request that may go out now, or return the delay until it may.
 
-        Every request that was counted must be given back by `release`.
+        Call `release` after every request that was counted.
 
         Args:
             account_id: The account of the request; None for a request of the environment.
@@ -88,7 +88,7 @@ class RateLimiter:
             return delay
 
     def release(self, account_id: str | None) -> None:
-        """Notes that a request is over, whatever its outcome."""
+        """Note that a request has ended, whatever its outcome."""
         with self._lock:
             now = self._clock()
             self._token_window.finished(now)
@@ -96,7 +96,7 @@ class RateLimiter:
                 self._account_windows[account_id].finished(now)
 
     def update_from_headers(self, account_id: str | None, headers: Mapping[str, str]) -> None:
-        """Blocks the account while the vendor's announced budget is used up.
+        """Block the account while the vendor's announced budget is used up.
 
         Truto passes the vendor's budget on in normalized headers, also with good responses.
         """
@@ -108,7 +108,7 @@ class RateLimiter:
             self.block(account_id, seconds, "the vendor's announced limit")
 
     def block(self, account_id: str | None, seconds: float, reason: str) -> None:
-        """Blocks all requests of an account, or of the whole token (None), for some seconds."""
+        """Block all requests of an account, or of the whole token (None), for some seconds."""
         with self._lock:
             until = self._clock() + seconds
             current = self._blocks.get(account_id)
@@ -116,15 +116,15 @@ class RateLimiter:
                 self._blocks[account_id] = _Block(until, reason)
 
     def is_nearly_exhausted(self, account_id: str) -> bool:
-        """Whether the account's own window is nearly full: a 429 of Truto's was then for it."""
+        """Return whether the account's own window is nearly full: a 429 of Truto's is for it."""
         with self._lock:
             window = self._account_windows[account_id]
             return window.count(self._clock()) >= window.limit * _SAFETY_FACTOR
 
     def discard(self, account_id: str) -> None:
-        """Drops what is known of an account that was read to its end.
+        """Drop what is known of an account that was read completely.
 
-        Unless a request of it is in flight, as while the list of accounts asks for one of them.
+        Do nothing while a request of it is in flight, as when the list of accounts asks for it.
         """
         with self._lock:
             if not self._account_windows[account_id].in_flight:
@@ -134,19 +134,19 @@ class RateLimiter:
     def _account_delay(self, account_id: str | None, now: float) -> Delay | None:
         if account_id is None:
             return None
-        seconds, reason = self._longest(account_id, self._account_windows[account_id], now)
+        seconds, reason = self._longer_wait(account_id, self._account_windows[account_id], now)
         reason = reason or "Truto's limit for the account"
         return Delay(seconds, reason, account_id) if seconds > 0 else None
 
     def _token_delay(self, now: float) -> Delay | None:
-        seconds, reason = self._longest(None, self._token_window, now)
+        seconds, reason = self._longer_wait(None, self._token_window, now)
         reason = reason or "Truto's limit for the API token"
         return Delay(seconds, reason, for_token=True) if seconds > 0 else None
 
-    def _longest(
+    def _longer_wait(
         self, account_id: str | None, window: "_SlidingWindow", now: float
     ) -> tuple[float, str]:
-        """The longer of the waits for the window and for a block, and the block's reason."""
+        """Return the longer of the waits for the window and for a block, and the block's reason."""
         until_free = window.time_until_free(now)
         block = self._blocks.get(account_id)
         if block is None or block.until - now <= until_free:
@@ -155,14 +155,14 @@ class RateLimiter:
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The seconds that a server asks to wait: by Retry-After, else by ratelimit-reset.
+    """Return the seconds that a server asks to wait: Retry-After, otherwise ratelimit-reset.
 
     Args:
         headers: The response's headers; Retry-After can be seconds or an HTTP date.
         now: The time of the response, with a zone; by default the present.
 
     Returns:
-        The seconds from now, not below 0; None where the server does not say.
+        The seconds from now, not below 0; None if the server does not say.
     """
     now = now or datetime.now(timezone.utc)
     retry_after = headers.get("Retry-After", "").strip()
@@ -192,10 +192,10 @@ class _SlidingWindow:
         self._finished: deque[float] = deque()
 
     def time_until_free(self, now: float) -> float:
-        """Seconds until another request fits; 0 if it does now."""
+        """Return the seconds until another request fits; 0 if it does now."""
         if self.count(now) < self.limit:
             return 0.0
-        # Where every request is in flight, the first of them can count for a whole window yet.
+        # If every request is in flight, the first of them can count for a whole window yet.
         first = self._finished[0] if self._finished else now
         return first + WINDOW_SECONDS - now
 
@@ -213,7 +213,7 @@ class _SlidingWindow:
 
 
 def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds until the vendor's reset; a number too large for seconds is a timestamp."""
+    """Return the seconds until the reset; a number too large for seconds is a timestamp."""
     value = _number(headers.get("ratelimit-reset"))
     if value is None or value < _FIRST_TIMESTAMP:
         return value and min(value, _MAX_SECONDS)
@@ -222,6 +222,6 @@ def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _number(value: str | None) -> float | None:
-    """A header's number, not below 0; None where there is none that can be read."""
+    """Return a header's number, not below 0; None if there is none that can be read."""
     text = (value or "").strip()
     return float(text) if _SECONDS.fullmatch(text) else None

@@ -1,7 +1,7 @@
 """The messages of the Airbyte protocol that a sync emits."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from airbyte_cdk.models import (
@@ -19,12 +19,12 @@ from airbyte_protocol_dataclasses.models import (
     AirbyteRecordMessageMeta,
     AirbyteRecordMessageMetaChange,
     AirbyteStreamStatusRateLimitedReason,
+    Change,
+    Reason,
 )
 
-from source_truto_segments.state import StateBlob
-from source_truto_segments.values import serialize
-
-Record = tuple[dict[str, Any], list[AirbyteRecordMessageMetaChange]]
+from source_truto_segments.records.columns import FieldChange, Row
+from source_truto_segments.records.values import serialize
 
 
 @dataclass
@@ -36,29 +36,30 @@ class RecordBatch(AirbyteMessage):
 
     Attributes:
         stream_name: The stream of the records.
-        records: Each record with the changes that lost something.
+        records: Each record with what it lost.
         emitted_at: Milliseconds since 1970.
     """
 
     type: Type = Type.RECORD
     stream_name: str = ""
-    records: list[Record] = field(default_factory=list)
+    records: Sequence[Row] = ()
     emitted_at: int = 0
 
     def messages(self) -> Iterator[AirbyteMessage]:
-        """Each record as the protocol's object."""
+        """Yield each record as the protocol's object."""
         for data, changes in self.records:
-            meta = AirbyteRecordMessageMeta(changes=changes) if changes else None
+            protocol_changes = [_protocol_change(change) for change in changes]
+            meta = AirbyteRecordMessageMeta(changes=protocol_changes) if changes else None
             record = AirbyteRecordMessage(
                 stream=self.stream_name, data=data, emitted_at=self.emitted_at, meta=meta
             )
             yield AirbyteMessage(type=Type.RECORD, record=record)
 
     def lines(self) -> str:
-        """The messages as they are printed, each with a line break at its end."""
+        """Return the messages as they are printed, each with a line break at its end."""
         return "".join(map(self._line, self.records))
 
-    def _line(self, record: Record) -> str:
+    def _line(self, record: Row) -> str:
         data, changes = record
         content: dict[str, Any] = {
             "stream": self.stream_name,
@@ -66,17 +67,20 @@ class RecordBatch(AirbyteMessage):
             "emitted_at": self.emitted_at,
         }
         if changes:
-            content["meta"] = {"changes": [_change(change) for change in changes]}
+            content["meta"] = {"changes": [
+                {"field": field, "change": change, "reason": reason}
+                for field, change, reason in changes
+            ]}
         return f"{serialize({'type': 'RECORD', 'record': content}).decode()}\n"
 
 
 def status_message(stream_name: str, status: AirbyteStreamStatus) -> AirbyteMessage:
-    """The status of a stream."""
+    """Return the status of a stream."""
     return as_airbyte_message(StreamDescriptor(name=stream_name), status)
 
 
 def rate_limited_message(stream_name: str, quota_reset: int) -> AirbyteMessage:
-    """The status of a stream that waits for a limit.
+    """Return the status of a stream that waits for a limit.
 
     Args:
         stream_name: The stream.
@@ -91,16 +95,14 @@ def rate_limited_message(stream_name: str, quota_reset: int) -> AirbyteMessage:
     )
 
 
-def state_message(stream_name: str, blob: StateBlob) -> AirbyteMessage:
-    """The state of a stream."""
+def state_message(stream_name: str, blob: Mapping[str, Any]) -> AirbyteMessage:
+    """Return the state of a stream."""
     manager = ConnectorStateManager()
     manager.update_state_for_stream(stream_name, None, blob)
     return manager.create_state_message(stream_name, None)
 
 
-def _change(change: AirbyteRecordMessageMetaChange) -> dict[str, str]:
-    return {
-        "field": change.field,
-        "change": change.change.value,
-        "reason": change.reason.value,
-    }
+def _protocol_change(change: FieldChange) -> AirbyteRecordMessageMetaChange:
+    return AirbyteRecordMessageMetaChange(
+        change.field, Change(change.change), Reason(change.reason)
+    )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from source_truto_segments.rate_limiter import Delay
+from source_truto_segments.truto.rate_limiter import Delay
 
 _MAX_NAMED_DELAYS = 3
 
@@ -16,7 +16,7 @@ class Progress:
     Attributes:
         found: The accounts that were found.
         is_all_found: Whether no further account will be.
-        done: The accounts that were read to their end.
+        done: The accounts that were read completely.
         failed: The accounts of which something could not be read.
         records: The records that were emitted, by stream.
     """
@@ -28,20 +28,23 @@ class Progress:
     records: Counter[str] = field(default_factory=Counter)
 
     def status_line(self, delays: Sequence[Delay]) -> str:
-        """Everything in one line.
+        """Return everything in one line.
 
         Args:
-            delays: What is waited for now.
+            delays: What tasks are waiting for.
         """
         over = len(self.done | self.failed)
-        found = f"{len(self.found):,}" + ("" if self.is_all_found else " so far found")
-        parts = [f"{over:,} of {found} accounts", f"{self.records.total():,} records"]
+        found = "" if self.is_all_found else " found so far"
+        parts = [
+            f"{over:,} of {len(self.found):,} accounts{found}",
+            f"{self.records.total():,} records",
+        ]
         if self.failed:
             parts.append(f"{len(self.failed):,} failed")
         return f"Progress: {', '.join(parts)}{_waiting(delays)}."
 
     def final_summary(self, stream_names: Collection[str]) -> str:
-        """The last line of a sync that was not interrupted."""
+        """Return the last line of a sync that was not interrupted."""
         counts = ", ".join(f"{self.records[name]:,} of {name}" for name in stream_names)
         emitted = f"Records emitted: {counts}."
         if not self.failed:

@@ -7,6 +7,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from typing_extensions import override
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
@@ -24,7 +25,8 @@ _CHUNK_SIZE = 64 * 1024
 class DeadlineAdapter(HTTPAdapter):
     """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it."""
 
-    def send(  # noqa: D102 - requests'
+    @override
+    def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         deadline = time.monotonic() + RESPONSE_TIMEOUT
@@ -43,7 +45,7 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def _body(raw: HTTPResponse, deadline: float) -> bytes:
-    """The bytes of a body, decoded.
+    """Return the bytes of a body, decoded.
 
     Raises:
         TimeoutError: If it is not complete before the deadline, a time of the monotonic clock.

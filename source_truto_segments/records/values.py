@@ -43,7 +43,7 @@ class CoercionError(ValueError):
 
 
 def string(value: Any) -> str:
-    """A string as it is; a number or a boolean as its JSON.
+    """Return a string as it is; a number or a boolean as its JSON.
 
     Raises:
         CoercionError: If it is an object or a list, or a number whose last digits are lost already:
@@ -61,7 +61,7 @@ def string(value: Any) -> str:
 
 
 def boolean(value: Any) -> bool | None:
-    """A boolean as it is; "true" and "false" in any case, 1 and 0; a blank string as None.
+    """Return a boolean as it is; accept "true", "false", 1 and 0; return None for a blank string.
 
     Raises:
         CoercionError: If it is anything else.
@@ -80,7 +80,7 @@ def boolean(value: Any) -> bool | None:
 
 
 def number(value: Any) -> int | float | None:
-    """A number as it is, or from a string; a blank string as None.
+    """Return a number as it is, or from a string; None for a blank string.
 
     Raises:
         CoercionError: If it is anything else.
@@ -97,7 +97,7 @@ def number(value: Any) -> int | float | None:
 
 
 def integer(value: Any) -> int | None:
-    """An integer as it is, or from a float such as 5.0 or a string; a blank string as None.
+    """Return an integer as it is, or from a float such as 5.0 or a string; None for a blank string.
 
     Raises:
         CoercionError: If it is anything else.
@@ -111,7 +111,7 @@ def integer(value: Any) -> int | None:
 
 
 def date_time(value: Any) -> str | None:
-    """A timestamp in RFC 3339, in UTC with Z, such as 2023-01-02T03:04:05.678Z.
+    """Return a timestamp in RFC 3339, in UTC with Z, such as 2023-01-02T03:04:05.678Z.
 
     It can come as ISO 8601 with or without a fraction and an offset, as `YYYY-MM-DD HH:MM:SS` (in
     UTC where no zone is given), as a date, and as seconds or milliseconds since 1970. A blank
@@ -128,7 +128,7 @@ def date_time(value: Any) -> str | None:
 
 
 def array(value: Any) -> list[Any]:
-    """A list as it is.
+    """Return a list as it is.
 
     Raises:
         CoercionError: If it is anything else.
@@ -139,7 +139,7 @@ def array(value: Any) -> list[Any]:
 
 
 def object_(value: Any) -> dict[str, Any]:
-    """An object as it is.
+    """Return an object as it is.
 
     Raises:
         CoercionError: If it is anything else.
@@ -150,7 +150,7 @@ def object_(value: Any) -> dict[str, Any]:
 
 
 def serialize(value: Any, *, option: int = 0) -> bytes:
-    """JSON, with whole numbers beyond 64 bits as well.
+    """Write JSON, with whole numbers beyond 64 bits as well.
 
     Args:
         value: Any JSON value.
@@ -163,7 +163,7 @@ def serialize(value: Any, *, option: int = 0) -> bytes:
 
 
 def without_nul(value: Any) -> Any:
-    """Any JSON value with U+FFFD in the place of U+0000, in keys and at any depth.
+    """Return a JSON value with U+FFFD in the place of U+0000, in keys and at any depth.
 
     PostgreSQL accepts no U+0000, neither in text nor in JSON: one would fail the whole load.
     """
@@ -177,7 +177,7 @@ def without_nul(value: Any) -> Any:
 
 
 def is_truncated(value: Any) -> bool:
-    """Whether a date-time has more digits than its column holds."""
+    """Return whether a date-time has more digits than its column holds."""
     if not isinstance(value, str) or len(value) < _MIN_TRUNCATED_LENGTH:
         return False
     parts = _DATE_TIME.fullmatch(value.strip())
@@ -225,7 +225,7 @@ def _from_epoch(value: float) -> str:
 
 
 def _rfc3339(seconds: str, fraction: str | None) -> str:
-    """One form for each timestamp: no fraction where it is zero, no zeros at its end."""
+    """Write a timestamp in its one form: no fraction if it is zero, no zeros at its end."""
     digits = fraction[:_FRACTION_DIGITS].rstrip("0") if fraction else ""
     return f"{seconds}.{digits}Z" if digits else f"{seconds}Z"
 

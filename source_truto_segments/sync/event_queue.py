@@ -1,17 +1,17 @@
-"""The way of events from the workers to the one thread that owns the output and the state."""
+"""A bounded queue from the worker threads to the main thread."""
 
 import threading
 from collections import deque
 from typing import Generic, TypeVar
 
-# Behind a slow destination the workers wait, too. A page takes several times its bytes of memory.
+# If the destination is slow, the workers wait, too. A page takes several times its bytes of memory.
 CAPACITY_BYTES = 256 * 1024
 
 _Event = TypeVar("_Event")
 
 
 class SyncCancelledError(Exception):
-    """The sync is over before this task; the reason is reported elsewhere."""
+    """The sync ends before this task; the reason is reported elsewhere."""
 
 
 class EventQueue(Generic[_Event]):
@@ -26,7 +26,7 @@ class EventQueue(Generic[_Event]):
         self._is_closed = False
 
     def put(self, event: _Event, size: int = 0) -> None:
-        """Adds an event; waits while the queue is full, unless the event has no size.
+        """Add an event; wait while the queue is full, unless the event has no size.
 
         Args:
             event: The event.
@@ -45,7 +45,7 @@ class EventQueue(Generic[_Event]):
             self._not_empty.notify()
 
     def get(self, timeout: float) -> _Event | None:
-        """Takes the first event; None if none came within the timeout, in seconds."""
+        """Take the first event; return None if none came within the timeout, in seconds."""
         with self._lock:
             if not self._events:
                 self._not_empty.wait(timeout)
@@ -57,7 +57,7 @@ class EventQueue(Generic[_Event]):
             return event
 
     def close(self) -> None:
-        """Drops the events, and lets every later `put` fail."""
+        """Drop the events, and let every later `put` fail."""
         with self._lock:
             self._is_closed = True
             self._events.clear()

@@ -1,10 +1,11 @@
-"""What the workers report to the thread that owns the output and the state."""
+"""What the workers report to the main thread, as plain data."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from source_truto_segments.errors import ReadError
-from source_truto_segments.messages import RecordBatch
+from source_truto_segments.records.columns import Row
+from source_truto_segments.truto.errors import ReadError
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class AccountsListed:
     """No further account will be found.
 
     Attributes:
-        is_whole: Whether certainly none was overlooked.
+        complete: Whether certainly none was overlooked.
     """
 
-    is_whole: bool
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,18 @@ class RecordsRead:
     """Records to write, and what the state then counts.
 
     Attributes:
+        stream_name: The stream of the records.
         partition: The partition that they belong to.
-        batch: The records.
+        rows: The records, with what each of them lost.
         fingerprints: Of each record that is now at the destination, by id.
-        removed_ids: The records whose tombstones these are.
+        removed_ids: The ids of the records, if they are tombstones.
         cursor_value: The highest value of the cursor field.
         size: The bytes of the page, for the queue.
     """
 
+    stream_name: str
     partition: str
-    batch: RecordBatch
+    rows: Sequence[Row]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     removed_ids: Collection[str] = ()
     cursor_value: str = ""
@@ -48,7 +51,7 @@ class RecordsRead:
 
 @dataclass(frozen=True)
 class PartitionRead:
-    """A partition of a stream was read to its end."""
+    """A partition of a stream was read completely."""
 
     stream_name: str
     partition: str
@@ -60,7 +63,7 @@ class ReadFailed:
 
     Attributes:
         stream_names: The streams that lack something.
-        error: Why; it names the account.
+        error: Why; it has the account's ID.
     """
 
     stream_names: Collection[str]
@@ -68,7 +71,12 @@ class ReadFailed:
 
 
 @dataclass(frozen=True)
-class AccountRead:
-    """Everything of an account was tried."""
+class AccountFinished:
+    """Every stream of an account was tried."""
 
     account_id: str
+
+
+Event: TypeAlias = (
+    AccountFound | AccountsListed | RecordsRead | PartitionRead | ReadFailed | AccountFinished
+)

@@ -1,4 +1,4 @@
-"""The error policy: a table of what each failure means, and one message for each row.
+"""The error table: what each failure means, and one message for each row.
 
 Every message says what failed, for which account, what Truto or the vendor reported, and who does
 what now. The statuses and their meanings are those of Truto's API reference, "Errors".
@@ -6,17 +6,24 @@ what now. The statuses and their meanings are those of Truto's API reference, "E
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import requests
 from airbyte_cdk.models import FailureType
-from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
+from airbyte_cdk.sources.streams.http.error_handlers import (
+    BackoffStrategy,
+    ErrorHandler,
+    ErrorResolution,
+    ResponseAction,
+)
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
+from typing_extensions import override
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from source_truto_segments.responses import ErrorBody, Origin, excerpt
+from source_truto_segments.truto.rate_limiter import parse_retry_after
+from source_truto_segments.truto.responses import ErrorBody, Origin, excerpt, parse_error
 
 
 class Scope(Enum):
@@ -26,23 +33,23 @@ class Scope(Enum):
     SYNC = "sync"
 
 
-@dataclass(frozen=True)
-class ErrorResolution:
-    """A row of the table.
+@dataclass
+class Resolution(ErrorResolution):
+    """A row of the table: the CDK's resolution, with what to do and what it concerns.
 
     Attributes:
-        action: FAIL, RETRY or RATE_LIMITED: whether the request is sent again.
+        response_action: FAIL, RETRY or RATE_LIMITED: whether the request is sent again.
         failure_type: Airbyte's type: config_error requires the user to act, transient_error goes
             away by itself, system_error is a fault of Truto or of this connector.
-        message: What went wrong, as the second half of "… failed: ".
+        error_message: What went wrong, as the second half of "… failed: ".
         guidance: Who does what now, in sentences.
         scope: What it concerns.
     """
 
-    action: ResponseAction
-    failure_type: FailureType
-    message: str
-    guidance: str
+    response_action: ResponseAction = ResponseAction.FAIL
+    failure_type: FailureType = FailureType.system_error
+    error_message: str = ""
+    guidance: str = ""
     scope: Scope = Scope.ACCOUNT
 
 
@@ -61,7 +68,7 @@ class ReadError(AirbyteTracedException):
 
     def __init__(
         self,
-        resolution: ErrorResolution,
+        resolution: Resolution,
         operation: str,
         account_id: str | None = None,
         detail: str = "",
@@ -70,14 +77,14 @@ class ReadError(AirbyteTracedException):
         self.operation = filter_secrets(operation)
         self.account_id = account_id
         self.detail = filter_secrets(detail)
-        self.summary = filter_secrets(f"{operation} failed: {resolution.message}{detail}")
+        self.summary = filter_secrets(f"{operation} failed: {resolution.error_message}{detail}")
         message = f"{self.summary}. {filter_secrets(resolution.guidance)}"
         super().__init__(
             message=message, internal_message=message, failure_type=resolution.failure_type
         )
 
     def with_detail(self, text: str) -> "ReadError":
-        """The same error with a text appended to its detail."""
+        """Return the same error with a text appended to its detail."""
         return ReadError(self.resolution, self.operation, self.account_id, f"{self.detail}{text}")
 
 
@@ -95,12 +102,12 @@ _CHECK_FILTERS = (
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
 
-def _rejected(message: str, guidance: str, scope: Scope = Scope.ACCOUNT) -> ErrorResolution:
-    return ErrorResolution(ResponseAction.FAIL, _CONFIG, message, guidance, scope)
+def _rejected(message: str, guidance: str, scope: Scope = Scope.ACCOUNT) -> Resolution:
+    return Resolution(ResponseAction.FAIL, _CONFIG, message, guidance, scope)
 
 
-def _retried(message: str, guidance: str = _IF_IT_PERSISTS) -> ErrorResolution:
-    return ErrorResolution(ResponseAction.RETRY, _TRANSIENT, message, guidance)
+def _retried(message: str, guidance: str = _IF_IT_PERSISTS) -> Resolution:
+    return Resolution(ResponseAction.RETRY, _TRANSIENT, message, guidance)
 
 
 ACCOUNT_NOT_FOUND = _rejected(
@@ -110,7 +117,7 @@ ACCOUNT_NOT_FOUND = _rejected(
 )
 VENDOR_NOT_FOUND = _rejected("the vendor did not find the requested resource", _CHECK_FILTERS)
 
-ERROR_MAPPING: Mapping[tuple[int, Origin], ErrorResolution] = {
+ERROR_MAPPING: Mapping[tuple[int, Origin], Resolution] = {
     (400, Origin.TRUTO): _rejected("Truto rejected the request", _CHECK_FILTERS),
     (400, Origin.VENDOR): _rejected("the vendor rejected the request", _CHECK_FILTERS),
     (401, Origin.TRUTO): _rejected(
@@ -138,14 +145,14 @@ ERROR_MAPPING: Mapping[tuple[int, Origin], ErrorResolution] = {
     (405, Origin.VENDOR): _rejected("the vendor does not allow this request", _CHECK_FILTERS),
     (409, Origin.VENDOR): _rejected("the vendor reported a conflict", _CHECK_FILTERS),
     (422, Origin.VENDOR): _rejected("the vendor could not process the request", _CHECK_FILTERS),
-    (429, Origin.TRUTO): ErrorResolution(
+    (429, Origin.TRUTO): Resolution(
         ResponseAction.RATE_LIMITED,
         _TRANSIENT,
         "Truto's rate limit was exceeded",
         f"{_NEXT_SYNC} If it happens often, lower num_workers, or leave more time between the "
         "syncs of all connections with this API token.",
     ),
-    (429, Origin.VENDOR): ErrorResolution(
+    (429, Origin.VENDOR): Resolution(
         ResponseAction.RATE_LIMITED,
         _TRANSIENT,
         "the vendor's rate limit was exceeded",
@@ -177,7 +184,7 @@ PAGE_SIZE_TOO_LARGE = _rejected(
     "the vendor rejected page_size as too large",
     "Lower page_size in the source's configuration, or leave it empty.",
 )
-CURSOR_REJECTED = ErrorResolution(
+CURSOR_REJECTED = Resolution(
     ResponseAction.FAIL,
     _TRANSIENT,
     "the cursor of the next page was rejected, probably because the cursor has expired",
@@ -215,19 +222,19 @@ ACCOUNT_LIST_REJECTED = _rejected(
     Scope.SYNC,
 )
 ACCOUNT_LIST_UNAVAILABLE = _retried("Truto is unavailable")
-PAGINATION_LOOP = ErrorResolution(
+PAGINATION_LOOP = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
     "the pages repeat: pagination loop detected",
     "All records before the repetition were read. Send this message to Truto's support.",
 )
-UNEXPECTED = ErrorResolution(
+UNEXPECTED = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
     "the connector failed unexpectedly",
     "Report this message to the connector's maintainers.",
 )
-MAX_WAIT_EXCEEDED = ErrorResolution(
+MAX_WAIT_EXCEEDED = Resolution(
     ResponseAction.FAIL,
     _TRANSIENT,
     "a rate limit requires a longer wait than is allowed",
@@ -236,7 +243,7 @@ MAX_WAIT_EXCEEDED = ErrorResolution(
 )
 
 # For the list of accounts, some statuses mean something else than for an account.
-_ACCOUNT_LIST_MAPPING: Mapping[int, ErrorResolution] = {
+_ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     400: ACCOUNT_LIST_REJECTED,
     404: ACCOUNT_LIST_NOT_FOUND,
     503: ACCOUNT_LIST_UNAVAILABLE,
@@ -262,8 +269,8 @@ def interpret_response(
     sent_cursor: bool,
     sent_limit: bool = False,
     of_account: bool = True,
-) -> ErrorResolution:
-    """The row for a response that is not a page.
+) -> Resolution:
+    """Return the row for a response that is not a page.
 
     Args:
         status: The HTTP status.
@@ -285,8 +292,8 @@ def interpret_response(
 
 def _interpret_bad_request(
     body: ErrorBody, *, sent_cursor: bool, sent_limit: bool
-) -> ErrorResolution | None:
-    """The row for a 400 whose cause its content or its request shows; None for any other."""
+) -> Resolution | None:
+    """Return the row for a 400 whose cause its content or request shows; None for any other."""
     if any("workspace" in name for name in body.missing_parameters):
         return WORKSPACE_REQUIRED
     if body.origin is Origin.TRUTO and "not support" in body.reason.lower():
@@ -300,8 +307,8 @@ def _is_page_size_too_large(reason: str) -> bool:
     return bool(_PAGE_SIZE.search(reason) and _TOO_LARGE.search(reason))
 
 
-def _undocumented(status: int, origin: Origin) -> ErrorResolution:
-    """The row for a status that Truto's reference does not list, by its class."""
+def _undocumented(status: int, origin: Origin) -> Resolution:
+    """Return the row for a status that Truto's reference does not list, by its class."""
     if status >= requests.codes.server_error:
         return _retried(f"{origin.value} returned an undocumented server error")
     if status < 300:  # noqa: PLR2004 - a success without the documented body
@@ -309,8 +316,8 @@ def _undocumented(status: int, origin: Origin) -> ErrorResolution:
     return _rejected(f"{origin.value} rejected the request unexpectedly", _CHECK_FILTERS)
 
 
-def interpret_exception(error: requests.RequestException) -> ErrorResolution:
-    """The row for a request without a complete response."""
+def interpret_exception(error: requests.RequestException) -> Resolution:
+    """Return the row for a request without a complete response."""
     for kind, resolution in _EXCEPTION_MAPPING:
         if isinstance(error, kind):
             return resolution
@@ -318,7 +325,7 @@ def interpret_exception(error: requests.RequestException) -> ErrorResolution:
 
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
-_EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], ErrorResolution], ...] = (
+_EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
     (requests.exceptions.SSLError, TLS_ERROR),
     (requests.Timeout, TIMED_OUT),
     (requests.exceptions.InvalidURL, INVALID_URL),
@@ -330,13 +337,13 @@ _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], ErrorResolution
 
 
 def unexpected_error(operation: str, account_id: str | None, error: Exception) -> ReadError:
-    """A defect of the connector, as a failure like the others."""
+    """Return a defect of the connector as a failure like the others."""
     detail = f" ({type(error).__name__}: {excerpt(str(error))})"
     return ReadError(UNEXPECTED, operation, account_id, detail)
 
 
 def response_detail(status: int, body: ErrorBody) -> str:
-    """The detail of an error response: its status, its reason and the missing scopes."""
+    """Return the detail of an error response: its status, its reason and the missing scopes."""
     parts = [f"HTTP {status}"]
     if body.reason:
         parts.append(f'{body.origin.value} reported: "{body.reason}"')
@@ -346,18 +353,18 @@ def response_detail(status: int, body: ErrorBody) -> str:
 
 
 def root_cause(error: Exception) -> str:
-    """The text of the innermost cause of a failed request; without one, its type's name."""
+    """Return the text of the innermost cause of a failed request, or the name of its type."""
     *_, innermost = _causes(error)
     return excerpt(str(innermost)) or type(innermost).__name__
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether no connection was made at all, so that no account can be the cause."""
+    """Return whether no connection was made at all, so that no account can be the cause."""
     return any(isinstance(cause, _NEVER_CONNECTED) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, from the outermost to the innermost."""
+    """Yield an error and its causes, from the outermost to the innermost."""
     for _ in range(_MAX_CAUSES):
         yield error
         inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
@@ -369,3 +376,54 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 # requests wraps urllib3 wraps the operating system's error; a longer chain is a cycle.
 _MAX_CAUSES = 8
 _NEVER_CONNECTED = (NewConnectionError, ConnectTimeoutError)
+
+
+class TableErrorHandler(ErrorHandler):
+    """Applies the table to a read through the CDK's own `HttpStream.read_records`."""
+
+    max_retries = 5
+    max_time = 600
+
+    @override
+    def interpret_response(
+        self, response_or_exception: requests.Response | Exception | None
+    ) -> ErrorResolution:
+        if isinstance(response_or_exception, requests.Response):
+            return _resolve(response_or_exception)
+        if isinstance(response_or_exception, requests.RequestException):
+            row = interpret_exception(response_or_exception)
+            return _with_sentence(row, f" ({root_cause(response_or_exception)})")
+        return _with_sentence(UNEXPECTED, f" ({type(response_or_exception).__name__})")
+
+
+class RetryAfterBackoff(BackoffStrategy):
+    """Waits as long as a response asks, in a read through the CDK."""
+
+    @override
+    def backoff_time(
+        self,
+        response_or_exception: requests.Response | requests.RequestException | None,
+        attempt_count: int,
+    ) -> float | None:
+        if not isinstance(response_or_exception, requests.Response):
+            return None
+        return parse_retry_after(response_or_exception.headers)
+
+
+def _resolve(response: requests.Response) -> ErrorResolution:
+    if response.ok and not response.is_redirect:
+        return ErrorResolution(ResponseAction.SUCCESS)
+    body, url = parse_error(response.content), str(response.request.url)
+    row = interpret_response(
+        response.status_code,
+        body,
+        sent_cursor="next_cursor=" in url,
+        of_account="integrated_account_id=" in url,
+    )
+    return _with_sentence(row, response_detail(response.status_code, body))
+
+
+def _with_sentence(row: Resolution, detail: str) -> Resolution:
+    return replace(
+        row, error_message=filter_secrets(f"{row.error_message}{detail}. {row.guidance}")
+    )

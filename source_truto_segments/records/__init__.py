@@ -1,0 +1,1 @@
+"""Rows: their columns, their values, and what changed since the last sync."""

@@ -1,0 +1,1 @@
+"""One read: the accounts, their partitions, the state, and the messages for Airbyte."""

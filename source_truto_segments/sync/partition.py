@@ -1,0 +1,147 @@
+"""One partition of a stream: its pages compared with the last sync."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from source_truto_segments.records.changes import ChangeClock, ChangeDetector
+from source_truto_segments.records.columns import DELETED_AT, UPDATED_AT, Row
+from source_truto_segments.streams import ACCOUNT_KEY, Slice, TrutoStream
+from source_truto_segments.sync.events import PartitionRead, RecordsRead
+from source_truto_segments.sync.state import StreamState
+from source_truto_segments.truto.responses import Page
+
+logger = logging.getLogger("airbyte")
+
+_ISSUES = {
+    "partial": "responses that Truto marked as partial: {}. Their records are valid; what is "
+    "missing comes with a later sync, and no deletions are inferred.",
+    "invalid": "entries that are not objects: {}. They were left out, and no deletions are "
+    "inferred.",
+    "without id": "records without an id: {}. They were emitted, but a destination cannot "
+    "deduplicate them, and no deletions are inferred.",
+    "coerced": "records with a value that does not match its column's type, or that no destination "
+    "takes: {}. Each such field is named in the record's meta.changes.",
+}
+
+
+@dataclass(frozen=True)
+class SelectedStream:
+    """A stream that the configured catalog selects.
+
+    Attributes:
+        stream: The stream, with its selected columns.
+        state: Its state; workers only read what an earlier sync left.
+        clock: Returns the values of the cursor field.
+    """
+
+    stream: TrutoStream
+    state: StreamState
+    clock: ChangeClock
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.stream.name
+
+
+class PartitionDiff:
+    """Detects the new, changed and deleted records of a partition.
+
+    Pages can shift while they are read: if a record that was there is missing, the caller reads the
+    partition once more, and only what both reads lack is deleted.
+
+    Args:
+        selected: The stream.
+        partition: The partition's key.
+        changes: Compares its records with the last sync.
+    """
+
+    def __init__(self, selected: SelectedStream, partition: str, changes: ChangeDetector) -> None:
+        self._selected = selected
+        self._partition = partition
+        self._changes = changes
+        self._issues: Counter[str] = Counter()
+        # Whether certainly everything of the partition was seen.
+        self.complete = True
+
+    @classmethod
+    def begin(cls, selected: SelectedStream, partition: str) -> "PartitionDiff | None":
+        """Return the diff of a partition; None if an earlier attempt of this sync completed it."""
+        changes = selected.state.detector(partition)
+        return None if changes is None else cls(selected, partition, changes)
+
+    @property
+    def must_be_read_again(self) -> bool:
+        """Whether records are missing that may only have been on no page."""
+        return self._can_delete and bool(self._changes.missing_ids)
+
+    def process(self, page: Page, stream_slice: Slice) -> RecordsRead:
+        """Return what of a page is new or changed.
+
+        Args:
+            page: The page.
+            stream_slice: The slice that it belongs to.
+        """
+        now = self._selected.clock.next()
+        emitted: list[Row] = []
+        fingerprints: dict[str, str] = {}
+        for record, changes in self._selected.stream.rows(page, stream_slice):
+            record_id = record.get("id")
+            if record_id is None:
+                self._issues["without id"] += 1
+            else:
+                found = self._changes.changed_fingerprint(record)
+                if found is None:
+                    continue
+                if record_id in fingerprints:
+                    # Of two versions on one page, the later one has to win.
+                    now = self._selected.clock.next()
+                fingerprints[record_id] = found
+            record[UPDATED_AT] = now
+            self._issues["coerced"] += bool(changes)
+            emitted.append((record, changes))
+        self._issues["partial"] += page.is_partial
+        self._issues["invalid"] += page.invalid_entries
+        size = page.size if emitted else 0
+        return RecordsRead(
+            self._selected.name, self._partition, emitted, fingerprints, cursor_value=now, size=size
+        )
+
+    def close(self) -> Iterator[RecordsRead | PartitionRead]:
+        """Yield the tombstones of what was deleted, and that the partition is complete."""
+        missing = self._changes.missing_ids
+        if missing and self._can_delete:
+            if self._changes.all_missing:
+                logger.info("%s: all %d known records were deleted.", self._label, len(missing))
+            yield self._tombstones(missing)
+        yield PartitionRead(self._selected.name, self._partition)
+
+    def log_issues(self) -> None:
+        """Log once what was wrong with the data."""
+        for issue, count in self._issues.items():
+            if count:
+                logger.warning("%s: %s", self._label, _ISSUES[issue].format(count))
+
+    @property
+    def _can_delete(self) -> bool:
+        """Whether what is missing was certainly deleted, and a tombstone can be expressed."""
+        if not self.complete or not self._selected.stream.columns.has_deletions:
+            return False
+        return not any(self._issues[name] for name in ("partial", "invalid", "without id"))
+
+    @property
+    def _label(self) -> str:
+        of_account = f" of integrated account {self._partition}" if self._partition else ""
+        return f"Stream {self._selected.name}{of_account}"
+
+    def _tombstones(self, ids: list[str]) -> RecordsRead:
+        now = self._selected.clock.next()
+        has_account = ACCOUNT_KEY in (self._selected.stream.primary_key or ())
+        key = {ACCOUNT_KEY: self._partition} if has_account else {}
+        deleted = {UPDATED_AT: now, DELETED_AT: now}
+        rows: list[Row] = [({**key, "id": record_id, **deleted}, []) for record_id in ids]
+        return RecordsRead(
+            self._selected.name, self._partition, rows, removed_ids=ids, cursor_value=now
+        )

@@ -1,0 +1,1 @@
+"""Truto's API: requests, limits, pages, and what each failure means."""

@@ -1,0 +1,79 @@
+"""Truto's description of an integrated account, as a record.
+
+It is taken over column by column: an account's `context` holds the customer's own settings and
+secrets, and can exceed 100 kB. Nothing of it leaves this module.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from source_truto_segments.truto.responses import (
+    MalformedResponseError,
+    Page,
+    error_text,
+    parse_object,
+    parse_page,
+)
+
+_COLUMNS = (
+    *("tenant_id", "status", "authentication_method", "is_sandbox", "region"),
+    *("created_at", "updated_at"),
+)
+_FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
+
+
+def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bool]) -> Page:
+    """Parse a page of the environment's list.
+
+    Args:
+        content: The body.
+        selects: Returns whether an entry, as Truto sent it, becomes a record.
+
+    Raises:
+        MalformedResponseError: If the body is not a list envelope.
+    """
+    page = parse_page(content)
+    return replace(
+        page, records=[account_record(entry) for entry in page.records if selects(entry)]
+    )
+
+
+def parse_account(content: bytes) -> Page:
+    """Parse the object of one account as a page of one record.
+
+    Raises:
+        MalformedResponseError: If the body is not an account.
+    """
+    entry = parse_object(content)
+    if not isinstance(entry.get("id"), str):
+        raise MalformedResponseError("the response is not an integrated account: it has no id")
+    return Page([account_record(entry)], None, may_have_nul=True)
+
+
+def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an account, as Truto sent it, as a record of `integrated_accounts`."""
+    integration = integration_of(entry)
+    settings, account_id = integration.get("config"), entry.get("id")
+    label = integration.get("label") or (
+        settings.get("label") if isinstance(settings, Mapping) else None
+    )
+    forbidden, names = entry.get("last_forbidden_error"), _FORBIDDEN_ERROR
+    return {
+        **{name: entry.get(name) for name in _COLUMNS},
+        "id": account_id.lower() if isinstance(account_id, str) else account_id,
+        "integration": integration["name"],
+        "integration_label": label,
+        "last_error": error_text(entry.get("last_error")) or None,
+        "last_forbidden_error": {name: forbidden[name] for name in names if name in forbidden}
+        if isinstance(forbidden, Mapping)
+        else None,
+    }
+
+
+def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an account's integration as an object with a `name`, None if there is none."""
+    integration = entry.get("integration")
+    integration = integration if isinstance(integration, Mapping) else {"name": integration}
+    name = integration.get("name")
+    return {**integration, "name": name if isinstance(name, str) else None}
