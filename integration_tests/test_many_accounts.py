@@ -201,7 +201,9 @@ def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_f
     message = str(result.failure)
     assert message == summary["message"]
     assert message.startswith("5 of 9 integrated accounts could not be read: ")
-    assert "Records emitted: 64 of segments. For each of these accounts, an earlier message" in message
+    assert (
+        "Records emitted: 64 of segments. For each of these accounts, an earlier message" in message
+    )
     assert all(id_ in message for id_ in bad)
 
 

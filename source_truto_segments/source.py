@@ -89,32 +89,20 @@ class SourceTrutoSegments(AbstractSource):
         return "source-truto-segments"
 
     @staticmethod
+    @override
     def read_config(config_path: str) -> MutableMapping[str, Any]:
-        """Read the configuration's file.
-
-        Raises:
-            ConfigError: If it is not valid.
-        """
         with _as_config_error(config_path):
             return AbstractSource.read_config(config_path)
 
     @classmethod
+    @override
     def read_catalog(cls, catalog_path: str) -> ConfiguredAirbyteCatalog:
-        """Read the configured catalog's file.
-
-        Raises:
-            ConfigError: If it is not valid.
-        """
         with _as_config_error(catalog_path, _CATALOG_FORM):
             return super().read_catalog(catalog_path)
 
     @classmethod
+    @override
     def read_state(cls, state_path: str) -> list[AirbyteStateMessage]:
-        """Read the state's file.
-
-        Raises:
-            ConfigError: If it is not valid.
-        """
         with _as_config_error(state_path, _STATE_FORM):
             return super().read_state(state_path)
 
@@ -198,7 +186,7 @@ class SourceTrutoSegments(AbstractSource):
         if not catalog.streams:
             _log.warning("The catalog selects no stream, so nothing is read.")
             return
-        streams = Streams.build(parsed, {c.stream.name: _columns(c) for c in catalog.streams})
+        streams = Streams.build(parsed, **{c.stream.name: _columns(c) for c in catalog.streams})
         by_name = {stream.name: stream for stream in streams}
         selected = {
             configured.stream.name: _select(
@@ -293,9 +281,9 @@ def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
         raise ConfigError(f"The file {path} cannot be read: {error.strerror}.") from None
     except SchemaValidationError as invalid:
         first = invalid.errors[0]
-        detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}."
+        detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}"
     except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
-        detail = f"{excerpt(str(invalid)).rstrip('.')}."
+        detail = excerpt(str(invalid)).rstrip(".")
     else:
         return
-    raise ConfigError(f"{path} is not valid: {detail}{guidance}")
+    raise ConfigError(f"{path} is not valid: {detail}.{guidance}")

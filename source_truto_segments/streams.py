@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import requests
@@ -231,9 +230,7 @@ class Streams(NamedTuple):
     workspaces: Workspaces
 
     @classmethod
-    def build(
-        cls, config: Config, columns: Mapping[str, ColumnSelection] = MappingProxyType({})
-    ) -> "Streams":
+    def build(cls, config: Config, **columns: ColumnSelection) -> "Streams":
         """Build each stream once; those without a selection of columns have all."""
         return cls(
             Segments(config, columns.get(SEGMENTS)),

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from source_truto_segments.config import AccountFilter, Config
 from source_truto_segments.streams import ACCOUNT_KEY, INTEGRATED_ACCOUNTS, IntegratedAccounts
@@ -22,6 +22,8 @@ from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page, preview
 
 logger = logging.getLogger("airbyte")
+
+Submit: TypeAlias = Callable[["Account"], None]
 
 
 @dataclass
@@ -59,50 +61,30 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
     return Account(account_id, integration, detail, not wanted.names(integration), is_active)
 
 
-class AccountSource(Protocol):
-    """Finds the accounts of a sync or a check, and submits each as soon as it is found."""
-
-    def find(
-        self, known_ids: Collection[str] = (), diff: PartitionDiff | None = None
-    ) -> Task[Event]:
-        """Find the accounts.
-
-        Args:
-            known_ids: The accounts that the state knows.
-            diff: Takes in the list as records, if it is read and selected.
-
-        Raises:
-            ReadError: If the accounts cannot be listed.
-        """
-
-
 def account_source(
-    config: Config,
-    client: TrutoClient,
-    stream: IntegratedAccounts,
-    submit: Callable[[Account], None],
-) -> "AccountSource":
-    """Return the source of the accounts that the configuration selects."""
+    config: Config, client: TrutoClient, stream: IntegratedAccounts, submit: Submit
+) -> "NamedAccounts | AccountList":
+    """Return the source of the accounts that the configuration selects.
+
+    Its `find` submits each account as soon as it is found.
+    """
     if config.account_list is None:
         return NamedAccounts(config, submit)
     return AccountList(config, config.account_list, client, stream, submit)
 
 
+@dataclass(frozen=True)
 class NamedAccounts:
     """The accounts that the configuration names."""
 
-    def __init__(self, config: Config, submit: Callable[[Account], None]) -> None:
-        self._config = config
-        self._submit = submit
+    config: Config
+    submit: Submit
 
-    def find(
-        self, known_ids: Collection[str] = (), diff: PartitionDiff | None = None
-    ) -> Task[Event]:
-        """Submit each account; see `AccountSource`."""
-        del known_ids, diff
-        for account_id in self._config.configured_account_ids:
+    def find(self, *_: Any) -> Task[Event]:
+        """Submit each account."""
+        for account_id in self.config.configured_account_ids:
             yield AccountFound(account_id)
-            self._submit(Account(account_id))
+            self.submit(Account(account_id))
         yield AccountsListed(complete=True)
 
 
@@ -115,7 +97,7 @@ class AccountList:
         wanted: AccountFilter,
         client: TrutoClient,
         stream: IntegratedAccounts,
-        submit: Callable[[Account], None],
+        submit: Submit,
     ) -> None:
         self._config = config
         self._wanted = wanted
@@ -132,6 +114,13 @@ class AccountList:
         """List the accounts; those that are configured and not listed come last.
 
         Pages can shift while they are read: if a known account is missing, read the list once more.
+
+        Args:
+            known_ids: The accounts that the state knows.
+            diff: Takes in the list as records, if its stream is selected.
+
+        Raises:
+            ReadError: If the accounts cannot be listed.
         """
         try:
             yield from self._read_list(diff)

@@ -67,10 +67,12 @@ class RecordBatch(AirbyteMessage):
             "emitted_at": self.emitted_at,
         }
         if changes:
-            content["meta"] = {"changes": [
-                {"field": field, "change": change, "reason": reason}
-                for field, change, reason in changes
-            ]}
+            content["meta"] = {
+                "changes": [
+                    {"field": field, "change": change, "reason": reason}
+                    for field, change, reason in changes
+                ]
+            }
         return f"{serialize({'type': 'RECORD', 'record': content}).decode()}\n"
 
 

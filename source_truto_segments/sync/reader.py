@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeAlias
 
 from source_truto_segments.config import Config
@@ -190,33 +190,23 @@ class AccountReader:
             )
 
 
+@dataclass
 class _SegmentPages:
     """The pages of an account's segments, of one workspace after another if one is required.
 
-    Args:
-        client: Sends the requests.
-        streams: All streams.
-        account: The account.
-        workspaces: What is known of its workspaces.
-        workspace_id: The only workspace to read; None for all.
-
     Attributes:
+        workspace_id: The only workspace to read; None for all.
         slice: The slice of the page that was read last.
     """
 
-    def __init__(
-        self,
-        client: TrutoClient,
-        streams: Streams,
-        account: Account,
-        workspaces: _Workspaces,
-        workspace_id: str | None,
-    ) -> None:
-        self._client = client
-        self._streams = streams
-        self._account = account
-        self._workspaces = workspaces
-        self._remaining: Iterator[str] = iter(())
+    _client: TrutoClient
+    _streams: Streams
+    _account: Account
+    _workspaces: _Workspaces
+    workspace_id: InitVar[str | None]
+    _remaining: Iterator[str] = field(default_factory=lambda: iter(()))
+
+    def __post_init__(self, workspace_id: str | None) -> None:
         self._begin(workspace_id)
 
     def next(self) -> Generator[Delay, None, Page | None]:

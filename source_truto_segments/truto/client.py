@@ -282,25 +282,21 @@ class _FailedAttempt:
 
 
 def _classify(response: requests.Response, request: Request[_T]) -> "_T | _FailedAttempt":
-    if not 200 <= response.status_code < 300:  # noqa: PLR2004 - the successes
-        return _error_response(response, request)
-    try:
-        return request.parse(response.content)
-    except MalformedResponseError as error:
-        detail = f" (HTTP {response.status_code}; {error})"
-        return _FailedAttempt(errors.MALFORMED, detail)
-
-
-def _error_response(response: requests.Response, request: Request[Any]) -> _FailedAttempt:
+    status = response.status_code
+    if 200 <= status < 300:  # noqa: PLR2004 - the successes
+        try:
+            return request.parse(response.content)
+        except MalformedResponseError as error:
+            return _FailedAttempt(errors.MALFORMED, f" (HTTP {status}; {error})")
     body = parse_error(response.content)
     resolution = errors.interpret_response(
-        response.status_code,
+        status,
         body,
         sent_cursor=request.cursor is not None,
         sent_limit="limit" in request.params,
         of_account=request.account_id is not None,
     )
-    detail = errors.response_detail(response.status_code, body)
+    detail = errors.response_detail(status, body)
     return _FailedAttempt(resolution, detail, parse_retry_after(response.headers), body.origin)
 
 
@@ -322,13 +318,8 @@ def _explains(failure: _FailedAttempt, delay: Delay) -> bool:
 
 
 def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> None:
-    logger.info(
-        "%s: %s%s. Trying again in %.0f s.",
-        request.operation,
-        failure.resolution.error_message,
-        failure.detail,
-        wait,
-    )
+    what = f"{failure.resolution.error_message}{failure.detail}"
+    logger.info("%s: %s. Trying again in %.0f s.", request.operation, what, wait)
 
 
 def _read_error(request: Request[Any], failure: _FailedAttempt, more: str = "") -> ReadError:
