@@ -177,6 +177,15 @@ def another_body(response: RawResponse, rng: random.Random) -> Sent:
     return Sent(response.with_body(rng.choice(_BODIES)).content)
 
 
+def gateway(response: RawResponse, rng: random.Random) -> Sent:
+    """What a load balancer or a firewall in between answers, in a form of its own."""
+    content, _ = rng.choice(list(faults.GATEWAY_FORMS.values()))
+    status = rng.choice((401, 403, 404, 429, 503, 520, 524, 530))
+    head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(content)}\r\n\r\n"
+    del response
+    return Sent(head.encode() + content.encode())
+
+
 def another_head(response: RawResponse, rng: random.Random) -> Sent:
     return Sent(rng.choice(_HEADS) + response.body, Ending.CLOSED)
 
@@ -189,7 +198,7 @@ _BODIES = (
     b"0",
     b'"ok"',
     b"<html><body>502 Bad Gateway</body></html>",
-    b'{"result": null, "next_cursor": null}',
+    b'{"data": null, "next_cursor": null}',
     b'{"result": 5, "next_cursor": null}',
     b'{"result": [], "next_cursor": {"a": 1}}',
     b'{"result": [], "next_cursor": true}',
@@ -280,7 +289,7 @@ TRANSIENT: tuple[NetworkFault, ...] = (
     *(truncated, longer_than_declared, shorter_than_declared),
     *(corruptly_compressed, falsely_declared_compressed),
     *(another_body, another_body, another_head, another_head),
-    *(rate_limited, rate_limited, failed, failed),
+    *(rate_limited, rate_limited, failed, failed, gateway, gateway),
 )
 # In real time.
 TIMEOUTS: tuple[NetworkFault, ...] = (late, stalled)

@@ -28,7 +28,7 @@ from source_truto_segments.streams import STREAMS
 from source_truto_segments.sync.worker_pool import Clock
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import Resolution
-from source_truto_segments.truto.responses import ErrorBody, Origin
+from source_truto_segments.truto.responses import ErrorBody, Speaker
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
@@ -246,9 +246,9 @@ def error_resolutions() -> list[Resolution]:
     for value in vars(errors).values():
         entries = value.values() if isinstance(value, Mapping) else [value]
         found += [entry for entry in entries if isinstance(entry, Resolution)]
-    for origin in Origin:
+    for speaker in (Speaker.TRUTO, Speaker.VENDOR, Speaker.GATEWAY):
         for status in (418, 599):
-            body = ErrorBody(origin)
+            body = ErrorBody(speaker)
             found.append(errors.interpret_response(status, body, sent_cursor=False))
     return found
 

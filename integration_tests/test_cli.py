@@ -118,8 +118,8 @@ def test_given_invalid_fields_when_checked_then_the_status_names_each(tmp_path: 
     ("content", "expected"),
     [
         (None, "config.json cannot be read: No such file"),
-        ("{", "Could not read json file"),
-        ("[]", "is not an"),
+        ("{", "config.json is not valid: Expecting property name"),
+        ("[]", "it is not a JSON object"),
     ],
 )
 def test_given_a_file_that_is_not_valid_when_checked_then_a_message_reports_it(
@@ -146,6 +146,25 @@ def test_given_another_stream_in_the_catalog_when_read_then_a_message_reports_it
     result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", other))
 
     assert 'no stream "contacts"' in result.errors[-1]["message"]
+    assert result.errors[-1]["failure_type"] == "config_error"
+    assert result.statuses_of("contacts") == ["STARTED", "INCOMPLETE"]
+
+
+def test_unknown_stream_beside_others(serve: Serve, tmp_path: Path) -> None:
+    """A stream that does not exist is INCOMPLETE; the others are read; an error ends the sync."""
+    both = catalog(streams=("segments", "workspaces"))
+    both["streams"][1]["stream"]["name"] = "contacts"
+    sandbox = serve(account(count=25))
+    settings = write(tmp_path / "config.json", config(sandbox))
+
+    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", both))
+
+    assert result.exit_code == 1
+    assert len(result.records) == 25
+    assert result.statuses[-1] == "COMPLETE"
+    assert result.statuses_of("contacts") == ["STARTED", "INCOMPLETE"]
+    (error,) = result.errors
+    assert error["message"].startswith('The source has no stream "contacts".')
 
 
 def test_given_no_catalog_when_read_then_a_message_reports_it(serve: Serve, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
     ALL_STREAMS,
     COMMAND,
+    FakeClock,
     Result,
     account,
     catalog,
@@ -99,7 +101,6 @@ def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
     [
         faults.token_refused(),
         faults.truto_failed(),
-        faults.account_not_found(),
         faults.body("<html>"),
         faults.body("[]"),
         faults.reset(),
@@ -107,24 +108,40 @@ def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
         faults.hang(),
         faults.drip(0.2),
     ],
-    ids=["401", "500", "404", "html", "list", "reset", "redirect", "hang", "drip"],
+    ids=["401", "500", "html", "list", "reset", "redirect", "hang", "drip"],
 )
-def test_given_no_model_when_discovered_then_the_unified_columns_remain_and_one_line_reports_it(
-    serve: Serve,
-    fault: Fault,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+def test_discover_without_truto(
+    serve: Serve, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.5))
-    monkeypatch.setattr(custom_fields, "_TIMEOUT", 1.0)
+    """Discover fails with a sentence: a smaller schema would drop columns at the destination."""
+    monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.2))
+    monkeypatch.setattr(custom_fields, "DEADLINE", 1.0)
     fault.times, fault.kind = None, "meta"
 
-    schema = discover(serve(account(custom_fields=CUSTOM, faults=[fault])))
+    with pytest.raises(AirbyteTracedException) as failure:
+        discover(serve(account(custom_fields=CUSTOM, faults=[fault])))
+    assert str(failure.value).startswith("Asking for the custom fields of integrated account ")
+    assert str(failure.value).endswith(".")
 
-    assert schema["properties"] == MODEL
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1
-    assert "unified fields only" in warnings[0]
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.account_not_found(), faults.resource_not_supported(), faults.vendor_not_found()],
+    ids=["404", "not supported", "vendor"],
+)
+def test_discover_without_model(serve: Serve, fault: Fault) -> None:
+    """Truto's "no such thing" means that there are no custom fields."""
+    fault.times, fault.kind = None, "meta"
+    assert discover(serve(account(faults=[fault])))["properties"] == MODEL
+
+
+@pytest.mark.parametrize("make", [faults.truto_failed, faults.reset, faults.vendor_rate_limited])
+def test_discover_retries(serve: Serve, make: Any) -> None:
+    """A failure that passes does not change the schema."""
+    sandbox = serve(account(custom_fields=CUSTOM, faults=[make(kind="meta")]))
+    source = SourceTrutoSegments(FakeClock())
+    (stream, *_) = source.discover(logging.getLogger("airbyte.test"), config(sandbox)).streams
+    assert set(CUSTOM) <= set(stream.json_schema["properties"])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import requests
-from airbyte_cdk.models import SyncMode
+from airbyte_cdk.models import FailureType, SyncMode
 from airbyte_cdk.sources.streams.http import HttpStream
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.support import ALL_STREAMS, Result, catalog, config, read
 from sandbox import Environment, Sandbox, demo_environment
@@ -139,6 +140,61 @@ def test_given_a_stream_when_read_by_the_cdk_then_it_is_an_http_stream_like_othe
         assert [request.status for request in demo.requests] == [200] * pages
     # Seconds to connect, and between two bytes of a response.
     assert timeouts == [(10.0, 60.0)] * 7
+
+
+def test_cdk_read_equals_engine(demo: Sandbox) -> None:
+    """The CDK's own read of each account gives the rows that the engine emits."""
+    streams = {stream.name: stream for stream in SourceTrutoSegments().streams(config(demo))}
+    segments = [
+        row
+        for account in demo.environment.accounts
+        for workspace_id in (
+            account.workspaces or [None] if account.vendor == "beehiiv" else [None]
+        )
+        for row in streams["segments"].read_records(
+            SyncMode.full_refresh,
+            stream_slice={"integrated_account_id": account.id, "workspace_id": workspace_id},
+        )
+    ]
+    accounts = list(streams["integrated_accounts"].read_records(SyncMode.full_refresh))
+
+    result = read(demo, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    assert sorted(segments, key=str) == sorted(result.rows, key=str)
+    assert len(segments) == 204
+    emitted = without_time(result.records_of("integrated_accounts"))
+    assert sorted(accounts, key=str) == sorted(emitted, key=str)
+
+
+@pytest.mark.parametrize("in_list", [True, False])
+def test_cdk_read_drops_context(demo: Sandbox, in_list: bool) -> None:
+    """An account's context, the customer's settings and secrets, passes no parse."""
+    first, *_ = demo.environment.accounts
+    first.context = {"api_key": "customers-own-secret"}
+    (stream,) = (
+        stream
+        for stream in SourceTrutoSegments().streams(config(demo))
+        if stream.name == "integrated_accounts"
+    )
+    stream_slice = {} if in_list else {"integrated_account_id": first.id}
+
+    rows = list(stream.read_records(SyncMode.full_refresh, stream_slice=stream_slice))
+    assert len(rows) == (7 if in_list else 1)
+    assert first.id in str(rows)
+    assert "context" not in str(rows)
+    assert "customers-own-secret" not in str(rows)
+
+
+def test_cdk_read_reports_by_the_table(demo: Sandbox) -> None:
+    """A failure in a read through the CDK has the sentence of the error table."""
+    wrong = {**config(demo), "token": "wrong-token"}
+    stream, *_ = SourceTrutoSegments().streams(wrong)
+    stream_slice = {"integrated_account_id": demo.environment.accounts[0].id}
+
+    with pytest.raises(AirbyteTracedException) as failure:
+        list(stream.read_records(SyncMode.full_refresh, stream_slice=stream_slice))
+    assert failure.value.failure_type is FailureType.config_error
+    assert str(failure.value.message).startswith("Truto rejected the API token (HTTP 401")
+    assert "Create an API token" in str(failure.value.message)
 
 
 def test_given_the_spec_when_compared_with_the_last_release_then_it_accepts_the_same() -> None:

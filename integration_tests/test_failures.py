@@ -30,6 +30,9 @@ def always(make: Callable[..., Fault], *arguments: object) -> Fault:
 
 
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
+# For five minutes, with waits of 1 to 60 s that vary.
+RETRIED = -1
+
 ROWS = {
     "400 truto": Row(
         always(faults.bad_request),
@@ -58,9 +61,9 @@ ROWS = {
     ),
     "400 stale cursor": Row(
         always(faults.stale_cursor),
-        TRANSIENT,
-        2,
-        ("cursor of the next page was rejected", "Invalid cursor", "from its first page"),
+        FailureType.system_error,
+        4,
+        ("cursor of the next page was rejected, again", "Invalid cursor", "rejects its own cursor"),
     ),
     "401 truto": Row(
         always(faults.token_refused),
@@ -115,45 +118,54 @@ ROWS = {
         always(faults.truto_error, 418), CONFIG, 1, ("Truto rejected the request unexpectedly",)
     ),
     "500 truto": Row(
-        always(faults.truto_failed), TRANSIENT, 6, ("Truto had an internal error", "6 times")
+        always(faults.truto_failed),
+        TRANSIENT,
+        RETRIED,
+        ("Truto had an internal error", "times in "),
     ),
     "500 vendor": Row(
-        always(faults.vendor_failed), TRANSIENT, 6, ("the vendor had an internal error", "6 times")
+        always(faults.vendor_failed),
+        TRANSIENT,
+        RETRIED,
+        ("the vendor had an internal error", "times in "),
     ),
     "502 truto": Row(
         always(faults.bad_gateway),
         TRANSIENT,
-        6,
+        RETRIED,
         ("Truto received an invalid response from the vendor (bad gateway)",),
     ),
     "502 vendor": Row(
         always(faults.vendor_failed, 502),
         TRANSIENT,
-        6,
+        RETRIED,
         ("the vendor returned a bad gateway error",),
     ),
     "503 truto": Row(
         always(faults.account_blocked),
         CONFIG,
-        1,
+        4,
         ("Truto has blocked this account", "Contact Truto's support with the account's ID"),
     ),
     "503 vendor": Row(
-        always(faults.vendor_unavailable), TRANSIENT, 6, ("the vendor is unavailable",)
+        always(faults.vendor_unavailable), TRANSIENT, RETRIED, ("the vendor is unavailable",)
     ),
     "504 truto": Row(
         always(faults.gateway_timeout),
         TRANSIENT,
-        6,
+        RETRIED,
         ("the vendor did not respond to Truto in time",),
     ),
     "504 vendor": Row(
-        always(faults.vendor_failed, 504), TRANSIENT, 6, ("the vendor did not respond in time",)
+        always(faults.vendor_failed, 504),
+        TRANSIENT,
+        RETRIED,
+        ("the vendor did not respond in time",),
     ),
     "599 undocumented": Row(
         always(faults.truto_error, 599),
         TRANSIENT,
-        6,
+        RETRIED,
         ("Truto returned an undocumented server error",),
     ),
     "302 redirect": Row(
@@ -165,33 +177,39 @@ ROWS = {
     "200 html": Row(
         always(faults.body, "<html><body>Bad   gateway</body></html>"),
         TRANSIENT,
-        6,
-        ("the response is malformed", "is not JSON: <html><body>Bad gateway</body></html>"),
+        RETRIED,
+        (
+            "a gateway, firewall or proxy answered in Truto's place",
+            "is not JSON: <html><body>Bad gateway</body></html>",
+        ),
     ),
     "200 cut json": Row(
-        always(faults.body, '{"result": [{"id": "1"'), TRANSIENT, 6, ("is not JSON",)
+        always(faults.body, '{"result": [{"id": "1"'), TRANSIENT, RETRIED, ("is not JSON",)
     ),
-    "200 empty": Row(always(faults.body, ""), TRANSIENT, 6, ("the response is empty",)),
-    "204": Row(always(faults.body, "", 204), TRANSIENT, 6, ("the response is empty",)),
+    "200 empty": Row(always(faults.body, ""), TRANSIENT, RETRIED, ("the response is empty",)),
+    "204": Row(always(faults.body, "", 204), TRANSIENT, RETRIED, ("the response is empty",)),
     "200 no result": Row(
-        always(faults.body, '{"next_cursor": null}'), TRANSIENT, 6, ("the response has no result",)
-    ),
-    "200 null result": Row(
-        always(faults.body, '{"result": null}'), TRANSIENT, 6, ("the response has no result",)
+        always(faults.body, '{"next_cursor": null}'),
+        TRANSIENT,
+        RETRIED,
+        ("the response has no result",),
     ),
     "200 text result": Row(
-        always(faults.body, '{"result": "none"}'), TRANSIENT, 6, ("neither a list nor an object",)
+        always(faults.body, '{"result": "none"}'),
+        TRANSIENT,
+        RETRIED,
+        ("neither a list nor an object",),
     ),
-    "200 list": Row(always(faults.body, "[]"), TRANSIENT, 6, ("is not a JSON object",)),
-    "200 NaN": Row(always(faults.body, '{"result": [NaN]}'), TRANSIENT, 6, ("is not JSON",)),
+    "200 list": Row(always(faults.body, "[]"), TRANSIENT, RETRIED, ("is not a JSON object",)),
+    "200 NaN": Row(always(faults.body, '{"result": [NaN]}'), TRANSIENT, RETRIED, ("is not JSON",)),
     "200 malformed cursor": Row(
         always(faults.body, '{"result": [], "next_cursor": {"a": 1}}'),
         TRANSIENT,
-        6,
+        RETRIED,
         ("next_cursor is not a string",),
     ),
-    "reset": Row(always(faults.reset), TRANSIENT, 6, (LOST,)),
-    "cut": Row(always(faults.cut, 50), TRANSIENT, 6, (LOST,)),
+    "reset": Row(always(faults.reset), TRANSIENT, RETRIED, (LOST,)),
+    "cut": Row(always(faults.cut, 50), TRANSIENT, RETRIED, (LOST,)),
 }
 
 
@@ -212,7 +230,8 @@ def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name:
     assert result.failure is not None
     assert result.failure.failure_type is row.failure_type
     assert "Traceback" not in error["message"]
-    assert len(sandbox.requests) == row.requests
+    expected = range(9, 15) if row.requests == RETRIED else [row.requests]
+    assert len(sandbox.requests) in expected
     assert result.statuses[-1] == "INCOMPLETE"
 
 
@@ -273,7 +292,7 @@ def test_given_never_a_response_when_read_then_a_timeout_is_reported(
     result = read(serve(account(faults=[faults.hang(times=None)])))
 
     assert "the request timed out" in str(result.failure)
-    assert "6 times in a row" in str(result.failure)
+    assert "times in " in str(result.failure)
 
 
 def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_requested_again(
@@ -314,9 +333,10 @@ def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
 def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Serve) -> None:
     result = read(serve(account(faults=[faults.vendor_failed(times=None)])))
 
-    assert len(result.waits) == 5
-    assert result.waits == sorted(result.waits)
-    assert sum(result.waits) < 60
+    assert result.waits[:6] == sorted(result.waits[:6])
+    assert max(result.waits) <= 60
+    # The next wait would have ended after five minutes.
+    assert 240 <= sum(result.waits) <= 300
 
 
 def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_waited(

@@ -266,7 +266,9 @@ def test_given_a_cursor_that_is_not_a_string_when_read_then_it_is_the_end_a_numb
     elif isinstance(cursor, int) and not isinstance(cursor, bool) and -(2**63) <= cursor < 2**64:
         assert (sent, result.ids) == ([None, str(cursor)], ["1", "2"])
     else:
-        assert (sent, result.ids) == ([None] * 6, [])
+        assert set(sent) == {None}
+        assert len(sent) in range(9, 15)
+        assert result.ids == []
         assert "the response is malformed" in str(result.failure)
         assert "the next_cursor is not a string" in str(result.failure)
 
@@ -433,9 +435,8 @@ def test_given_a_redirect_to_no_address_when_run_then_it_is_reported_as_a_redire
     response = faults.redirect(location, kind=kind, times=None)
     serve(sandbox, account("beehiiv", segments=vendors.segments("beehiiv", 5)), before=(response,))
     if kind == "meta":
-        with warnings() as logged:
+        with pytest.raises(AirbyteTracedException, match="responded with a redirect"):
             SourceTrutoSegments().discover(logging.getLogger("airbyte.test"), config(sandbox))
-        assert "responded with a redirect" in " ".join(logged)
         return
     result = read(
         sandbox,
@@ -443,7 +444,10 @@ def test_given_a_redirect_to_no_address_when_run_then_it_is_reported_as_a_redire
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
-    assert "responded with a redirect" in described(result.failure)[0]
+    # Of one account alone, if the list of accounts has shown that the token is good.
+    alone = "the response is a redirect, though those of other accounts are not"
+    message, _ = described(result.failure)
+    assert (alone if kind in ("segments", "workspaces") else "responded with a redirect") in message
 
 
 @pytest.mark.parametrize("times", [250, 490, 1010])
@@ -585,10 +589,14 @@ def test_given_any_schema_in_a_catalog_when_read_then_every_id_comes(
 def test_given_any_description_of_the_model_when_discovered_then_the_catalog_is_valid(
     sandbox: Sandbox, folder: Path, meta: Any
 ) -> None:
-    serve(sandbox, account(faults=[faults.body(written(meta), kind="meta")]))
-    with warnings() as logged:
-        result = command("discover", "--config", write(folder / "config.json", config(sandbox)))
+    serve(sandbox, account(faults=[faults.body(written(meta), kind="meta", times=None)]))
+    result = command("discover", "--config", write(folder / "config.json", config(sandbox)))
 
+    is_object = isinstance(meta, dict) or meta == "@300 objects"
+    assert has_failed(result) is not is_object
+    if not is_object:
+        assert described(result.failure)[0].startswith("Asking for the custom fields of")
+        return
     (found,) = result.of_type("CATALOG")
     for stream in found["streams"]:
         Draft7Validator.check_schema(stream["json_schema"])
@@ -597,9 +605,11 @@ def test_given_any_description_of_the_model_when_discovered_then_the_catalog_is_
     schema = meta.get("schema") if isinstance(meta, dict) else None
     named = schema.get("properties") if isinstance(schema, dict) else None
     custom = set(map(whole, named)) - set(MODEL) if isinstance(named, dict) else set()
-    assert set(columns) - set(MODEL) == custom
-    is_object = isinstance(meta, dict) or meta == "@300 objects"
-    assert sum("unified fields only" in line for line in logged) == (not is_object)
+    fit = {name for name in custom if name.strip() and not name.lower().startswith(("_ab",))}
+    assert set(columns) - set(MODEL) <= custom
+    assert bool(set(columns) - set(MODEL)) == bool(
+        {name.strip().lower() for name in fit} - {name.lower() for name in MODEL}
+    )
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -681,7 +691,7 @@ def assert_each_command_works_or_reports_why_not(
     assert status["message"].endswith(".")
     assert "failed unexpectedly" not in status["message"]
     assert has_failed(result)
-    if has_failed(discovered):
+    if has_failed(discovered) and described(discovered.failure)[1] == "config_error":
         # What is wrong with a field is reported in the same words whatever is run.
         assert described(discovered.failure) == (status["message"], "config_error")
         assert described(result.failure) == (status["message"], "config_error")
@@ -791,8 +801,8 @@ def read_some(sandbox: Sandbox, mode: str, accounts: list[Account]) -> Synced:
 def interrupted(sandbox: Sandbox) -> Synced:
     """A full refresh with two accounts that failed at a later page, and one that is complete."""
     first, second, third = some_accounts()
-    first.faults = [faults.account_blocked(after=1, kind="segments")]
-    second.faults = [faults.account_blocked(after=2, kind="segments", times=None)]
+    first.faults = [faults.vendor_refused(after=1, kind="segments")]
+    second.faults = [faults.vendor_refused(after=2, kind="segments", times=None)]
     return read_some(sandbox, "full_refresh", [first, second, third])
 
 
@@ -1135,4 +1145,8 @@ def test_given_a_file_that_holds_nothing_of_use_when_read_then_a_message_reports
     Path(paths[file]).write_text(content, errors="surrogatepass")
     result = command("read", *(f"--{name}={path}" for name, path in paths.items()))
 
+    if file == "state" and content in ("", "\ufeff{}"):
+        # As tools leave it: no state.
+        assert result.failure is None
+        return
     assert described(result.failure)[1] == "config_error"

@@ -697,7 +697,7 @@ def test_given_an_account_that_fails_when_synced_then_what_it_has_emitted_is_rem
     sync_into(destination, sandbox)
 
     account.segments = [{"id": "a", "name": "for a while"}, *rows("b", "c", "d")]
-    account.faults = [faults.account_blocked(after=1)]
+    account.faults = [faults.vendor_refused(after=1)]
     failed = sync_into(destination, sandbox)
     assert live_ids(failed) == ["a"]
     assert failed.statuses[-1] == "INCOMPLETE"
@@ -828,7 +828,7 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         assert len(json.dumps(blob, separators=(",", ":"))) < 900
         assert len(without_ids) == 2
         (warning,) = [text for text in caplog.messages if "is full" in text]
-        assert "of 2 of its integrated accounts" in warning
+        assert "is full: 2 accounts are not tracked" in warning
         if number:
             # The one that has room is compared, the others come whole and lose nothing.
             assert without_ids == left_out

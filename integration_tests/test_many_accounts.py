@@ -201,10 +201,9 @@ def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_f
     message = str(result.failure)
     assert message == summary["message"]
     assert message.startswith("5 of 9 integrated accounts could not be read: ")
-    assert (
-        "Records emitted: 64 of segments. For each of these accounts, an earlier message" in message
-    )
-    assert all(id_ in message for id_ in bad)
+    assert "Records emitted: 64 of segments. For each cause, an earlier message" in message
+    assert sum(id_ in message for id_ in bad) == 3
+    assert " and 2 more. Records" in message
 
 
 def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warnings(
@@ -464,7 +463,7 @@ def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
     caplog.set_level(logging.INFO)
     waiting = numbered_account(3, faults=[faults.vendor_rate_limited(1)])
     sandbox = serve(
-        numbered_account(0), broken(1, faults.account_blocked()), numbered_account(2), waiting
+        numbered_account(0), broken(1, faults.vendor_refused()), numbered_account(2), waiting
     )
 
     read_in_real_time(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -483,7 +482,8 @@ def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: S
 
     assert status is Status.FAILED
     lines = str(message).splitlines()
-    assert lines[0] == "3 of 9 integrated accounts cannot be read."
+    asked = "9 of 9 integrated accounts were asked for their segments"
+    assert lines[0] == f"{asked}; 3 of them cannot be read."
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
@@ -500,7 +500,8 @@ def test_given_all_accounts_when_checked_then_the_list_is_read_and_those_not_act
     status, message = check(sandbox, additional_accounts=ALL)
 
     assert status is Status.FAILED
-    assert str(message).startswith("2 of 4 integrated accounts cannot be read.")
+    asked = "3 of 4 integrated accounts were asked for their segments"
+    assert str(message).startswith(f"{asked}; 2 of them cannot be read.")
     assert id_of(2) in str(message)
     assert id_of(3) in str(message)
     assert {request.kind for request in sandbox.requests} == {"segments", "accounts"}
@@ -539,8 +540,9 @@ def test_given_no_list_when_checked_then_that_is_reported(serve: Serve) -> None:
 
 
 def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
-    serve: Serve,
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     sandbox = serve(*[numbered_account(number) for number in range(60)])
     ids = [account.id for account in sandbox.environment.accounts]
     sandbox.stop()
@@ -549,7 +551,9 @@ def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
     result = read(sandbox, additional_accounts=more, on_account_error="skip")
 
     assert "the connection could not be established" in str(result.failure)
-    assert len(result.waits) == 5
+    assert "; nothing else got through" in str(result.failure)
+    # One request probes; the 59 others wait for it.
+    assert len([text for text in caplog.messages if "Trying again" in text]) < 20
     assert len(result.errors) == 1
     assert result.statuses[-1] == "INCOMPLETE"
 
@@ -572,8 +576,8 @@ def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_
     [
         (faults.truto_error(404), "no list of integrated accounts at this URL", 1),
         (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 1),
-        (faults.truto_error(503), "Truto is unavailable", 6),
-        (faults.truto_error(500), "Truto had an internal error", 6),
+        (faults.truto_error(503), "Truto is unavailable", 11),
+        (faults.truto_error(500), "Truto had an internal error", 11),
     ],
 )
 def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
@@ -585,7 +589,9 @@ def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
     result = read(sandbox, additional_accounts=ALL)
 
     assert message in str(result.failure)
-    assert len([r for r in sandbox.requests if r.kind == "accounts"]) == requests
+    asked = len([r for r in sandbox.requests if r.kind == "accounts"])
+    # The waits vary.
+    assert abs(asked - requests) <= (0 if requests == 1 else 3)
 
 
 def test_given_a_verified_token_when_read_then_no_account_waits_for_the_response_to_another(

@@ -749,7 +749,9 @@ def test_given_mode_all_when_checked_then_the_named_and_those_not_active_are_ask
     assert sorted(map(str, asked)) == sorted(id_of(number) for number in (0, 2, 3, 4))
     assert status is Status.FAILED
     first, *lines = str(message).splitlines()
-    assert first == "2 of 5 integrated accounts cannot be read."
+    assert first == (
+        "4 of 5 integrated accounts were asked for their segments; 2 of them cannot be read."
+    )
     assert [next(n for n in range(6) if id_of(n) in line) for line in lines] == [2, 4]
     assert '(klaviyo of tenant acme; status needs_reauth; last error: "revoked")' in lines[0]
 

@@ -1,28 +1,24 @@
 """The seven vendors through Truto: how each pages, limits, and says no."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from math import ceil
 from typing import Any
 
 import pytest
-from airbyte_cdk.models import Status, SyncMode
+from airbyte_cdk.models import Status
 
 from integration_tests.support import (
     ACCOUNT_ID,
-    FakeClock,
     account,
     catalog,
     check,
-    config,
     id_of,
     listed,
     numbered_account,
     read,
 )
 from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
-from source_truto_segments import SourceTrutoSegments
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -379,25 +375,3 @@ def test_given_a_segment_with_a_status_that_nobody_knows_when_read_then_it_is_ke
 
 
 # --- discover -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [faults.account_not_found, faults.vendor_not_found])
-def test_given_no_description_of_the_model_when_discovered_then_a_warning_does_not_blame_the_id(
-    serve: Serve, caplog: pytest.LogCaptureFixture, make: Callable[..., Fault]
-) -> None:
-    sandbox = serve(account(faults=[make(kind="meta", times=None)]))
-
-    source = SourceTrutoSegments(FakeClock())
-    found = source.discover(logging.getLogger("airbyte.test"), config(sandbox))
-
-    assert [stream.name for stream in found.streams] == [
-        "segments", "integrated_accounts", "workspaces"
-    ]  # fmt: skip
-    for stream in found.streams:
-        assert stream.supported_sync_modes == [SyncMode.full_refresh, SyncMode.incremental]
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning.startswith(
-        "The schema has the unified fields only, without custom ones. Truto has no model "
-        f"description (custom fields) for integrated account {ACCOUNT_ID} (HTTP 404;"
-    )
-    assert "Check the integrated account ID" not in warning

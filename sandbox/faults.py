@@ -150,6 +150,23 @@ def body(
     return Fault(lambda: response, **match)
 
 
+GATEWAY_FORMS: Mapping[str, tuple[str, str]] = {
+    "html": ("<html><head><title>Blocked</title></head><body>nginx</body></html>", "text/html"),
+    "empty": ("", "text/plain"),
+    "text": ("no healthy upstream", "text/plain"),
+    "json": ('{"message": "Forbidden", "requestId": "r-1"}', "application/json"),
+    # The form of some API gateways: not all of Truto's.
+    "status": ('{"statusCode": 401, "message": "Access denied"}', "application/json"),
+}
+"""How load balancers, firewalls and API gateways answer in the place of the API."""
+
+
+def gateway(status: int = 503, form: str = "html", **match: Unpack[Match]) -> Fault:
+    """An answer of a gateway, firewall or proxy in front of Truto, in a form of its own."""
+    content, content_type = GATEWAY_FORMS[form]
+    return body(content, status, content_type, **match)
+
+
 def redirect(location: str, status: int = 302, **match: Unpack[Match]) -> Fault:
     """A redirect to another address."""
     response = Response(status, b"", {"Location": location}, "text/plain", immediate=True)

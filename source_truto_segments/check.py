@@ -1,24 +1,40 @@
-"""What `check` does: ask accounts for their segments, and report each one that cannot be read."""
+"""What `check` does: ask accounts for their segments, and report what keeps some back."""
 
 import logging
+import time
 
 from source_truto_segments.config import Config
 from source_truto_segments.streams import SEGMENTS, Streams
 from source_truto_segments.sync.accounts import Account, account_source
-from source_truto_segments.sync.events import Event, ReadFailed
+from source_truto_segments.sync.events import AccountFinished, Event, ReadFailed
+from source_truto_segments.sync.failures import Failures, cut, is_of_sync
 from source_truto_segments.sync.reader import AccountReader
 from source_truto_segments.sync.worker_pool import Task, TaskFailed, WorkerPool
+from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
-from source_truto_segments.truto.errors import NOT_SUPPORTED, ReadError, Scope
+from source_truto_segments.truto.errors import NOT_SUPPORTED, ReadError
+from source_truto_segments.truto.responses import Speaker
 
 logger = logging.getLogger("airbyte")
+
+# Seconds. A user waits in front of a form, and Airbyte checks before each sync: the answer comes
+# within half a minute, whatever the server does.
+DEADLINE = 25.0
+# How many accounts are asked that the list marks as not active.
+MAX_SAMPLE = 20
+
+_TICK = 0.2
+_LIMITS = (
+    errors.ERROR_MAPPING[429, Speaker.TRUTO].error_message,
+    errors.MAX_WAIT_EXCEEDED.error_message,
+)
 
 
 class ConnectionCheck:
     """The check of a configuration.
 
-    It asks the configured accounts for a page of segments, and of those that Truto lists the ones
-    that are not marked as active: the list is a hint only.
+    It asks the configured accounts for a page of segments, and a sample of those that Truto's list
+    does not mark as active: the list is a hint only.
 
     Args:
         config: The user's configuration.
@@ -31,61 +47,109 @@ class ConnectionCheck:
         self._pool = pool
         streams = Streams.build(config)
         self._reader = AccountReader(config, client, streams, {}, pool.stop)
-        self._source = account_source(config, client, streams.integrated_accounts, self._submit)
-        # In the order in which they were found.
-        self._accounts: dict[str, Account] = {}
+        self._source = account_source(config, client, streams.integrated_accounts, self._found)
+        self._accounts = {id_: Account(id_) for id_ in config.configured_account_ids}
+        self._asked: set[str] = set()
+        self._finished: set[str] = set()
+        self._sampled = 0
+        self._failures: dict[str, ReadError] = {}
+        self._list_error: ReadError | None = None
 
     def error_message(self) -> str | None:
-        """Return what is wrong, a sentence or more for each account; None if nothing is.
+        """Return what is wrong, a sentence or more for each cause; None if nothing is.
 
         Raises:
             ReadError: If it concerns no single account, such as a refused token.
         """
-        self._pool.submit(self._find_accounts())
-        failures: dict[str, ReadError] = {}
+        # First: their answer decides, and the list can be long.
+        for account in list(self._accounts.values()):
+            self._pool.submit(self._probe(account))
+        if self._config.account_list is not None:
+            self._pool.submit(self._list_accounts())
+        deadline = time.monotonic() + DEADLINE
         try:
-            for event in self._pool.events(1.0):
+            for event in self._pool.events(_TICK):
                 match event:
                     case TaskFailed(error):
                         raise error
-                    case ReadFailed(_, error) if _is_of_sync(error):
-                        raise error
+                    case ReadFailed(_, error) if is_of_sync(error):
+                        self._list_error = error
+                        break
                     case ReadFailed(_, error):
-                        failures[str(error.account_id)] = error
+                        self._failures[str(error.account_id)] = error
+                    case AccountFinished(account_id):
+                        self._finished.add(account_id)
+                if time.monotonic() >= deadline:
+                    break
         finally:
             self._pool.close()
-        return self._result([failures[id_] for id_ in self._accounts if id_ in failures])
+        return self._verdict()
 
-    def _find_accounts(self) -> Task[Event]:
+    def _list_accounts(self) -> Task[Event]:
         try:
             yield from self._source.find()
         except ReadError as error:
             self._pool.stop()
             yield ReadFailed([], error)
 
-    def _submit(self, account: Account) -> None:
-        self._accounts[account.id] = account
-        if account.id in self._config.configured_account_ids or not account.is_active:
+    def _found(self, account: Account) -> None:
+        is_configured = account.id in self._accounts
+        if not is_configured or account.listed:
+            self._accounts[account.id] = account
+        if not is_configured and not account.is_active and self._sampled < MAX_SAMPLE:
+            self._sampled += 1
             self._pool.submit(self._probe(account))
 
     def _probe(self, account: Account) -> Task[Event]:
+        self._asked.add(account.id)
         try:
             yield from self._reader.probe(account)
         except ReadError as error:
-            if error.resolution is not NOT_SUPPORTED or not account.is_optional:
-                yield self._reader.failure([SEGMENTS], error, account)
+            if error.resolution is not NOT_SUPPORTED or not self._accounts[account.id].is_optional:
+                yield self._reader.failure([SEGMENTS], error, self._accounts[account.id])
+        yield AccountFinished(account.id)
 
-    def _result(self, failures: list[ReadError]) -> str | None:
-        messages = [str(failure) for failure in failures]
-        if self._config.skip_failed_accounts and len(failures) < len(self._accounts):
+    def _verdict(self) -> str | None:
+        limited = self._limits_alone()
+        if limited is not None:
+            logger.warning(
+                "The check could not be finished, but the API token is good. %s", limited
+            )
+            return None
+        if self._list_error is not None:
+            raise self._list_error
+        failures = Failures(skip_accounts=True)
+        for account_id, account in self._accounts.items():
+            error = self._failures.get(account_id) or self._unanswered(account)
+            if error is not None:
+                failures.add(error, account.integration)
+        failed = sum(len(cause.errors) for cause in failures.causes())
+        counts = (
+            f"{len(self._asked):,} of {len(self._accounts):,} integrated accounts were asked for "
+            f"their segments; {failed:,} of them cannot be read."
+        )
+        messages = failures.messages()
+        if len(self._accounts) > 1:
+            logger.info("%s", counts)
+        if self._config.skip_failed_accounts and failed < len(self._asked):
             for message in messages:
                 logger.warning("This account would be skipped. %s", message)
             return None
-        if len(self._accounts) == 1:
+        if not messages or len(self._accounts) == 1:
             return messages[0] if messages else None
-        head = f"{len(messages):,} of {len(self._accounts):,} integrated accounts cannot be read."
-        return "\n".join([head, *messages]) if messages else None
+        return cut("\n".join([counts, *messages]))
 
+    def _limits_alone(self) -> ReadError | None:
+        """Return the failure, if rate limits of Truto's alone kept the check from an answer."""
+        found = [*self._failures.values(), *filter(None, [self._list_error])]
+        if not found or any(error.resolution.error_message not in _LIMITS for error in found):
+            return None
+        return found[0]
 
-def _is_of_sync(error: ReadError) -> bool:
-    return error.account_id is None or error.resolution.scope is Scope.SYNC
+    def _unanswered(self, account: Account) -> ReadError | None:
+        """Return the failure of an account that was asked and has not answered in time."""
+        if account.id not in self._asked or account.id in self._finished:
+            return None
+        operation = f"Reading the segments of integrated account {account.id}"
+        detail = f" (no answer within {DEADLINE:.0f} s)"
+        return ReadError(errors.TIMED_OUT, operation, account.id, f"{detail}{account.detail}")

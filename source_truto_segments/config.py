@@ -1,6 +1,5 @@
 """The user's configuration, validated and typed."""
 
-import ipaddress
 import json
 import pkgutil
 import re
@@ -16,6 +15,7 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secre
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
+from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS
 
 DEFAULT_API_URL = "https://api.truto.one"
@@ -113,7 +113,7 @@ class Config:
         Raises:
             ConfigError: If a field is missing or not valid.
         """
-        given = {name: value for name, value in raw.items() if value is not None}
+        given = _without_blanks(raw)
         _validate(given)
         _reject_invalid_unicode(given)
         accounts = given.get("additional_accounts", {"mode": "none"})
@@ -133,6 +133,25 @@ class Config:
             num_workers=_optional_integer(given.get("num_workers")),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
         )
+
+
+def _without_blanks(value: Any) -> Any:
+    """Return a JSON value without the options that are blank: "", null, and what is left empty.
+
+    A query parameter's value can be empty.
+    """
+    if isinstance(value, Mapping):
+        kept = {name: _without_blanks(inner) for name, inner in value.items()}
+        if not _is_blank(kept.get("name")) and value.get("value") == "":
+            return {"name": kept["name"], "value": ""}
+        return {name: inner for name, inner in kept.items() if not _is_blank(inner)}
+    if isinstance(value, list):
+        return [inner for inner in map(_without_blanks, value) if not _is_blank(inner)]
+    return value
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value == {} or (isinstance(value, str) and not value.strip())
 
 
 def _validate(given: Mapping[str, Any]) -> None:
@@ -239,20 +258,11 @@ def _api_url(value: str) -> str:
         )
     if parts.username or parts.password:
         raise ConfigError("API URL (api_url) must not contain a user name or password.")
-    if parts.scheme != "https" and not _is_loopback(host):
+    if parts.scheme != "https" and not is_loopback(host):
         raise ConfigError(
             "API URL (api_url) must begin with https: the API token would be sent unencrypted."
         )
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:

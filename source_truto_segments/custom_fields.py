@@ -6,87 +6,113 @@ guaranteed. A field of a known type becomes a column of that type, any other a c
 """
 
 import logging
-import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from source_truto_segments.records.columns import load_schema
+from source_truto_segments.sync.worker_pool import Task, TaskFailed, WorkerPool
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import Request, TrutoClient
-from source_truto_segments.truto.errors import ReadError, unexpected_error
+from source_truto_segments.truto.errors import ReadError
 from source_truto_segments.truto.responses import excerpt, parse_object
 
 logger = logging.getLogger("airbyte")
 
 _PATH = "unified/marketing-automation/segments/meta/list"
-# Seconds. A user waits for the schema in front of a form, and it is usable without custom fields.
-_TIMEOUT = 15.0
+# Seconds. A user waits for the schema in front of a form.
+DEADLINE = 25.0
+_TICK = 0.2
+
+# Truto has no description: so there are no custom fields.
+_NO_MODEL = (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND, errors.NOT_SUPPORTED)
 
 _KNOWN_TYPES = frozenset({"string", "boolean", "number", "integer", "object", "array"})
 _ANY_TYPE = ["null", "string", "number", "boolean", "object", "array"]
+# Names that destinations keep for themselves.
+_RESERVED = ("_airbyte", "_ab_")
 
 
-def custom_columns(account_id: str, client: TrutoClient) -> dict[str, Any]:
+def custom_columns(
+    account_id: str,
+    client: TrutoClient,
+    pool: WorkerPool[Mapping[str, Any] | ReadError],
+) -> dict[str, Any]:
     """Ask Truto for the columns that the model has beyond the unified ones.
-
-    A failure is logged as one warning, and the schema then has the unified columns only.
 
     Args:
         account_id: The account whose model it is.
         client: Sends the request.
+        pool: Runs it.
 
     Returns:
         A JSON schema for each column.
+
+    Raises:
+        ReadError: If Truto could not be asked. A smaller schema would drop columns at the
+            destination.
     """
-    responses: list[Mapping[str, Any]] = []
-    failures: list[str] = []
-
-    def fetch() -> None:
-        operation = f"Asking for the custom fields of integrated account {account_id}"
-        params = {"integrated_account_id": account_id}
-        try:
-            request: Request[Mapping[str, Any]] = Request(
-                _PATH, operation, parse_object, account_id, params
-            )
-            responses.append(client.fetch_once(request))
-        except ReadError as error:
-            failures.append(_reason(error))
-        except Exception as error:  # noqa: BLE001 - a thread must not end silently
-            failures.append(unexpected_error(operation, account_id, error).summary)
-
-    # A response can hang or come byte by byte; the thread is then not waited for.
-    thread = threading.Thread(target=fetch, name="custom_fields", daemon=True)
-    thread.start()
-    thread.join(_TIMEOUT)
-    if responses:
-        return parse_columns(responses[0])
-    reason = failures[0] if failures else f"No response came within {_TIMEOUT:.0f} s"
-    logger.warning(
-        "The schema has the unified fields only, without custom ones. %s. Refresh the source "
-        "schema to try again.",
-        reason,
-    )
-    return {}
+    operation = f"Asking for the custom fields of integrated account {account_id}"
+    params = {"integrated_account_id": account_id}
+    deadline = time.monotonic() + DEADLINE
+    pool.submit(_fetch(client, Request(_PATH, operation, parse_object, account_id, params)))
+    try:
+        for event in pool.events(_TICK):
+            match event:
+                case TaskFailed(error):
+                    raise errors.unexpected_error(operation, account_id, error)
+                case ReadError() if event.resolution in _NO_MODEL:
+                    return {}
+                case ReadError():
+                    raise event
+                case Mapping():
+                    return parse_columns(event)
+            if time.monotonic() >= deadline:
+                break
+    finally:
+        pool.close()
+    detail = f" (no answer within {DEADLINE:.0f} s)"
+    raise ReadError(errors.TIMED_OUT, operation, account_id, detail)
 
 
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON schemas of the fields that a model has beyond the unified ones."""
+    """Return the JSON schemas of the fields that a model has beyond the unified ones.
+
+    Names that a destination would reject, or confuse with another, are left out with a warning.
+    """
     schema = meta.get("schema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
         return {}
     unified = load_schema("segments")["properties"]
-    return {name: _column(field) for name, field in properties.items() if name not in unified}
-
-
-def _reason(error: ReadError) -> str:
-    """Say why there is no description: on this route, a 404 does not mean an unknown account."""
-    if error.resolution in (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND):
-        return (
-            "Truto has no model description (custom fields) for integrated account "
-            f"{error.account_id}{error.detail}"
+    columns: dict[str, Any] = {}
+    rejected: list[str] = []
+    taken = {name.lower() for name in unified}
+    for name, field in properties.items():
+        if name in unified:
+            continue
+        folded = name.strip().lower()
+        if not folded or folded.startswith(_RESERVED) or folded in taken:
+            rejected.append(name)
+        else:
+            taken.add(folded)
+            columns[name] = _column(field)
+    if rejected:
+        logger.warning(
+            "Custom fields are left out, because their names are empty, reserved by destinations, "
+            "or differ from another column's in case only: %s. Rename them in Truto.",
+            excerpt(", ".join(f'"{name}"' for name in rejected)),
         )
-    return error.summary
+    return columns
+
+
+def _fetch(
+    client: TrutoClient, request: Request[dict[str, Any]]
+) -> Task[Mapping[str, Any] | ReadError]:
+    try:
+        yield (yield from client.fetch(request))
+    except ReadError as error:
+        yield error
 
 
 def _column(field: Any) -> dict[str, Any]:

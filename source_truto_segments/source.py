@@ -2,8 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,6 +11,7 @@ from airbyte_cdk.models import (
     AirbyteConnectionStatus,
     AirbyteMessage,
     AirbyteStateMessage,
+    AirbyteStreamStatus,
     ConfiguredAirbyteCatalog,
     ConfiguredAirbyteStream,
     Status,
@@ -21,9 +21,9 @@ from airbyte_cdk.sources import AbstractSource
 from airbyte_cdk.sources.connector_state_manager import ConnectorStateManager
 from airbyte_cdk.sources.streams import Stream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
-from serpyco_rs import SchemaValidationError
 from typing_extensions import override
 
+from source_truto_segments import files
 from source_truto_segments.check import ConnectionCheck
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.custom_fields import custom_columns
@@ -31,7 +31,7 @@ from source_truto_segments.records.changes import ChangeClock
 from source_truto_segments.records.columns import ColumnSelection
 from source_truto_segments.streams import SEGMENTS, STREAMS, Streams, TrutoStream, read_filters
 from source_truto_segments.sync.events import Event
-from source_truto_segments.sync.messages import RecordBatch
+from source_truto_segments.sync.messages import RecordBatch, status_message
 from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.state import (
     FullRefreshState,
@@ -47,20 +47,10 @@ from source_truto_segments.truto.client import (
     RetryPolicy,
     TrutoClient,
 )
-from source_truto_segments.truto.responses import excerpt
+from source_truto_segments.truto.errors import ReadError
 
 # Not `logger`: the CDK passes one of that name to each command.
 _log = logging.getLogger("airbyte")
-
-# Airbyte generates these files; only hand-written ones are malformed.
-_CATALOG_FORM = (
-    " It is a configured catalog: each stream that discover prints, as "
-    '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}.'
-)
-_STATE_FORM = (
-    " It is a list of the state of each stream's last STATE message. Without one, everything is "
-    "read; in Airbyte, reset the connection's streams."
-)
 
 
 class SourceTrutoSegments(AbstractSource):
@@ -91,20 +81,17 @@ class SourceTrutoSegments(AbstractSource):
     @staticmethod
     @override
     def read_config(config_path: str) -> MutableMapping[str, Any]:
-        with _as_config_error(config_path):
-            return AbstractSource.read_config(config_path)
+        return files.read_config(config_path)
 
     @classmethod
     @override
     def read_catalog(cls, catalog_path: str) -> ConfiguredAirbyteCatalog:
-        with _as_config_error(catalog_path, _CATALOG_FORM):
-            return super().read_catalog(catalog_path)
+        return files.read_catalog(catalog_path)
 
     @classmethod
     @override
     def read_state(cls, state_path: str) -> list[AirbyteStateMessage]:
-        with _as_config_error(state_path, _STATE_FORM):
-            return super().read_state(state_path)
+        return files.read_state(state_path)
 
     def streams(self, config: Mapping[str, Any]) -> list[Stream]:
         """Return the streams of this source.
@@ -120,11 +107,13 @@ class SourceTrutoSegments(AbstractSource):
 
         Raises:
             ConfigError: If the configuration is not valid.
+            ReadError: If Truto could not be asked.
         """
         parsed = Config.parse(config)
-        client, _ = self._connect(parsed, CHECK_POLICY)
         streams = [stream.as_airbyte_stream() for stream in Streams.build(parsed)]
-        custom = custom_columns(parsed.integrated_account_id, client)
+        pool = WorkerPool[Mapping[str, Any] | ReadError](1, self._clock)
+        client = self._client(parsed, CHECK_POLICY, pool.token_verified)
+        custom = custom_columns(parsed.integrated_account_id, client, pool)
         for stream in streams:
             if stream.name == SEGMENTS:
                 columns = {**stream.json_schema["properties"], **custom}
@@ -146,7 +135,9 @@ class SourceTrutoSegments(AbstractSource):
         """Return whether the accounts can be read, and if not, the sentences that say why."""
         try:
             parsed = Config.parse(config)
-            message = ConnectionCheck(parsed, *self._connect(parsed, CHECK_POLICY)).error_message()
+            pool = WorkerPool[Event](_max_workers(parsed), self._clock)
+            client = self._client(parsed, CHECK_POLICY, pool.token_verified)
+            message = ConnectionCheck(parsed, client, pool).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
         return message is None, message
@@ -186,48 +177,58 @@ class SourceTrutoSegments(AbstractSource):
         if not catalog.streams:
             _log.warning("The catalog selects no stream, so nothing is read.")
             return
-        streams = Streams.build(parsed, **{c.stream.name: _columns(c) for c in catalog.streams})
+        known = [c for c in catalog.streams if c.stream.name in STREAMS]
+        unknown = [c.stream.name for c in catalog.streams if c.stream.name not in STREAMS]
+        streams = Streams.build(parsed, **{c.stream.name: _columns(c) for c in known})
         by_name = {stream.name: stream for stream in streams}
         selected = {
-            configured.stream.name: _select(
-                by_name[configured.stream.name], configured.sync_mode, state or [], parsed
-            )
-            for configured in catalog.streams
+            c.stream.name: _select(by_name[c.stream.name], c.sync_mode, state or [], parsed)
+            for c in known
         }
-        client, pool = self._connect(parsed, READ_POLICY)
-        now = self._clock.now
-        sync = Sync(parsed, client, pool, streams, selected, self._shutdown, now)
-        yield from sync.run()
+        for name in unknown:
+            yield status_message(name, AirbyteStreamStatus.STARTED)
+            yield status_message(name, AirbyteStreamStatus.INCOMPLETE)
+        missing = _unknown_streams(unknown)
+        pool = WorkerPool[Event](_max_workers(parsed), self._clock)
+        client = self._client(parsed, READ_POLICY, pool.token_verified)
+        sync = Sync(parsed, client, pool, streams, selected, self._shutdown, self._clock.now)
+        try:
+            if selected:
+                yield from sync.run()
+        except AirbyteTracedException:
+            if unknown:
+                yield missing.as_sanitized_airbyte_message()
+            raise
+        if unknown:
+            raise missing
 
-    def _connect(
-        self, config: Config, policy: RetryPolicy
-    ) -> tuple[TrutoClient, WorkerPool[Event]]:
-        max_workers = config.num_workers or MAX_WORKERS
-        pool: WorkerPool[Event] = WorkerPool(max_workers, self._clock)
-        client = TrutoClient(
+    def _client(
+        self, config: Config, policy: RetryPolicy, token_verified: Callable[[], None]
+    ) -> TrutoClient:
+        return TrutoClient(
             config.api_url,
             config.token,
             policy,
             self._clock.now,
-            token_verified=pool.token_verified,
-            max_connections=max_workers,
+            token_verified=token_verified,
+            max_connections=_max_workers(config),
         )
-        return client, pool
+
+
+def _max_workers(config: Config) -> int:
+    return config.num_workers or MAX_WORKERS
+
+
+def _unknown_streams(names: list[str]) -> ConfigError:
+    listed = ", ".join(f'"{name}"' for name in names)
+    return ConfigError(
+        f"The source has no stream {listed}. Refresh the schema of the connection, and deselect "
+        "what it no longer has."
+    )
 
 
 def _columns(configured: ConfiguredAirbyteStream) -> ColumnSelection:
-    """Return the columns that the configured catalog selects.
-
-    Raises:
-        ConfigError: If there is no such stream.
-    """
-    name = configured.stream.name
-    if name not in STREAMS:
-        raise ConfigError(
-            f'The source has no stream "{name}". Refresh the schema of the connection, and '
-            "deselect the stream."
-        )
-    return ColumnSelection.from_schema(name, configured.stream.json_schema)
+    return ColumnSelection.from_schema(configured.stream.name, configured.stream.json_schema)
 
 
 def _select(
@@ -270,20 +271,3 @@ def _with_state(
         return SelectedStream(stream, state, ChangeClock(state.cursor_value))
     now = datetime.now(timezone.utc)
     return SelectedStream(stream, FullRefreshState.load(blob, filters, now), ChangeClock())
-
-
-@contextmanager
-def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
-    """Say in a sentence that a file cannot be read, or is not valid."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"The file {path} cannot be read: {error.strerror}.") from None
-    except SchemaValidationError as invalid:
-        first = invalid.errors[0]
-        detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}"
-    except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
-        detail = excerpt(str(invalid)).rstrip(".")
-    else:
-        return
-    raise ConfigError(f"{path} is not valid: {detail}.{guidance}")

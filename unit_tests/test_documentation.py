@@ -20,7 +20,7 @@ from source_truto_segments.sync.progress import Progress
 from source_truto_segments.sync.state import FullRefreshState, IncrementalState, StreamState
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
-from source_truto_segments.truto.responses import Origin
+from source_truto_segments.truto.responses import Speaker
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "source_truto_segments"
@@ -236,7 +236,7 @@ def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connecto
     None
 ):
     (example,) = blocks(section(PAGE, "### How a failure looks"), "")
-    resolution = errors.ERROR_MAPPING[401, Origin.VENDOR]
+    resolution = errors.ERROR_MAPPING[401, Speaker.VENDOR]
     _, _, rest = example.partition(resolution.error_message)
     detail = rest.partition(f". {resolution.guidance}")[0]
     operation = example.partition(" failed: ")[0]
@@ -245,7 +245,7 @@ def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connecto
     assert is_documented(operation)
 
 
-@pytest.mark.parametrize("message", calls("ConfigError"))
+@pytest.mark.parametrize("message", calls("ConfigError", "MachineError"))
 def test_given_a_configuration_error_in_the_code_when_the_page_is_read_then_it_is_there(
     message: str,
 ) -> None:
@@ -300,7 +300,7 @@ def test_given_a_line_of_the_log_in_the_code_when_the_page_is_read_then_it_is_th
     "message",
     [
         "The sync was interrupted before all accounts were read. ",
-        "… of … integrated accounts cannot be read.",
+        "… of … integrated accounts were asked for their segments; … of them cannot be read.",
         "The connector failed unexpectedly (…: …). ",
     ],
 )

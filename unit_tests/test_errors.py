@@ -1,5 +1,6 @@
 """The row of each failure, and the messages of the rows."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import MaxRetryError, NameResolutionError
 
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import (
@@ -18,14 +19,14 @@ from source_truto_segments.truto.errors import (
     Scope,
     interpret_exception,
     interpret_response,
-    is_unreachable,
     response_detail,
     root_cause,
     unexpected_error,
 )
-from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, ErrorBody, Origin
+from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, ErrorBody, Speaker
 
-TRUTO, VENDOR = ErrorBody(Origin.TRUTO), ErrorBody(Origin.VENDOR)
+TRUTO, VENDOR = ErrorBody(Speaker.TRUTO), ErrorBody(Speaker.VENDOR)
+GATEWAY = ErrorBody(Speaker.GATEWAY)
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
 FAIL, RETRY, RATE_LIMITED = (
     ResponseAction.FAIL,
@@ -113,11 +114,11 @@ def test_given_any_row_when_raised_then_its_message_reads_as_sentences(
     ("body", "detail"),
     [
         (TRUTO, " (HTTP 403)"),
-        (ErrorBody(Origin.TRUTO, "No"), ' (HTTP 403; Truto reported: "No")'),
-        (ErrorBody(Origin.VENDOR, "No"), ' (HTTP 403; the vendor reported: "No")'),
+        (ErrorBody(Speaker.TRUTO, "No"), ' (HTTP 403; Truto reported: "No")'),
+        (ErrorBody(Speaker.VENDOR, "No"), ' (HTTP 403; the vendor reported: "No")'),
         (ErrorBody(missing_scopes=("a", "b")), " (HTTP 403; missing scopes: a, b)"),
         (
-            ErrorBody(Origin.VENDOR, "No", missing_scopes=("a",)),
+            ErrorBody(Speaker.VENDOR, "No", missing_scopes=("a",)),
             ' (HTTP 403; the vendor reported: "No"; missing scopes: a)',
         ),
     ],
@@ -192,7 +193,7 @@ def test_given_a_rejection_when_interpreted_then_only_trutos_own_can_end_the_syn
         (500, VENDOR, RETRY),
         (502, TRUTO, RETRY),
         (502, VENDOR, RETRY),
-        (503, TRUTO, FAIL),
+        (503, TRUTO, RETRY),
         (503, VENDOR, RETRY),
         (504, TRUTO, RETRY),
         (504, VENDOR, RETRY),
@@ -202,9 +203,10 @@ def test_given_a_status_when_interpreted_then_its_row_decides_whether_it_is_retr
     status: int, body: ErrorBody, action: ResponseAction
 ) -> None:
     resolution = interpret(status, body)
-    assert resolution is ERROR_MAPPING[status, body.origin]
+    assert resolution is ERROR_MAPPING[status, body.speaker]
     assert resolution.response_action is action
-    assert resolution.failure_type is (CONFIG if action is FAIL else TRANSIENT)
+    needs_a_person = action is FAIL or resolution is errors.BLOCKED
+    assert resolution.failure_type is (CONFIG if needs_a_person else TRANSIENT)
 
 
 @pytest.mark.parametrize("sent_cursor", [True, False])
@@ -234,7 +236,7 @@ def test_given_a_success_without_its_body_when_interpreted_then_it_is_malformed(
 def test_given_an_undocumented_status_when_interpreted_then_its_class_decides(
     body: ErrorBody, name: str
 ) -> None:
-    for status in (402, 418, 499):
+    for status in (406, 418, 451):
         assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
         )
@@ -242,33 +244,75 @@ def test_given_an_undocumented_status_when_interpreted_then_its_class_decides(
         assert interpret(status, body) == Resolution(
             RETRY, TRANSIENT, f"{name} returned an undocumented server error", IF_IT_PERSISTS
         )
+    for status in (408, 423, 425, 499):
+        assert interpret(status, body) == Resolution(
+            RETRY, TRANSIENT, f"{name} could not respond for the moment", IF_IT_PERSISTS
+        )
 
 
-@pytest.mark.parametrize("origin", Origin)
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 418, 500, 503, 520, 522, 530])
+def test_gateway_status(status: int) -> None:
+    """A gateway's word condemns neither the token nor the account, whatever its status."""
+    for of_account in (True, False):
+        found = interpret_response(status, GATEWAY, sent_cursor=True, of_account=of_account)
+        assert found is errors.GATEWAY_ANSWERED
+    assert errors.GATEWAY_ANSWERED.response_action is RETRY
+    assert errors.GATEWAY_ANSWERED.scope is Scope.ACCOUNT
+    assert interpret(429, GATEWAY).response_action is RATE_LIMITED
+
+
+def test_payment() -> None:
+    """A vendor's 402 is about the customer's plan: the account's owner acts."""
+    found = interpret(402, VENDOR)
+    assert (found.response_action, found.failure_type) == (FAIL, CONFIG)
+    assert found.guidance.startswith("The account's owner must renew or upgrade the plan")
+
+
+def test_retry_times() -> None:
+    """Truto's own 503 becomes a block after three retries; all else is retried for 5 minutes."""
+    assert errors.BLOCKED.retry_seconds == 10
+    assert {row.retry_seconds for row in ROWS if row is not errors.BLOCKED} == {300}
+
+
+@pytest.mark.parametrize("row", [errors.FORBIDDEN, errors.REDIRECTED])
+def test_rows_of_one_account(row: Resolution) -> None:
+    """What ends the sync has a row of its own for the case that only one account gets it."""
+    assert row.scope is Scope.SYNC
+    assert row.of_account is not None
+    assert row.of_account.scope is Scope.ACCOUNT
+    assert row.of_account.failure_type is CONFIG
+    assert [r for r in ROWS if r.of_account] == [
+        r for r in ROWS if r in (errors.FORBIDDEN, errors.REDIRECTED)
+    ]
+
+
+@pytest.mark.parametrize("speaker", [Speaker.TRUTO, Speaker.VENDOR])
 def test_given_a_missing_workspace_when_interpreted_then_the_vendor_requires_one(
-    origin: Origin,
+    speaker: Speaker,
 ) -> None:
-    body = ErrorBody(origin, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
+    body = ErrorBody(speaker, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
 
     assert interpret(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
     assert interpret(422, body).error_message != errors.WORKSPACE_REQUIRED.error_message
-    other = ErrorBody(origin, missing_parameters=("list[id]",))
-    assert interpret(400, other) == interpret(400, ErrorBody(origin))
+    other = ErrorBody(speaker, missing_parameters=("list[id]",))
+    assert interpret(400, other) == interpret(400, ErrorBody(speaker))
 
 
 def test_given_an_unsupported_resource_when_interpreted_then_only_truto_can_report_it() -> None:
     reason = "This Resource is NOT SUPPORTED for it"
 
-    assert interpret(400, ErrorBody(Origin.TRUTO, reason), sent_cursor=True) is errors.NOT_SUPPORTED
-    assert interpret(400, ErrorBody(Origin.VENDOR, reason)) == interpret(400, VENDOR)
-    assert interpret(400, ErrorBody(Origin.TRUTO, "Bad request")) == interpret(400, TRUTO)
-    assert interpret(422, ErrorBody(Origin.TRUTO, reason)) == interpret(422, TRUTO)
+    assert (
+        interpret(400, ErrorBody(Speaker.TRUTO, reason), sent_cursor=True) is errors.NOT_SUPPORTED
+    )
+    assert interpret(400, ErrorBody(Speaker.VENDOR, reason)) == interpret(400, VENDOR)
+    assert interpret(400, ErrorBody(Speaker.TRUTO, "Bad request")) == interpret(400, TRUTO)
+    assert interpret(422, ErrorBody(Speaker.TRUTO, reason)) == interpret(422, TRUTO)
 
 
 @pytest.mark.parametrize("body", [TRUTO, VENDOR], ids=["truto", "vendor"])
 def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: ErrorBody) -> None:
     assert interpret(400, body, sent_cursor=True) is errors.CURSOR_REJECTED
-    assert errors.CURSOR_REJECTED.failure_type is TRANSIENT
+    assert errors.CURSOR_REJECTED.failure_type is FailureType.system_error
     assert interpret(400, body).error_message.endswith("rejected the request")
     assert interpret(404, body, sent_cursor=True) == interpret(404, body)
 
@@ -289,7 +333,7 @@ def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: E
     ],
 )
 def test_given_a_page_size_when_the_vendor_rejects_it_then_the_user_lowers_it(reason: str) -> None:
-    vendor = ErrorBody(Origin.VENDOR, reason)
+    vendor = ErrorBody(Speaker.VENDOR, reason)
 
     for sent_cursor in (True, False):
         found = interpret_response(400, vendor, sent_cursor=sent_cursor, sent_limit=True)
@@ -298,7 +342,7 @@ def test_given_a_page_size_when_the_vendor_rejects_it_then_the_user_lowers_it(re
     assert "page_size" in errors.PAGE_SIZE_TOO_LARGE.guidance
     # Who sent no page size cannot lower it, and Truto has no maximum of its own.
     assert interpret(400, vendor) is interpret(400, VENDOR)
-    truto = ErrorBody(Origin.TRUTO, reason)
+    truto = ErrorBody(Speaker.TRUTO, reason)
     found = interpret_response(400, truto, sent_cursor=False, sent_limit=True)
     assert found is interpret(400, TRUTO)
     assert interpret_response(422, vendor, sent_cursor=False, sent_limit=True) is interpret(
@@ -323,7 +367,7 @@ def test_given_a_page_size_when_the_vendor_rejects_it_then_the_user_lowers_it(re
 def test_given_a_page_size_when_the_reason_is_another_then_it_is_not_the_page_size(
     reason: str,
 ) -> None:
-    body = ErrorBody(Origin.VENDOR, reason)
+    body = ErrorBody(Speaker.VENDOR, reason)
 
     assert interpret_response(400, body, sent_cursor=False, sent_limit=True) is interpret(
         400, VENDOR
@@ -335,7 +379,7 @@ def test_given_a_page_size_when_the_reason_is_another_then_it_is_not_the_page_si
 
 def test_given_a_page_size_and_no_workspace_when_rejected_then_it_is_the_workspace() -> None:
     body = ErrorBody(
-        Origin.VENDOR, "limit exceeds the maximum", missing_parameters=("workspace[id]",)
+        Speaker.VENDOR, "limit exceeds the maximum", missing_parameters=("workspace[id]",)
     )
     found = interpret_response(400, body, sent_cursor=False, sent_limit=True)
     assert found is errors.WORKSPACE_REQUIRED
@@ -365,16 +409,21 @@ def test_given_the_list_of_accounts_when_it_fails_otherwise_then_the_row_is_the_
 # --- requests without a response ---
 
 
+def no_pool() -> Any:
+    return None
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (requests.exceptions.SSLError(), errors.TLS_ERROR),
         (requests.ReadTimeout(), errors.TIMED_OUT),
         (requests.ConnectTimeout(), errors.TIMED_OUT),
-        (requests.exceptions.InvalidURL(), errors.INVALID_URL),
-        (requests.exceptions.InvalidSchema(), errors.INVALID_URL),
-        (requests.exceptions.MissingSchema(), errors.INVALID_URL),
-        (requests.exceptions.InvalidHeader(), errors.INVALID_URL),
+        (requests.exceptions.ProxyError(), errors.PROXY_ERROR),
+        # Airbyte Cloud's filter of requests, if the host's name cannot be resolved.
+        (requests.exceptions.InvalidURL(), errors.NAME_ERROR),
+        # A response with two different Content-Lengths.
+        (requests.exceptions.InvalidHeader(), errors.MALFORMED),
         (requests.exceptions.ContentDecodingError(), errors.MALFORMED),
         (requests.ConnectionError(), errors.CONNECTION_ERROR),
         (requests.exceptions.ChunkedEncodingError(), errors.CONNECTION_ERROR),
@@ -398,10 +447,6 @@ def raised_while(context: Exception) -> Exception:
     error = ValueError("outer")
     error.__context__ = context
     return error
-
-
-def no_pool() -> Any:
-    return None
 
 
 @pytest.mark.parametrize("wrap", [raised_from, raised_while])
@@ -428,14 +473,10 @@ def test_given_errors_that_cause_each_other_when_asked_then_it_ends() -> None:
     first.__cause__, second.__cause__ = second, first
 
     assert root_cause(first) in {"first", "second"}
-    assert not is_unreachable(first)
 
 
-@pytest.mark.parametrize("wrap", [raised_from, raised_while])
-def test_given_no_connection_was_made_when_asked_then_the_server_is_unreachable(
-    wrap: Callable[[Exception], Exception],
-) -> None:
-    for error in (NewConnectionError(no_pool(), "refused"), ConnectTimeoutError()):
-        assert is_unreachable(wrap(wrap(error)))
-        assert is_unreachable(error)
-    assert not is_unreachable(wrap(ConnectionResetError()))
+def test_name_that_cannot_be_resolved() -> None:
+    """DNS has a row of its own, wherever it stands among the causes."""
+    error = requests.ConnectionError()
+    error.__cause__ = raised_from(NameResolutionError("h", no_pool(), socket.gaierror()))
+    assert interpret_exception(error) is errors.NAME_ERROR

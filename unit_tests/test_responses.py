@@ -11,7 +11,7 @@ from source_truto_segments.truto.responses import (
     MAX_EXCERPT_LENGTH,
     ErrorBody,
     MalformedResponseError,
-    Origin,
+    Speaker,
     error_text,
     excerpt,
     parse_error,
@@ -141,7 +141,7 @@ BROKEN = [b'{"secret": 1', b'[{"secret": 1', b' \r\n\t{"secret"}', b'\xef\xbb\xb
         *((body, "the response is not JSON: it breaks off or is invalid") for body in BROKEN),
         (b"[]", "the response is not a JSON object"),
         (b"{}", "the response has no result"),
-        (b'{"result": null}', "the response has no result"),
+        (b'{"results_": null}', "the response has no result"),
         (b'{"result": 5}', "the result is neither a list nor an object: 5"),
         (b'{"result": "no\\nlist"}', "the result is neither a list nor an object: no list"),
         (b'{"result": [], "next_cursor": [5]}', "the next_cursor is not a string: [5]"),
@@ -191,7 +191,7 @@ def test_given_json_that_is_nested_too_deeply_when_parsed_then_it_fails() -> Non
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"null", b"{}", b'{"result": null}', b'{"result": 5}']
+    [b"", b"<html>", b"[]", b"null", b"{}", b'{"result": 5}']
     + [b'{"result": [], "next_cursor": []}', b'{"result": [], "next_cursor": true}']
     + [b'{"result": [Infinity]}', b"\xff\xfe", b"[" * 100_000],
 )
@@ -311,7 +311,7 @@ def test_given_a_whole_error_when_parsed_then_each_part_is_there() -> None:
         },
     }
     assert parse_error(json.dumps(body).encode()) == ErrorBody(
-        Origin.VENDOR, "Forbidden", ("workspace[id]", "x"), ("a:read", "b:read")
+        Speaker.VENDOR, "Forbidden", ("workspace[id]", "x"), ("a:read", "b:read")
     )
     body["truto_error_insight"] = {
         "missing_required_query_parameters": ["y"],
@@ -336,7 +336,7 @@ def test_given_a_whole_error_when_parsed_then_each_part_is_there() -> None:
 def test_given_something_else_than_an_error_object_when_parsed_then_its_text_is_the_reason(
     content: bytes, reason: str
 ) -> None:
-    assert parse_error(content) == ErrorBody(Origin.TRUTO, reason)
+    assert parse_error(content) == ErrorBody(Speaker.GATEWAY, reason)
 
 
 @pytest.mark.parametrize(
@@ -349,12 +349,31 @@ def test_given_missing_parameters_in_any_form_when_parsed_then_they_are_listed(v
     assert parse_error(body).missing_parameters == ("workspace[id]",)
 
 
+ENVELOPE = {"statusCode": 503, "error": "Service Unavailable", "message": ""}
+
+
 @pytest.mark.parametrize(
-    ("flag", "origin"),
-    [(True, Origin.VENDOR), (False, Origin.TRUTO), (None, Origin.TRUTO), ("true", Origin.TRUTO)],
+    ("body", "speaker"),
+    [
+        ({**ENVELOPE, "truto_is_remote_error": True}, Speaker.VENDOR),
+        ({"truto_is_remote_error": True}, Speaker.VENDOR),
+        ({**ENVELOPE, "truto_is_remote_error": False}, Speaker.TRUTO),
+        ({**ENVELOPE, "truto_is_remote_error": "true"}, Speaker.TRUTO),
+        (ENVELOPE, Speaker.TRUTO),
+        # What load balancers, firewalls and API gateways are known to send.
+        ({"message": "Forbidden"}, Speaker.GATEWAY),
+        ({"statusCode": 401, "message": "Access denied due to missing key"}, Speaker.GATEWAY),
+        ({"statusCode": "503", "error": "x", "message": "y"}, Speaker.GATEWAY),
+        ({"error": "no healthy upstream", "message": "y"}, Speaker.GATEWAY),
+        ([ENVELOPE], Speaker.GATEWAY),
+        ("<html>503</html>", Speaker.GATEWAY),
+        ("", Speaker.GATEWAY),
+    ],
 )
-def test_given_the_remote_flag_when_parsed_then_it_is_the_origin(flag: Any, origin: Origin) -> None:
-    assert parse_error(json.dumps({"truto_is_remote_error": flag}).encode()).origin is origin
+def test_speaker(body: Any, speaker: Speaker) -> None:
+    """Only Truto's whole envelope is Truto's word."""
+    content = body if isinstance(body, str) else json.dumps(body)
+    assert parse_error(content.encode()).speaker is speaker
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Account:
         is_optional: Whether its integration may have no segments: one that neither Truto's
             documentation nor the user names.
         is_active: Whether the list marks it so, or does not say. It is read in any case.
+        listed: Whether Truto's list has it: if it is not found later, it was deleted meanwhile.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Account:
     detail: str = ""
     is_optional: bool = False
     is_active: bool = True
+    listed: bool = False
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
@@ -58,7 +60,9 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
     if record["last_error"]:
         parts.append(f'last error: "{preview(record["last_error"])}"')
     detail = f" ({'; '.join(parts)})"
-    return Account(account_id, integration, detail, not wanted.names(integration), is_active)
+    return Account(
+        account_id, integration, detail, not wanted.names(integration), is_active, listed=True
+    )
 
 
 def account_source(

@@ -64,10 +64,12 @@ class ReadFailed:
     Attributes:
         stream_names: The streams that lack something.
         error: Why; it has the account's ID.
+        integration: Truto's name of the account's integration; None if it is not known.
     """
 
     stream_names: Collection[str]
     error: ReadError
+    integration: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from source_truto_segments.sync.failures import shown
 from source_truto_segments.truto.rate_limiter import Delay
 
 _MAX_NAMED_DELAYS = 3
@@ -51,7 +52,7 @@ class Progress:
             return f"Read {len(self.found):,} integrated accounts. {emitted}"
         return (
             f"{len(self.failed):,} of {len(self.found):,} integrated accounts could not be read: "
-            f"{', '.join(sorted(self.failed))}. {emitted}"
+            f"{shown(sorted(self.failed))}. {emitted}"
         )
 
 

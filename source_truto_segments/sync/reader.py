@@ -104,6 +104,9 @@ class AccountReader:
                 else:
                     yield PartitionRead(selected.name, account.id)
             except Exception as error:  # noqa: BLE001 - a defect is reported, too
+                if account.listed and _is_not_found(error):
+                    logger.info("Integrated account %s was deleted during this sync.", account.id)
+                    break
                 yield self.failure([selected.name], error, account)
             finally:
                 if diff is not None:
@@ -130,7 +133,9 @@ class AccountReader:
             error = unexpected_error(operation, account.id if account else None, error)
         elif error.resolution.scope is Scope.SYNC:
             self._stop()
-        return ReadFailed(stream_names, error.with_detail(account.detail) if account else error)
+        if account is None:
+            return ReadFailed(stream_names, error)
+        return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
 
     def _read_account(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
@@ -280,6 +285,10 @@ class _SegmentPages:
                 "workspaces without an id. Segments of the missing workspaces were not read.",
                 self._account.id,
             )
+
+
+def _is_not_found(error: Exception) -> bool:
+    return isinstance(error, ReadError) and error.resolution is errors.ACCOUNT_NOT_FOUND
 
 
 def _workspace_id(record: Mapping[str, Any]) -> str | None:

@@ -186,8 +186,8 @@ class Sync:
                 run = self._runs[name]
                 run.readable = True
                 run.unsaved |= run.selected.state.complete(partition)
-            case ReadFailed(stream_names, error):
-                yield from self._report(stream_names, error)
+            case ReadFailed(stream_names, error, integration):
+                self._take_failure(stream_names, error, integration)
             case AccountFound() | AccountsListed() | AccountFinished():
                 self._count(event)
             case RateLimited(seconds):
@@ -195,7 +195,7 @@ class Sync:
                 yield from (rate_limited_message(name, quota_reset) for name in self._runs)
             case TaskFailed(error):
                 defect = unexpected_error("Reading the integrated accounts", None, error)
-                yield from self._report(self._runs, defect)
+                self._take_failure(self._runs, defect)
 
     def _count(self, event: AccountFound | AccountsListed | AccountFinished) -> None:
         match event:
@@ -227,15 +227,15 @@ class Sync:
             state.remove(event.partition, event.removed_ids, event.cursor_value)
             run.unsaved = True
 
-    def _report(self, stream_names: Collection[str], error: ReadError) -> Iterator[AirbyteMessage]:
+    def _take_failure(
+        self, stream_names: Collection[str], error: ReadError, integration: str | None = None
+    ) -> None:
         if error.account_id is not None:
             self._progress.failed.add(error.account_id)
         if self._failures.is_fatal(error):
             for name in stream_names:
                 self._runs[name].incomplete = True
-        earlier = self._failures.add(error)
-        if earlier is not None:
-            yield earlier.as_sanitized_airbyte_message()
+        self._failures.add(error, integration)
 
     def _checkpoints_due(self) -> Iterator[AirbyteMessage]:
         now = self._now()
@@ -257,16 +257,18 @@ class Sync:
             status = _COMPLETE if complete[name] else _INCOMPLETE
             yield status_message(name, status)
         self._warn_of_large_states()
-        unreported = self._failures.take_unreported()
         summary = self._progress.final_summary(self._runs)
-        if unreported is not None:
-            if not self._interrupted and self._failures.is_only_failure(unreported):
-                raise unreported
-            yield unreported.as_sanitized_airbyte_message()
+        final = self._failures.final_error()
         if self._interrupted:
-            raise traced(_INTERRUPTED, FailureType.transient_error)
-        if not all(complete.values()):
-            raise self._failures.summary(summary)
+            final = traced(_INTERRUPTED, FailureType.transient_error)
+        elif final is None and not all(complete.values()):
+            final = self._failures.summary(summary)
+        for failure in self._failures.traced(final):
+            yield failure.as_sanitized_airbyte_message()
+        if final is not None:
+            raise final
+        for text in self._failures.grouped():
+            logger.warning("%s", text)
         logger.log(logging.WARNING if self._failures else logging.INFO, "%s", summary)
 
     def _is_complete(self, run: StreamRun) -> bool:

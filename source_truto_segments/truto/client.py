@@ -8,14 +8,23 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from typing_extensions import override
 
 from source_truto_segments.truto import errors, transport
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.machine import connection_settings
+from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
-from source_truto_segments.truto.responses import MalformedResponseError, Origin, parse_error
+from source_truto_segments.truto.responses import (
+    ForeignResponseError,
+    MalformedResponseError,
+    Speaker,
+    parse_error,
+)
 
 logger = logging.getLogger("airbyte")
 
@@ -33,23 +42,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long one request is tried for.
+    """How long one request is tried for, in seconds.
 
     Attributes:
-        max_attempts: How often it is sent, not counting those that hit a rate limit.
-        max_wait: Seconds that one wait may take; a server that asks for more is not waited for.
-        max_elapsed: Seconds from the first attempt after which it is not sent again.
+        max_retry: From the first of its failures on.
+        max_wait: That one wait for a rate limit may take; a longer one is not waited for.
+        max_elapsed: From its first attempt on, waits for rate limits included.
     """
 
-    max_attempts: int
+    max_retry: float
     max_wait: float
     max_elapsed: float
 
 
-# A sync can wait for an hourly limit of a vendor, as the wait holds up that account only.
-READ_POLICY = RetryPolicy(max_attempts=6, max_wait=900.0, max_elapsed=3600.0)
+# An outage of some minutes costs time and nothing else. A sync can also wait for an hourly limit of
+# a vendor, as the wait holds up that account only.
+READ_POLICY = RetryPolicy(max_retry=300.0, max_wait=900.0, max_elapsed=3600.0)
 # A user waits for the result of a check in front of a form.
-CHECK_POLICY = RetryPolicy(max_attempts=3, max_wait=15.0, max_elapsed=30.0)
+CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0)
 
 
 @dataclass(frozen=True)
@@ -108,11 +118,11 @@ class TrutoClient:
         self._now = now
         self._limiter = RateLimiter(now)
         self._session = _session(token, max_connections)
-        # Proxies and certificates of the environment: the same for every request.
-        self._settings = self._session.merge_environment_settings(api_url, {}, None, None, None)
-        self._token_is_verified = False
-        self._report_token_verified = token_verified
-        self._last_response_at = float("-inf")
+        self._settings = connection_settings(self._session, api_url)
+        self._outage = Outage(now)
+        self._token_verified = token_verified
+        # The last request that succeeded: repeated, it shows whether a failure concerns others.
+        self._last_good: tuple[requests.PreparedRequest, Request[Any]] | None = None
 
     def fetch(self, request: Request[_T]) -> Generator[Delay, None, _T]:
         """Send a request until a good response comes.
@@ -132,36 +142,69 @@ class TrutoClient:
         prepared = self._prepare(request)
         began = self._now()
         attempts, rate_limit_hits = 0, 0
-        last_failure: _FailedAttempt | None = None
+        failing_since: float | None = None
+        failure: _FailedAttempt | None = None
         while True:
-            while (delay := self._limiter.try_acquire(request.account_id)) is not None:
-                self._raise_if_too_long(delay, request, began, last_failure)
+            while (delay := self._next_delay(request)) is not None:
+                if delay.is_rate_limit:
+                    self._raise_if_too_long(delay, request, began, failure)
                 yield delay
+            sent_at = self._now()
             outcome = self._send_once(prepared, request)
             if not isinstance(outcome, _FailedAttempt):
                 return outcome
-            last_failure = outcome
-            if outcome.resolution.response_action is ResponseAction.FAIL:
-                raise _read_error(request, outcome)
-            if outcome.resolution.response_action is ResponseAction.RATE_LIMITED:
+            failure, action = outcome, outcome.resolution.response_action
+            if action is ResponseAction.RATE_LIMITED:
                 rate_limit_hits += 1
-                wait = self._apply_rate_limit(request, outcome, rate_limit_hits)
+                wait = self._apply_rate_limit(request, failure, rate_limit_hits)
                 if not self._is_too_long(wait, began):
-                    _log_retry(request, outcome, wait)
-            else:
+                    _log_retry(request, failure, wait)
+                continue
+            if action is ResponseAction.RETRY:
                 attempts += 1
-                yield self._backoff(request, outcome, attempts, began)
+                failing_since = sent_at if failing_since is None else failing_since
+                elapsed = self._now() - failing_since
+                wait = max(failure.retry_after or 0.0, _exponential(_INITIAL_BACKOFF, attempts))
+                allowed = min(failure.resolution.retry_seconds, self._policy.max_retry)
+                if elapsed + wait <= allowed:
+                    _log_retry(request, failure, wait)
+                    reason = failure.resolution.error_message
+                    yield Delay(wait, reason, request.account_id, is_rate_limit=False)
+                    continue
+                if attempts > 1:
+                    detail = f"{failure.detail}, {attempts} times in {elapsed:,.0f} s"
+                    failure = replace(failure, detail=detail)
+            raise (yield from self._final_error(request, failure))
 
-    def fetch_once(self, request: Request[_T]) -> _T:
-        """Send a request once, without pacing and retries.
+    def _final_error(
+        self, request: Request[Any], failure: "_FailedAttempt"
+    ) -> Generator[Delay, None, ReadError]:
+        """Return the error of a request that is given up, with what it concerns.
 
-        Raises:
-            ReadError: If no good response comes.
+        A failure that could concern every account is that of one account as long as others succeed:
+        the last request that succeeded is repeated.
         """
-        outcome = self._send_once(self._prepare(request), request, paced=False)
-        if isinstance(outcome, _FailedAttempt):
-            raise _read_error(request, outcome)
-        return outcome
+        row = failure.resolution
+        is_general = row.of_account is not None or not failure.got_through
+        if request.account_id and is_general and row is not errors.BLOCKED:
+            others_succeed = yield from self._others_succeed()
+            of_account = row.of_account or row
+            row = of_account if others_succeed else replace(row, scope=Scope.SYNC)
+            if not (others_succeed or failure.got_through):
+                detail = f"{failure.detail}; nothing else got through"
+                failure = replace(failure, detail=detail)
+        return _read_error(request, replace(failure, resolution=row))
+
+    def _others_succeed(self) -> Generator[Delay, None, bool]:
+        if self._last_good is None:
+            return False
+        prepared, request = self._last_good
+        while (delay := self._limiter.try_acquire(request.account_id)) is not None:
+            yield delay
+        outcome = self._send_once(prepared, request)
+        if not isinstance(outcome, _FailedAttempt):
+            return True
+        return outcome.got_through and outcome.resolution.scope is Scope.ACCOUNT
 
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely."""
@@ -171,36 +214,55 @@ class TrutoClient:
         url = f"{self._api_url}/{request.path}"
         return self._session.prepare_request(requests.Request("GET", url, params=request.query))
 
+    def _next_delay(self, request: Request[Any]) -> Delay | None:
+        """Return what has to be waited before a request is sent; None if it is counted as sent."""
+        wait = self._outage.wait()
+        if wait:
+            reason = "Truto to be reachable again"
+            return Delay(wait, reason, for_token=True, is_rate_limit=False)
+        delay = self._limiter.try_acquire(request.account_id)
+        if delay is not None:
+            self._outage.withdraw()
+        return delay
+
     def _send_once(
-        self, prepared: requests.PreparedRequest, request: Request[_T], *, paced: bool = True
+        self, prepared: requests.PreparedRequest, request: Request[_T]
     ) -> "_T | _FailedAttempt":
-        """Send a request, which the limiter has counted if it is paced."""
+        """Send a request, which the limiter has counted."""
+        sent_at = self._now()
         try:
             response = self._session.send(
                 prepared, timeout=transport.TIMEOUT, allow_redirects=False, **self._settings
             )
+        except (AirbyteTracedException, requests.exceptions.InvalidSchema) as refused:
+            # Airbyte Cloud's filter of requests refuses addresses, with a sentence.
+            raise _refused_address(request, refused) from None
         except requests.RequestException as error:
-            failure = _transport_failure(prepared, error)
-            if not failure.is_unreachable:
-                # Whether the token is good is not known, but others may have more luck.
-                self._note_token_verified()
-            return failure
+            outcome: _T | _FailedAttempt = _transport_failure(prepared, error)
+        else:
+            logger.debug(
+                "GET %s of account %s: HTTP %s",
+                request.path,
+                request.account_id,
+                response.status_code,
+            )
+            self._limiter.update_from_headers(request.account_id, response.headers)
+            outcome = _classify(response, request)
         finally:
-            if paced:
-                self._limiter.release(request.account_id)
-        logger.debug("GET %s: HTTP %s", prepared.url, response.status_code)
-        self._last_response_at = self._now()
-        self._limiter.update_from_headers(request.account_id, response.headers)
-        outcome = _classify(response, request)
-        is_refused = isinstance(outcome, _FailedAttempt) and outcome.resolution.scope is Scope.SYNC
-        if not is_refused:
-            self._note_token_verified()
+            self._limiter.release(request.account_id)
+        if not isinstance(outcome, _FailedAttempt):
+            self._last_good = (prepared, request)
+            self._outage.reached()
+            self._token_verified()
+        elif not outcome.got_through:
+            # Whether the token is good is not known, but others may have more luck.
+            self._outage.failed(sent_at)
+            self._token_verified()
+        else:
+            self._outage.reached()
+            if outcome.resolution.scope is Scope.ACCOUNT:
+                self._token_verified()
         return outcome
-
-    def _note_token_verified(self) -> None:
-        if not self._token_is_verified:
-            self._token_is_verified = True
-            self._report_token_verified()
 
     def _apply_rate_limit(
         self, request: Request[Any], failure: "_FailedAttempt", rate_limit_hits: int
@@ -210,35 +272,13 @@ class TrutoClient:
         if wait is None:
             wait = _exponential(_DEFAULT_RETRY_AFTER, rate_limit_hits)
         wait = max(wait, min(2.0 ** (rate_limit_hits - 1), _MAX_WAIT_FLOOR))
-        is_vendor = failure.origin is Origin.VENDOR
+        is_vendor = failure.speaker is Speaker.VENDOR
         account_id = request.account_id
         if account_id and not is_vendor and not self._limiter.is_nearly_exhausted(account_id):
             account_id = None
         reason = "the vendor's limit" if is_vendor else "Truto's limit"
         self._limiter.block(account_id, wait, reason)
         return wait
-
-    def _backoff(
-        self, request: Request[Any], failure: "_FailedAttempt", attempts: int, began: float
-    ) -> Delay:
-        """Return the wait before the next attempt.
-
-        Raises:
-            ReadError: If there is no next attempt.
-        """
-        wait = failure.retry_after
-        if wait is None:
-            wait = _exponential(_INITIAL_BACKOFF, attempts)
-        if attempts < self._policy.max_attempts and not self._is_too_long(wait, began):
-            _log_retry(request, failure, wait)
-            reason = failure.resolution.error_message
-            return Delay(wait, reason, request.account_id, is_rate_limit=False)
-        if failure.is_unreachable and self._last_response_at <= began:
-            # No request has succeeded since this one began: the network is down, so fail the
-            # sync, not each account.
-            resolution = replace(failure.resolution, scope=Scope.SYNC)
-            failure = replace(failure, resolution=resolution)
-        raise _read_error(request, failure, f", {attempts} times in a row" if attempts > 1 else "")
 
     def _raise_if_too_long(
         self, delay: Delay, request: Request[Any], began: float, failure: "_FailedAttempt | None"
@@ -269,16 +309,20 @@ class _FailedAttempt:
     Attributes:
         resolution: The row of the error table.
         detail: What Truto, the vendor or the network reported.
+        speaker: Who says so.
         retry_after: The seconds that the server asks to wait; None if it does not say.
-        origin: Who failed.
-        is_unreachable: Whether no connection was made at all.
     """
 
     resolution: Resolution
     detail: str
+    speaker: Speaker = Speaker.TRUTO
     retry_after: float | None = None
-    origin: Origin = Origin.TRUTO
-    is_unreachable: bool = False
+
+    @property
+    def got_through(self) -> bool:
+        """Whether the request reached Truto, and Truto was able to handle it."""
+        is_retried = self.resolution.response_action is ResponseAction.RETRY
+        return self.speaker is Speaker.VENDOR or (self.speaker is Speaker.TRUTO and not is_retried)
 
 
 def _classify(response: requests.Response, request: Request[_T]) -> "_T | _FailedAttempt":
@@ -286,6 +330,9 @@ def _classify(response: requests.Response, request: Request[_T]) -> "_T | _Faile
     if 200 <= status < 300:  # noqa: PLR2004 - the successes
         try:
             return request.parse(response.content)
+        except ForeignResponseError as error:
+            detail = f" (HTTP {status}; {error})"
+            return _FailedAttempt(errors.GATEWAY_ANSWERED, detail, Speaker.GATEWAY)
         except MalformedResponseError as error:
             return _FailedAttempt(errors.MALFORMED, f" (HTTP {status}; {error})")
     body = parse_error(response.content)
@@ -297,7 +344,9 @@ def _classify(response: requests.Response, request: Request[_T]) -> "_T | _Faile
         of_account=request.account_id is not None,
     )
     detail = errors.response_detail(status, body)
-    return _FailedAttempt(resolution, detail, parse_retry_after(response.headers), body.origin)
+    is_limit = status == requests.codes.too_many_requests
+    wait = parse_retry_after(response.headers, is_limit=is_limit)
+    return _FailedAttempt(resolution, detail, body.speaker, wait)
 
 
 def _transport_failure(
@@ -307,14 +356,26 @@ def _transport_failure(
     return _FailedAttempt(
         errors.interpret_exception(error),
         f" ({host}: {errors.root_cause(error)})",
-        is_unreachable=errors.is_unreachable(error),
+        Speaker.NETWORK,
     )
+
+
+def _refused_address(request: Request[Any], refused: Exception) -> ReadError:
+    row = Resolution(
+        ResponseAction.FAIL,
+        FailureType.config_error,
+        "this machine does not allow the address",
+        "Check api_url in the source's configuration, and the proxy settings of the machine.",
+        Scope.SYNC,
+    )
+    detail = f" ({str(refused).rstrip('.')})"
+    return ReadError(row, request.operation, request.account_id, detail)
 
 
 def _explains(failure: _FailedAttempt, delay: Delay) -> bool:
     """Return whether a wait follows from a failure; no vendor's limit holds up the whole token."""
     is_rate_limit = failure.resolution.response_action is ResponseAction.RATE_LIMITED
-    return is_rate_limit and (failure.origin is Origin.TRUTO or not delay.for_token)
+    return is_rate_limit and (failure.speaker is not Speaker.VENDOR or not delay.for_token)
 
 
 def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> None:

@@ -20,10 +20,10 @@ from airbyte_cdk.sources.streams.http.error_handlers import (
 from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from typing_extensions import override
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import NameResolutionError
 
 from source_truto_segments.truto.rate_limiter import parse_retry_after
-from source_truto_segments.truto.responses import ErrorBody, Origin, excerpt, parse_error
+from source_truto_segments.truto.responses import ErrorBody, Speaker, excerpt, parse_error
 
 
 class Scope(Enum):
@@ -44,6 +44,9 @@ class Resolution(ErrorResolution):
         error_message: What went wrong, as the second half of "… failed: ".
         guidance: Who does what now, in sentences.
         scope: What it concerns.
+        of_account: The row if only this account gets the failure: other requests with the token
+            still succeed. None if that is not to be found out.
+        retry_seconds: How long a request that is retried is tried for.
     """
 
     response_action: ResponseAction = ResponseAction.FAIL
@@ -51,6 +54,8 @@ class Resolution(ErrorResolution):
     error_message: str = ""
     guidance: str = ""
     scope: Scope = Scope.ACCOUNT
+    of_account: "Resolution | None" = None
+    retry_seconds: float = 300.0
 
 
 class ReadError(AirbyteTracedException):
@@ -102,8 +107,13 @@ _CHECK_FILTERS = (
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
 
-def _rejected(message: str, guidance: str, scope: Scope = Scope.ACCOUNT) -> Resolution:
-    return Resolution(ResponseAction.FAIL, _CONFIG, message, guidance, scope)
+def _rejected(
+    message: str,
+    guidance: str,
+    scope: Scope = Scope.ACCOUNT,
+    of_account: Resolution | None = None,
+) -> Resolution:
+    return Resolution(ResponseAction.FAIL, _CONFIG, message, guidance, scope, of_account)
 
 
 def _retried(message: str, guidance: str = _IF_IT_PERSISTS) -> Resolution:
@@ -116,60 +126,98 @@ ACCOUNT_NOT_FOUND = _rejected(
     "as the account.",
 )
 VENDOR_NOT_FOUND = _rejected("the vendor did not find the requested resource", _CHECK_FILTERS)
+ACCOUNT_FORBIDDEN = _rejected(
+    "Truto denied access to this account, though the API token can read others",
+    "Ask Truto's support why, with this message, or remove the account from the source.",
+)
+FORBIDDEN = _rejected(
+    "Truto denied access with this API token",
+    "Use an API token of this Truto environment that may read its integrated accounts and its "
+    "unified API.",
+    Scope.SYNC,
+    ACCOUNT_FORBIDDEN,
+)
+ACCOUNT_REDIRECTED = _rejected(
+    "the response is a redirect, though those of other accounts are not",
+    "Send this message to Truto's support, or remove the account from the source.",
+)
+REDIRECTED = _rejected(
+    "the API URL responded with a redirect; redirects are not followed, to protect the API token",
+    f"{_CHECK_API_URL} If it is correct, a proxy or a login page of the network stands in between.",
+    Scope.SYNC,
+    ACCOUNT_REDIRECTED,
+)
+# Truto's reference calls its own 503 a block in one place, and a reason to retry in another.
+BLOCKED = Resolution(
+    ResponseAction.RETRY,
+    _CONFIG,
+    "Truto has blocked this account",
+    "Contact Truto's support with the account's ID.",
+    retry_seconds=10.0,
+)
+GATEWAY_ANSWERED = _retried(
+    "a gateway, firewall or proxy answered in Truto's place",
+    f"{_NEXT_SYNC} If it persists, whoever runs the network of the machine that runs the sync must "
+    "let it reach Truto's API; if nothing there is in the way, contact Truto's support.",
+)
 
-ERROR_MAPPING: Mapping[tuple[int, Origin], Resolution] = {
-    (400, Origin.TRUTO): _rejected("Truto rejected the request", _CHECK_FILTERS),
-    (400, Origin.VENDOR): _rejected("the vendor rejected the request", _CHECK_FILTERS),
-    (401, Origin.TRUTO): _rejected(
+ERROR_MAPPING: Mapping[tuple[int, Speaker], Resolution] = {
+    (400, Speaker.TRUTO): _rejected("Truto rejected the request", _CHECK_FILTERS),
+    (400, Speaker.VENDOR): _rejected("the vendor rejected the request", _CHECK_FILTERS),
+    (401, Speaker.TRUTO): _rejected(
         "Truto rejected the API token",
         "Create an API token in the Truto environment of the accounts and put it into the source's "
         "API token field.",
         Scope.SYNC,
     ),
-    (401, Origin.VENDOR): _rejected(
+    (401, Speaker.VENDOR): _rejected(
         "the vendor rejected the credentials of the connection",
         f"{_RECONNECT}; until then no sync can read it.",
     ),
-    (403, Origin.TRUTO): _rejected(
-        "Truto denied access with this API token",
-        "Use an API token of this Truto environment that may read its integrated accounts and its "
-        "unified API.",
-        Scope.SYNC,
+    (402, Speaker.VENDOR): _rejected(
+        "the vendor requires a payment, or a plan that includes its API",
+        "The account's owner must renew or upgrade the plan at the vendor; until then no sync can "
+        "read it.",
     ),
-    (403, Origin.VENDOR): _rejected(
+    (403, Speaker.TRUTO): FORBIDDEN,
+    (403, Speaker.VENDOR): _rejected(
         "the vendor denied access with this connection",
         f"{_RECONNECT} and grant the missing permission.",
     ),
-    (404, Origin.TRUTO): ACCOUNT_NOT_FOUND,
-    (404, Origin.VENDOR): VENDOR_NOT_FOUND,
-    (405, Origin.VENDOR): _rejected("the vendor does not allow this request", _CHECK_FILTERS),
-    (409, Origin.VENDOR): _rejected("the vendor reported a conflict", _CHECK_FILTERS),
-    (422, Origin.VENDOR): _rejected("the vendor could not process the request", _CHECK_FILTERS),
-    (429, Origin.TRUTO): Resolution(
+    (404, Speaker.TRUTO): ACCOUNT_NOT_FOUND,
+    (404, Speaker.VENDOR): VENDOR_NOT_FOUND,
+    (405, Speaker.VENDOR): _rejected("the vendor does not allow this request", _CHECK_FILTERS),
+    (409, Speaker.VENDOR): _rejected("the vendor reported a conflict", _CHECK_FILTERS),
+    (422, Speaker.VENDOR): _rejected("the vendor could not process the request", _CHECK_FILTERS),
+    (429, Speaker.TRUTO): Resolution(
         ResponseAction.RATE_LIMITED,
         _TRANSIENT,
         "Truto's rate limit was exceeded",
         f"{_NEXT_SYNC} If it happens often, lower num_workers, or leave more time between the "
         "syncs of all connections with this API token.",
     ),
-    (429, Origin.VENDOR): Resolution(
+    (429, Speaker.VENDOR): Resolution(
         ResponseAction.RATE_LIMITED,
         _TRANSIENT,
         "the vendor's rate limit was exceeded",
         f"{_NEXT_SYNC} If it happens often, leave more time between syncs.",
     ),
-    (500, Origin.TRUTO): _retried("Truto had an internal error"),
-    (500, Origin.VENDOR): _retried("the vendor had an internal error"),
-    (502, Origin.TRUTO): _retried(
+    (429, Speaker.GATEWAY): Resolution(
+        ResponseAction.RATE_LIMITED,
+        _TRANSIENT,
+        "a gateway, firewall or proxy limits the rate of requests",
+        f"{_NEXT_SYNC} If it happens often, lower num_workers.",
+    ),
+    (500, Speaker.TRUTO): _retried("Truto had an internal error"),
+    (500, Speaker.VENDOR): _retried("the vendor had an internal error"),
+    (502, Speaker.TRUTO): _retried(
         "Truto received an invalid response from the vendor (bad gateway)"
     ),
-    (502, Origin.VENDOR): _retried("the vendor returned a bad gateway error"),
-    (503, Origin.TRUTO): _rejected(
-        "Truto has blocked this account", "Contact Truto's support with the account's ID."
-    ),
-    (503, Origin.VENDOR): _retried("the vendor is unavailable"),
-    (504, Origin.TRUTO): _retried("the vendor did not respond to Truto in time"),
-    (504, Origin.VENDOR): _retried("the vendor did not respond in time"),
+    (502, Speaker.VENDOR): _retried("the vendor returned a bad gateway error"),
+    (503, Speaker.TRUTO): BLOCKED,
+    (503, Speaker.VENDOR): _retried("the vendor is unavailable"),
+    (504, Speaker.TRUTO): _retried("the vendor did not respond to Truto in time"),
+    (504, Speaker.VENDOR): _retried("the vendor did not respond in time"),
 }
 
 WORKSPACE_REQUIRED = _rejected(
@@ -186,14 +234,9 @@ PAGE_SIZE_TOO_LARGE = _rejected(
 )
 CURSOR_REJECTED = Resolution(
     ResponseAction.FAIL,
-    _TRANSIENT,
-    "the cursor of the next page was rejected, probably because the cursor has expired",
-    "No action is needed now: the next sync reads this account again from its first page.",
-)
-REDIRECTED = _rejected(
-    "the API URL responded with a redirect; redirects are not followed, to protect the API token",
-    _CHECK_API_URL,
-    Scope.SYNC,
+    _SYSTEM,
+    "the cursor of the next page was rejected, again after a new start from the first page",
+    "Send this message to Truto's support: the vendor, or Truto, rejects its own cursor.",
 )
 MALFORMED = _retried("the response is malformed")
 TIMED_OUT = _retried("the request timed out")
@@ -202,15 +245,20 @@ TLS_ERROR = _retried(
     "Check that the network's proxies allow this address, and that the machine that runs the sync "
     "trusts their certificates.",
 )
+NAME_ERROR = _retried(
+    "the name of the host could not be resolved",
+    "Check the name service (DNS) of the machine that runs the sync; if it works, the next sync "
+    "tries again.",
+)
+PROXY_ERROR = _retried(
+    "the proxy of this machine could not be reached, or refused the connection",
+    "Check the proxy settings of the machine that runs the sync (HTTPS_PROXY, ALL_PROXY, "
+    "NO_PROXY), and that the proxy allows this address.",
+)
 CONNECTION_ERROR = _retried(
     "the connection could not be established or was lost",
     "Check that the machine that runs the sync can reach this address; if it can, the next sync "
     "tries again.",
-)
-INVALID_URL = _rejected(
-    "the API URL or a proxy's URL is not valid",
-    "Check api_url in the source's configuration, and the proxy settings of the machine.",
-    Scope.SYNC,
 )
 ACCOUNT_LIST_NOT_FOUND = _rejected(
     "Truto has no list of integrated accounts at this URL", _CHECK_API_URL, Scope.SYNC
@@ -241,6 +289,9 @@ MAX_WAIT_EXCEEDED = Resolution(
     "No action is needed now: a later sync tries again. If it happens often, leave more time "
     "between syncs.",
 )
+
+# Request Timeout, Locked, Too Early, and a client that closed the request, in vendors' words.
+_TEMPORARY = (408, 423, 425, 499)
 
 # For the list of accounts, some statuses mean something else than for an account.
 _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
@@ -279,15 +330,15 @@ def interpret_response(
         sent_limit: Whether the request carried a page size.
         of_account: Whether it concerned an account, and not the environment's list of them.
     """
-    if not of_account and status in _ACCOUNT_LIST_MAPPING:
-        return _ACCOUNT_LIST_MAPPING[status]
     if 300 <= status < 400:  # noqa: PLR2004 - the redirects
         return REDIRECTED
-    if status == requests.codes.bad_request:
+    if not of_account and body.speaker is Speaker.TRUTO and status in _ACCOUNT_LIST_MAPPING:
+        return _ACCOUNT_LIST_MAPPING[status]
+    if status == requests.codes.bad_request and body.speaker is not Speaker.GATEWAY:
         resolution = _interpret_bad_request(body, sent_cursor=sent_cursor, sent_limit=sent_limit)
         if resolution is not None:
             return resolution
-    return ERROR_MAPPING.get((status, body.origin)) or _undocumented(status, body.origin)
+    return ERROR_MAPPING.get((status, body.speaker)) or _undocumented(status, body.speaker)
 
 
 def _interpret_bad_request(
@@ -296,9 +347,9 @@ def _interpret_bad_request(
     """Return the row for a 400 whose cause its content or request shows; None for any other."""
     if any("workspace" in name for name in body.missing_parameters):
         return WORKSPACE_REQUIRED
-    if body.origin is Origin.TRUTO and "not support" in body.reason.lower():
+    if body.speaker is Speaker.TRUTO and "not support" in body.reason.lower():
         return NOT_SUPPORTED
-    if sent_limit and body.origin is Origin.VENDOR and _is_page_size_too_large(body.reason):
+    if sent_limit and body.speaker is Speaker.VENDOR and _is_page_size_too_large(body.reason):
         return PAGE_SIZE_TOO_LARGE
     return CURSOR_REJECTED if sent_cursor else None
 
@@ -307,32 +358,37 @@ def _is_page_size_too_large(reason: str) -> bool:
     return bool(_PAGE_SIZE.search(reason) and _TOO_LARGE.search(reason))
 
 
-def _undocumented(status: int, origin: Origin) -> Resolution:
+def _undocumented(status: int, speaker: Speaker) -> Resolution:
     """Return the row for a status that Truto's reference does not list, by its class."""
+    if speaker is Speaker.GATEWAY:
+        return GATEWAY_ANSWERED
     if status >= requests.codes.server_error:
-        return _retried(f"{origin.value} returned an undocumented server error")
+        return _retried(f"{speaker.value} returned an undocumented server error")
+    if status in _TEMPORARY:
+        return _retried(f"{speaker.value} could not respond for the moment")
     if status < 300:  # noqa: PLR2004 - a success without the documented body
         return MALFORMED
-    return _rejected(f"{origin.value} rejected the request unexpectedly", _CHECK_FILTERS)
+    return _rejected(f"{speaker.value} rejected the request unexpectedly", _CHECK_FILTERS)
 
 
 def interpret_exception(error: requests.RequestException) -> Resolution:
     """Return the row for a request without a complete response."""
-    for kind, resolution in _EXCEPTION_MAPPING:
-        if isinstance(error, kind):
-            return resolution
-    return CONNECTION_ERROR
+    if any(isinstance(cause, NameResolutionError) for cause in _causes(error)):
+        return NAME_ERROR
+    return next(row for kind, row in _EXCEPTION_MAPPING if isinstance(error, kind))
 
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
 _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
     (requests.exceptions.SSLError, TLS_ERROR),
+    (requests.exceptions.ProxyError, PROXY_ERROR),
     (requests.Timeout, TIMED_OUT),
-    (requests.exceptions.InvalidURL, INVALID_URL),
-    (requests.exceptions.InvalidSchema, INVALID_URL),
-    (requests.exceptions.MissingSchema, INVALID_URL),
-    (requests.exceptions.InvalidHeader, INVALID_URL),
+    # The address is valid, as the configuration was: Airbyte Cloud's filter of requests raises this
+    # if the name cannot be resolved.
+    (requests.exceptions.InvalidURL, NAME_ERROR),
+    (requests.exceptions.InvalidHeader, MALFORMED),
     (requests.exceptions.ContentDecodingError, MALFORMED),
+    (requests.RequestException, CONNECTION_ERROR),
 )
 
 
@@ -346,7 +402,7 @@ def response_detail(status: int, body: ErrorBody) -> str:
     """Return the detail of an error response: its status, its reason and the missing scopes."""
     parts = [f"HTTP {status}"]
     if body.reason:
-        parts.append(f'{body.origin.value} reported: "{body.reason}"')
+        parts.append(f'{body.speaker.value} reported: "{body.reason}"')
     if body.missing_scopes:
         parts.append(f"missing scopes: {excerpt(', '.join(body.missing_scopes))}")
     return f" ({'; '.join(parts)})"
@@ -356,11 +412,6 @@ def root_cause(error: Exception) -> str:
     """Return the text of the innermost cause of a failed request, or the name of its type."""
     *_, innermost = _causes(error)
     return excerpt(str(innermost)) or type(innermost).__name__
-
-
-def is_unreachable(error: Exception) -> bool:
-    """Return whether no connection was made at all, so that no account can be the cause."""
-    return any(isinstance(cause, _NEVER_CONNECTED) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -375,7 +426,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 # requests wraps urllib3 wraps the operating system's error; a longer chain is a cycle.
 _MAX_CAUSES = 8
-_NEVER_CONNECTED = (NewConnectionError, ConnectTimeoutError)
 
 
 class TableErrorHandler(ErrorHandler):
@@ -407,7 +457,8 @@ class RetryAfterBackoff(BackoffStrategy):
     ) -> float | None:
         if not isinstance(response_or_exception, requests.Response):
             return None
-        return parse_retry_after(response_or_exception.headers)
+        is_limit = response_or_exception.status_code == requests.codes.too_many_requests
+        return parse_retry_after(response_or_exception.headers, is_limit=is_limit)
 
 
 def _resolve(response: requests.Response) -> ErrorResolution:

@@ -1,6 +1,7 @@
 """The pagination of every list: pages are pulled, and a list that never ends is detected."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -11,6 +12,8 @@ from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoC
 from source_truto_segments.truto.errors import ReadError
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page
+
+logger = logging.getLogger("airbyte")
 
 # Truto returns an empty page with a cursor if a vendor filters after paging. So many in a row, a
 # thousand requests without a record, are a loop.
@@ -36,6 +39,9 @@ class Pages:
         self._request = request
         self._detector = PaginationLoopDetector()
         self._token: Mapping[str, str] | None = {}
+        self._restarted = False
+        self._previous_is_empty = False
+        self._same_cursor = 0
 
     def next(self) -> Generator[Delay, None, Page | None]:
         """Fetch the next page, empty ones too; skip those that only repeat an earlier one.
@@ -51,10 +57,24 @@ class Pages:
         """
         try:
             while self._token is not None:
-                self._detector.check_cursor(self._token)
-                request = replace(self._request, cursor=self._token.get(CURSOR_PARAMETER))
-                page = yield from self._client.fetch(request)
+                if not self._same_cursor:
+                    self._detector.check_cursor(self._token)
+                cursor = self._token.get(CURSOR_PARAMETER)
+                try:
+                    page = yield from self._client.fetch(replace(self._request, cursor=cursor))
+                except ReadError as error:
+                    self._start_again(error)
+                    continue
                 self._token = next_page_token(page)
+                if cursor is not None and page.is_empty and page.next_cursor == cursor:
+                    self._same_cursor += 1
+                    # Vendors end so. But right after an empty page it can be that page once more,
+                    # from a cache in between: then it is the end if it comes a third time.
+                    if self._previous_is_empty and self._same_cursor == 1:
+                        continue
+                    self._token = None
+                    return page
+                self._previous_is_empty, self._same_cursor = page.is_empty, 0
                 # A repeated page adds nothing but what is wrong with it.
                 if self._detector.is_new(page) or page.is_partial or page.invalid_entries:
                     return page
@@ -63,6 +83,19 @@ class Pages:
             detail = f" ({loop})"
             raise ReadError(errors.PAGINATION_LOOP, operation, account_id, detail) from None
         return None
+
+    def _start_again(self, error: ReadError) -> None:
+        """Go back to the first page, once, if a cursor expired; otherwise raise the error."""
+        if error.resolution is not errors.CURSOR_REJECTED or self._restarted:
+            raise error
+        self._restarted = True
+        self._detector = PaginationLoopDetector()
+        self._token = {}
+        logger.info(
+            "%s: the cursor of the next page was rejected, probably because it has expired. "
+            "Starting again from the first page.",
+            self._request.operation,
+        )
 
 
 def next_page_token(page: Page) -> Mapping[str, str] | None:
@@ -95,7 +128,7 @@ class PaginationLoopDetector:
             PaginationLoopError: If a page came three times, or after MAX_EMPTY_PAGES pages without
                 a record.
         """
-        if not (page.records or page.count):
+        if page.is_empty:
             self._empty_pages += 1
             if self._empty_pages >= MAX_EMPTY_PAGES and page.next_cursor is not None:
                 raise PaginationLoopError(f"{self._empty_pages} empty pages came in a row")

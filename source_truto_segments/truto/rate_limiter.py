@@ -154,27 +154,38 @@ class RateLimiter:
         return block.until - now, block.reason
 
 
-def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds that a server asks to wait: Retry-After, otherwise ratelimit-reset.
+def parse_retry_after(
+    headers: Mapping[str, str], now: datetime | None = None, *, is_limit: bool = True
+) -> float | None:
+    """Return the seconds that a response asks to wait: Retry-After, otherwise ratelimit-reset.
 
     Args:
         headers: The response's headers; Retry-After can be seconds or an HTTP date.
-        now: The time of the response, with a zone; by default the present.
+        now: The time of the response, with a zone; by default its Date, or the present.
+        is_limit: Whether the response is a 429. A reset is a wait for that only: other errors carry
+            the vendor's budget as well.
 
     Returns:
-        The seconds from now, not below 0; None if the server does not say.
+        The seconds from now, not below 0; None if the response does not say.
     """
-    now = now or datetime.now(timezone.utc)
+    # A date is the server's: read it against the server's clock, as far as that is known.
+    now = now or _date(headers.get("Date")) or datetime.now(timezone.utc)
     retry_after = headers.get("Retry-After", "").strip()
     seconds = _number(retry_after)
     if seconds is not None:
         return min(seconds, _MAX_SECONDS)
+    date = _date(retry_after)
+    if date is not None:
+        return min(max(0.0, (date - now).total_seconds()), _MAX_SECONDS)
+    return _parse_reset(headers, now) if is_limit else None
+
+
+def _date(text: str | None) -> datetime | None:
     try:
-        date = parsedate_to_datetime(retry_after)
-        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        return max(0.0, (date - now).total_seconds())
+        date = parsedate_to_datetime(text or "")
     except (TypeError, ValueError, OverflowError):
-        return _parse_reset(headers, now)
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,17 @@ class MalformedResponseError(ValueError):
     """A response that does not have the documented form; its text says how it differs."""
 
 
-class Origin(Enum):
-    """Who failed: Truto itself, or the vendor behind it."""
+class ForeignResponseError(MalformedResponseError):
+    """A response that is not even JSON: something between here and Truto sent it."""
+
+
+class Speaker(Enum):
+    """Who a failure comes from, by the evidence that the response itself carries."""
 
     TRUTO = "Truto"
     VENDOR = "the vendor"
+    GATEWAY = "a gateway, firewall or proxy"
+    NETWORK = "the network"
 
 
 @dataclass(frozen=True)
@@ -63,19 +69,25 @@ class Page:
     size: int = 0
     count: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether Truto sent no entries."""
+        return not (self.records or self.count)
+
 
 @dataclass(frozen=True)
 class ErrorBody:
     """The content of an error response.
 
     Attributes:
-        origin: Truto, or the vendor where `truto_is_remote_error` is true.
+        speaker: Truto if the body is its envelope, the vendor if `truto_is_remote_error` is true;
+            a gateway, firewall or proxy in between for any other body.
         reason: The reason on one line of at most MAX_EXCERPT_LENGTH characters; "" without one.
         missing_parameters: The names of required query parameters that the request lacked.
         missing_scopes: The OAuth scopes that the connection lacks.
     """
 
-    origin: Origin = Origin.TRUTO
+    speaker: Speaker = Speaker.GATEWAY
     reason: str = ""
     missing_parameters: tuple[str, ...] = ()
     missing_scopes: tuple[str, ...] = ()
@@ -89,13 +101,14 @@ def parse_page(content: bytes) -> Page:
 
     Raises:
         MalformedResponseError: If the body is not JSON, or not such an envelope. A missing `result`
-            is malformed, not an empty page.
+            is malformed; one that is null is an empty page.
     """
     body = parse_object(content)
-    result = body.get("result", body.get("results"))
-    if result is None:
+    if not {"result", "results"} & body.keys():
         raise MalformedResponseError("the response has no result")
-    entries = _entries(result)
+    # Vendors and mappings return null for an empty list.
+    result = body.get("result", body.get("results"))
+    entries = _entries(result) if result is not None else []
     records = [entry for entry in entries if isinstance(entry, dict)]
     return Page(
         records=records,
@@ -105,7 +118,7 @@ def parse_page(content: bytes) -> Page:
         digest=_digest(records),
         may_have_nul=_may_have_nul(content),
         size=len(content),
-        count=len(records),
+        count=len(entries),
     )
 
 
@@ -127,7 +140,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     try:
         body = parse_json(content)
     except ValueError:
-        raise MalformedResponseError(_not_json(content)) from None
+        raise _not_json(content) from None
     if not isinstance(body, dict):
         raise MalformedResponseError("the response is not a JSON object")
     return body
@@ -163,7 +176,7 @@ def parse_error(content: bytes) -> ErrorBody:
     insight = body.get("truto_error_insight")
     insight = insight if isinstance(insight, Mapping) else {}
     return ErrorBody(
-        origin=Origin.VENDOR if body.get("truto_is_remote_error") is True else Origin.TRUTO,
+        speaker=_speaker(body),
         reason=_reason(body),
         missing_parameters=tuple(_strings(_value(insight, "missing_required_query_parameters"))),
         missing_scopes=tuple(_strings(_scopes(insight))),
@@ -219,12 +232,14 @@ def _is_keyed(result: Mapping[str, Any]) -> bool:
     return types <= {dict} or (types == {dict, type(None)} and "id" not in result)
 
 
-def _not_json(content: bytes) -> str:
+def _not_json(content: bytes) -> MalformedResponseError:
     """Say how a body differs from JSON."""
     if not content.strip():
-        return "the response is empty"
+        return ForeignResponseError("the response is empty")
     text = _plain_text(content)
-    return f"the response is not JSON: {text or 'it breaks off or is invalid'}"
+    if not text:
+        return MalformedResponseError("the response is not JSON: it breaks off or is invalid")
+    return ForeignResponseError(f"the response is not JSON: {text}")
 
 
 def _plain_text(content: bytes) -> str:
@@ -242,6 +257,14 @@ def _next_cursor(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise MalformedResponseError(f"the next_cursor is not a string: {excerpt(error_text(value))}")
+
+
+def _speaker(body: Mapping[str, Any]) -> Speaker:
+    if body.get("truto_is_remote_error") is True:
+        return Speaker.VENDOR
+    # Every error of Truto's is `{"statusCode", "error", "message"}`; gateways have some of it.
+    is_truto = isinstance(body.get("statusCode"), int) and {"error", "message"} <= body.keys()
+    return Speaker.TRUTO if is_truto else Speaker.GATEWAY
 
 
 def _reason(body: Mapping[str, Any]) -> str:

@@ -1,0 +1,562 @@
+"""Who speaks: gateways, networks and this machine, each told apart from Truto and the vendor."""
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airbyte_cdk.models import FailureType, Status
+
+from integration_tests.support import (
+    FakeClock,
+    Result,
+    account,
+    catalog,
+    check,
+    config,
+    id_of,
+    listed,
+    numbered_account,
+    read,
+    read_with,
+    run,
+    write,
+)
+from sandbox import Fault, Sandbox, faults
+from source_truto_segments import SourceTrutoSegments
+from source_truto_segments import check as check_module
+from source_truto_segments.truto import transport
+
+Serve = Callable[..., Sandbox]
+ALL = {"mode": "all"}
+TYPES = {"LOG", "DEBUG", "RECORD", "STATE", "TRACE"}
+GATEWAY = "a gateway, firewall or proxy answered in Truto's place"
+ALONE = "; nothing else got through"
+
+
+def always(make: Callable[..., Fault], *arguments: Any, **how: Any) -> Fault:
+    return make(*arguments, **{"times": None, **how})
+
+
+def errors_of(result: Result) -> str:
+    return " ".join(error["message"] for error in result.errors)
+
+
+# --- gateways, firewalls and proxies in between ---
+
+
+@pytest.mark.parametrize("form", faults.GATEWAY_FORMS)
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503, 522])
+def test_gateway_that_passes(serve: Serve, status: int, form: str) -> None:
+    """A gateway's answer is retried, whatever its status, and nothing is lost."""
+    result = read(serve(account(count=25, faults=[faults.gateway(status, form, times=3)])))
+
+    assert result.failure is None
+    assert len(result.ids) == 25
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503, 530])
+def test_gateway_that_stays_for_one_account(serve: Serve, status: int) -> None:
+    """Others are read; the message is about the gateway, neither the token nor a block."""
+    broken = numbered_account(1, faults=[always(faults.gateway, status)])
+    result = read(serve(numbered_account(0), broken, numbered_account(2)), additional_accounts=ALL)
+
+    assert {row["integrated_account_id"] for row in result.records} == {id_of(0), id_of(2)}
+    (error,) = result.errors
+    assert id_of(1) in error["message"]
+    assert f"{GATEWAY} (HTTP {status}; a gateway, firewall or proxy reported: " in error["message"]
+    assert "<html><head><title>Blocked" in error["message"]
+    assert error["failure_type"] == "transient_error"
+    assert ALONE not in error["message"]
+    for wrong in ("API token", "has blocked", "maintainers"):
+        assert wrong not in error["message"]
+
+
+def test_gateway_that_stays_for_all(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """While nothing gets through, one request probes, and one message ends the sync."""
+    caplog.set_level(logging.INFO)
+    accounts = [numbered_account(number) for number in range(60)]
+    sandbox = serve(*accounts, faults=[always(faults.gateway, 403)])
+
+    result = read(sandbox, additional_accounts=listed(*range(1, 60)), on_account_error="skip")
+
+    (error,) = result.errors
+    assert GATEWAY in error["message"]
+    assert ALONE in error["message"]
+    assert len(sandbox.requests) < 40
+    assert result.statuses[-1] == "INCOMPLETE"
+
+
+@pytest.mark.parametrize("kind", ["gateway", "reset", "truto"])
+def test_outage_of_three_minutes(serve: Serve, kind: str) -> None:
+    """An outage of everything costs time, and no account."""
+    clock = FakeClock()
+    down: Any = {"when": lambda _: 0 < clock.now() < 180, "times": None}
+    makes: dict[str, Callable[..., Fault]] = {
+        "gateway": faults.gateway, "reset": faults.reset, "truto": faults.truto_failed
+    }  # fmt: skip
+    first = numbered_account(0, faults=[faults.vendor_unavailable()])
+    sandbox = serve(first, *map(numbered_account, range(1, 30)), faults=[makes[kind](**down)])
+
+    result = read_with(SourceTrutoSegments(clock), sandbox, additional_accounts=ALL)
+
+    assert result.failure is None
+    assert len(result.records) == 90
+    assert clock.now() >= 180
+
+
+# --- blame needs evidence ---
+
+
+@pytest.mark.parametrize("on_account_error", ["fail", "skip"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (always(faults.token_forbidden), "Truto denied access to this account, though"),
+        (always(faults.redirect, "/login"), "the response is a redirect, though"),
+    ],
+)
+def test_refusal_of_one_account(
+    serve: Serve, fault: Fault, words: str, on_account_error: str
+) -> None:
+    """What one account gets is that account's, as long as others succeed with the token."""
+    broken = numbered_account(3, faults=[fault])
+    sandbox = serve(*map(numbered_account, range(3)), broken, numbered_account(4))
+    result = read(sandbox, additional_accounts=ALL, on_account_error=on_account_error)
+
+    assert len({row["integrated_account_id"] for row in result.records}) == 4
+    assert (result.failure is None) is (on_account_error == "skip")
+    if result.failure is not None:
+        assert words in str(result.failure)
+        assert result.failure.failure_type is FailureType.config_error
+        assert id_of(3) in str(result.failure)
+
+
+@pytest.mark.parametrize("make", [faults.token_forbidden, faults.redirect, faults.token_refused])
+def test_refusal_of_all(serve: Serve, make: Callable[..., Fault]) -> None:
+    """A token that is refused while the sync runs ends it, with one message."""
+    arguments = ("/login",) if make is faults.redirect else ()
+    fault = make(*arguments, after=20, kind="segments", times=None)
+    sandbox = serve(*map(numbered_account, range(60)), faults=[fault])
+    result = read(sandbox, additional_accounts=ALL, on_account_error="skip", num_workers=5)
+
+    assert result.statuses[-1] == "INCOMPLETE"
+    assert "though" not in str(result.failure)
+    assert len([r for r in sandbox.requests if r.kind == "segments"]) < 40
+
+
+def test_two_lengths() -> None:
+    """A response with two Content-Lengths is malformed: no address and no setting is wrong."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}  "
+    with raw_server(head) as url:
+        status, message = check_url(url)
+
+    assert status is Status.FAILED
+    assert "the response is malformed" in str(message)
+    assert "api_url" not in str(message)
+
+
+def test_account_deleted_after_it_was_listed(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listed account that Truto does not know any more is gone, and no failure."""
+    caplog.set_level(logging.INFO)
+    gone = numbered_account(1, faults=[always(faults.account_not_found)])
+    result = read(serve(numbered_account(0), gone), additional_accounts=ALL)
+
+    assert result.failure is None
+    assert result.statuses[-1] == "COMPLETE"
+    assert f"Integrated account {id_of(1)} was deleted during this sync." in caplog.text
+    named = read(serve(numbered_account(0), gone), additional_accounts=listed(1))
+    assert "Truto has no such account" in str(named.failure)
+
+
+@pytest.mark.parametrize("status", [408, 423, 425, 499, 501, 507, 599])
+@pytest.mark.parametrize("make", [faults.truto_error, faults.vendor_error])
+def test_temporary_statuses(serve: Serve, make: Callable[..., Fault], status: int) -> None:
+    """They are retried, whoever says them."""
+    result = read(serve(account(count=25, faults=[make(status, times=2)])))
+    assert result.failure is None
+    assert len(result.ids) == 25
+
+
+def test_block(serve: Serve) -> None:
+    """Truto's own 503 means a block only if it stays."""
+    passing = read(serve(account(count=25, faults=[faults.account_blocked(times=3)])))
+    assert passing.failure is None
+    staying = read(serve(account(faults=[always(faults.account_blocked)])))
+    assert "Truto has blocked this account" in str(staying.failure)
+    assert sum(staying.waits) < 15
+
+
+def test_payment(serve: Serve) -> None:
+    """A vendor's 402 is about the customer's plan: its owner acts."""
+    result = read(serve(account(faults=[always(faults.vendor_error, 402)])))
+    assert "The account's owner must renew or upgrade the plan" in str(result.failure)
+
+
+# --- ends and cursors ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"result": null, "next_cursor": null}',
+        '{"results": null}',
+        '{"result": null, "next_cursor": ""}',
+    ],
+)
+def test_null_list(serve: Serve, content: str) -> None:
+    """Null for a list is an empty list."""
+    result = read(serve(account(faults=[always(faults.body, content)])))
+    assert result.failure is None
+    assert result.ids == []
+
+
+def test_end_with_its_own_cursor(serve: Serve) -> None:
+    """An empty page whose cursor is the one just sent is the end of the list."""
+    first = {"result": [{"id": "1"}], "next_cursor": "c"}
+    end = {"result": [], "next_cursor": "c"}
+    script = [faults.body(json.dumps(page), times=None, when=when) for page, when in (
+        (end, lambda request: request.param("next_cursor") == "c"), (first, None)
+    )]  # fmt: skip
+    sandbox = serve(account(faults=script))
+
+    result = read(sandbox)
+
+    assert result.failure is None
+    assert result.ids == ["1"]
+    assert len(sandbox.requests) == 2
+
+
+def test_repeated_empty_page(serve: Serve) -> None:
+    """An empty page that only comes once more, from a cache, is not the end."""
+    empty = json.dumps({"result": [], "next_cursor": "b"})
+    last = json.dumps({"result": [{"id": "2"}], "next_cursor": None})
+    script = [
+        faults.body(json.dumps({"result": [{"id": "1"}], "next_cursor": "a"})),
+        faults.body(empty, times=2),
+        faults.body(last, times=None),
+    ]
+    result = read(serve(account(faults=script)))
+
+    assert result.failure is None
+    assert result.ids == ["1", "2"]
+
+
+def test_expired_cursor(serve: Serve) -> None:
+    """A rejected cursor starts its account again, once; a second time it is a failure."""
+    passing = read(serve(account(count=25, faults=[faults.stale_cursor(after=2)])))
+    assert passing.failure is None
+    assert len(passing.ids) == len(set(passing.ids)) == 25
+
+    sandbox = serve(account(count=25, faults=[always(faults.stale_cursor)]))
+    staying = read(sandbox)
+    assert "rejected, again after a new start from the first page" in str(staying.failure)
+    assert "next sync" not in str(staying.failure)
+    assert len(sandbox.requests) == 4
+
+
+# --- said by cause ---
+
+
+def failing_accounts() -> list[Any]:
+    """60 accounts with 24 causes; half of them with the same one."""
+    statuses = [*range(406, 408), *range(410, 422), *range(430, 441)]
+    return [
+        numbered_account(0),
+        *(
+            numbered_account(number, faults=[always(faults.vendor_refused, 405)])
+            for number in range(1, 31)
+        ),
+        *(
+            numbered_account(30 + number, faults=[always(faults.vendor_error, status, str(status))])
+            for number, status in enumerate(statuses, start=1)
+        ),
+        *(numbered_account(70 + n, faults=[always(faults.scopes_missing)]) for n in range(3)),
+        *(numbered_account(80 + n, faults=[always(faults.truto_error, 418)]) for n in range(2)),
+    ]
+
+
+def test_failures_by_cause(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """One message for each cause, with counts and three ids; each account is in the log."""
+    accounts = failing_accounts()
+    result = read(serve(*accounts), additional_accounts=ALL)
+
+    *reported, summary = result.errors
+    assert len(reported) < 20
+    assert all(len(error["message"]) <= 8_000 for error in result.errors)
+    first = next(e["message"] for e in reported if "does not allow this request" in e["message"])
+    assert first.startswith("Reading the segments of integrated accounts failed: the vendor does")
+    assert "Affected: 30 integrated accounts (klaviyo: 30), such as " in first
+    assert " and 27 more. Reported: " in first
+    assert "Check workspace_id" in first
+    assert "60 of 61 integrated accounts could not be read: " in summary["message"]
+    for each in accounts[1:]:
+        assert any(each.id in text and " failed: " in text for text in caplog.messages)
+    assert len(result.records) == 3
+
+
+def test_check_by_cause(serve: Serve) -> None:
+    """A check of many bad accounts is some lines, and says how many it asked of how many."""
+    sandbox = serve(*failing_accounts())
+    numbers = [*range(1, 31), 71]
+    status, message = check(sandbox, additional_accounts=listed(*numbers))
+
+    assert status is Status.FAILED
+    assert str(message).startswith(
+        "32 of 32 integrated accounts were asked for their segments; 31 of them cannot be read."
+    )
+    assert len(str(message).splitlines()) == 3
+    assert len(str(message)) < 8_000
+
+
+def test_check_asks_a_sample(serve: Serve) -> None:
+    """Of those that the list does not mark as active, 20 are asked."""
+    bad = [numbered_account(n, status="needs_reauth", count=1) for n in range(1, 60)]
+    sandbox = serve(numbered_account(0), *bad)
+    status, message = check(sandbox, additional_accounts=ALL)
+
+    assert status is Status.FAILED
+    assert str(message).startswith("21 of 60 integrated accounts were asked for their segments; 20")
+    assert len([r for r in sandbox.requests if r.kind == "segments"]) == 21
+
+
+@pytest.mark.parametrize("fault", [faults.hang, faults.drip])
+def test_check_in_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., Fault]
+) -> None:
+    """A check ends in time, with a status, whatever the server does."""
+    monkeypatch.setattr(check_module, "DEADLINE", 0.5)
+    monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.6))
+    sandbox = serve(numbered_account(0, faults=[always(fault)]), numbered_account(1))
+    status, message = check(sandbox)
+
+    assert status is Status.FAILED
+    assert "the request timed out (no answer within 0 s)" in str(message)
+
+
+def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """If only Truto's own limit keeps a check from an answer, the token is good."""
+    status, message = check(serve(account(faults=[always(faults.truto_rate_limited, 60)])))
+
+    assert (status, message) == (Status.SUCCEEDED, None)
+    assert "the API token is good. Reading the segments of" in caplog.text
+
+
+# --- the network and this machine ---
+
+
+@contextmanager
+def raw_server(response: bytes) -> Iterator[str]:
+    """A server that answers each connection with the same bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(response)
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
+        # Wakes `accept`.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def settings_for(url: str, **fields: Any) -> dict[str, Any]:
+    return {"token": "t0ken-of-a-test", "integrated_account_id": id_of(0), "api_url": url, **fields}
+
+
+def check_url(url: str, **fields: Any) -> tuple[Status, str | None]:
+    source = SourceTrutoSegments(FakeClock())
+    found = source.check(logging.getLogger("airbyte.test"), settings_for(url, **fields))
+    return found.status, found.message
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment without any proxy or certificate of its own."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("environment")
+def test_unknown_host() -> None:
+    """A name that cannot be resolved is transient."""
+    status, message = check_url("https://truto.invalid")
+    assert status is Status.FAILED
+    assert "the name of the host could not be resolved (truto.invalid: " in str(message)
+    assert "Check the name service (DNS)" in str(message)
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "kind"),
+    [
+        ("https://truto.invalid", "the name of the host could not be resolved", "transient_error"),
+        ("https://127.0.0.1:9", "belongs to a private network", "config_error"),
+    ],
+)
+def test_cloud_filter(
+    environment: pytest.MonkeyPatch, tmp_path: Path, url: str, words: str, kind: str
+) -> None:
+    """Under Airbyte Cloud's filter of requests, DNS is transient and a private address is not."""
+    environment.setenv("DEPLOYMENT_MODE", "CLOUD")
+    settings = write(tmp_path / "config.json", settings_for(url))
+    (status,) = run("check", "--config", settings).of_type("CONNECTION_STATUS")
+    assert status["status"] == "FAILED"
+    assert words in status["message"]
+    if kind == "config_error":
+        read_ = run(
+            "read", "--config", settings, "--catalog", write(tmp_path / "c.json", catalog())
+        )
+        assert read_.errors[-1]["failure_type"] == kind
+        assert words in read_.errors[-1]["message"]
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates(
+    environment: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str | None
+) -> None:
+    """Certificates that cannot be loaded are a config error that names the setting."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    environment.setenv(name, str(path))
+    status, message = check_url("https://truto.invalid")
+
+    assert status is Status.FAILED
+    expected = f"The certificates of this machine, set by {name}, cannot be loaded: "
+    assert str(message).startswith(expected)
+
+
+@pytest.mark.parametrize("value", ["http://[", "ftp://proxy:1", "http://", "://x"])
+def test_proxy_address(environment: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+    """A proxy's address that cannot be parsed is a config error that names the setting."""
+    environment.setenv("HTTPS_PROXY", value)
+    status, message = check_url("https://truto.invalid")
+    expected = "The proxy of this machine, set by HTTPS_PROXY, has no valid address."
+
+    assert status is Status.FAILED
+    assert str(message).startswith(expected)
+    if value == "://x":
+        settings = write(tmp_path / "config.json", settings_for("https://truto.invalid"))
+        configured = write(tmp_path / "catalog.json", catalog())
+        (error,) = run("read", "--config", settings, "--catalog", configured).errors
+        assert error["message"].startswith(expected)
+        assert error["failure_type"] == "config_error"
+
+
+def test_proxy_that_refuses(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy that refuses is said to be one; its user and password appear nowhere."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with raw_server(refusal) as proxy:
+        address = proxy.removeprefix("http://")  # ignore-https-check
+        environment.setenv(
+            "https_proxy", f"http://some-user:pass%2Dword@{address}"
+        )  # ignore-https-check
+        caplog.set_level(logging.DEBUG)
+        _, message = check_url("https://truto.invalid")
+
+    assert "the proxy of this machine could not be reached, or refused" in str(message)
+    assert "407 Proxy Authentication Required" in str(message)
+    for secret in ("some-user", "pass%2Dword", "pass-word"):
+        assert secret not in f"{message}{caplog.text}"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_loopback_is_not_proxied(serve: Serve, environment: pytest.MonkeyPatch, name: str) -> None:
+    """This machine itself is asked directly, whatever proxies are set."""
+    environment.setenv(name, "http://127.0.0.1:9")  # ignore-https-check
+    result = read(serve(account(count=25)))
+    assert result.failure is None
+    assert len(result.ids) == 25
+
+
+# --- files, logs and threads ---
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_with_byte_order_marks(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    """Files are UTF-8 whatever the locale; a byte order mark is read over in all three."""
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    pairs = [{"name": "suche", "value": "größer"}]
+    contents = {
+        "config": config(serve(account(count=3)), remote_query=pairs),
+        "catalog": catalog(),
+        "state": [],
+    }
+    arguments = []
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.json"
+        path.write_bytes(f"{mark}{json.dumps(content, ensure_ascii=False)}".encode())
+        arguments += [f"--{name}", str(path)]
+
+    result = run("read", *arguments)
+    assert result.exit_code == 0
+    assert len(result.records) == 3
+
+
+def states_in(form: str, states: list[dict[str, Any]]) -> str:
+    """A state as some tool leaves it."""
+    (only,) = states
+    return {
+        "list": json.dumps(states),
+        "one": json.dumps(only),
+        "without type": json.dumps([{k: v for k, v in only.items() if k != "type"}]),
+        "message": json.dumps({"type": "STATE", "state": only}),
+        "messages": json.dumps([{"type": "STATE", "state": only}]),
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["list", "one", "without type", "message", "messages"])
+def test_forms_of_state(serve: Serve, tmp_path: Path, form: str) -> None:
+    """A state is used in each form in which tools leave it."""
+    sandbox = serve(account(count=5))
+    state = read(sandbox, configured=catalog("incremental")).last_state
+    path = tmp_path / "state.json"
+    path.write_text(states_in(form, state))
+    settings = write(tmp_path / "config.json", config(sandbox))
+    configured = write(tmp_path / "catalog.json", catalog("incremental"))
+
+    result = run("read", "--config", settings, "--catalog", configured, "--state", str(path))
+    assert result.exit_code == 0
+    assert result.records == []
+
+
+@pytest.mark.parametrize("how", ["--debug", "LOG_LEVEL"])
+def test_debug_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """With debug logs, every line is a message, and no value of remote_query is in one."""
+    if how == "LOG_LEVEL":
+        monkeypatch.setenv("LOG_LEVEL", "debug")
+    secret = "customers-own-value"
+    sandbox = serve(account(count=25))
+    settings = config(sandbox, remote_query=[{"name": "q", "value": secret}])
+    paths = (write(tmp_path / "config.json", settings), write(tmp_path / "c.json", catalog()))
+    flags = ["--debug"] if how == "--debug" else []
+
+    result = run("read", "--config", paths[0], "--catalog", paths[1], *flags)
+    assert len(result.records) == 25
+    # `run` parses each line as JSON; the CDK's debug lines have a type of their own.
+    assert {message["type"] for message in result.messages} <= TYPES
+    debug = [m for m in result.messages if m["type"] == "DEBUG" and "GET unified" in str(m)]
+    assert bool(debug) is (how == "--debug")
+    assert secret not in json.dumps(result.messages)
+    assert sandbox.environment.token not in json.dumps(result.messages)

@@ -1,0 +1,64 @@
+"""An outage: while nothing gets through to Truto, one request at a time probes."""
+
+import threading
+from collections.abc import Callable
+
+_MAX_PAUSE = 60.0
+# Seconds between two looks at a probe that is under way.
+_WHILE_PROBING = 1.0
+
+
+class Outage:
+    """Holds requests back while nothing gets through, and lets one probe. Safe for threads.
+
+    Args:
+        now: Returns the time in seconds; monotonic.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._reached_at = float("-inf")
+        self._probes = 0
+        self._probing = False
+        self._next_probe_at = 0.0
+        # When the outage began; None if there is none.
+        self.since: float | None = None
+
+    def wait(self) -> float:
+        """Return 0 if a request may go out now, otherwise the seconds until it may ask again."""
+        with self._lock:
+            if self.since is None:
+                return 0.0
+            remaining = self._next_probe_at - self._now()
+            if remaining > 0:
+                return remaining
+            if self._probing:
+                return _WHILE_PROBING
+            self._probing = True
+            return 0.0
+
+    def withdraw(self) -> None:
+        """Let another request probe: the one that was allowed to does not go out now."""
+        with self._lock:
+            self._probing = False
+
+    def reached(self) -> None:
+        """Note that Truto or a vendor answered."""
+        with self._lock:
+            self._reached_at, self.since, self._probes, self._probing = self._now(), None, 0, False
+
+    def failed(self, sent_at: float) -> None:
+        """Note that a request did not get through.
+
+        Args:
+            sent_at: When it was sent. If anything got through since then, there is no outage.
+        """
+        with self._lock:
+            if self._reached_at >= sent_at:
+                return
+            if self.since is None:
+                self.since = sent_at
+            self._probing = False
+            self._next_probe_at = self._now() + min(2.0**self._probes, _MAX_PAUSE)
+            self._probes += 1

@@ -1,0 +1,152 @@
+"""Failures grouped by cause, and what a sync raises."""
+
+import logging
+
+import pytest
+from airbyte_cdk.models import FailureType
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
+
+from source_truto_segments.sync.failures import (
+    MAX_MESSAGE_LENGTH,
+    MAX_MESSAGES,
+    Failures,
+    cut,
+    is_of_sync,
+    shown,
+)
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+
+CONFIG, SYSTEM, TRANSIENT = (
+    FailureType.config_error,
+    FailureType.system_error,
+    FailureType.transient_error,
+)
+
+
+def failed(
+    account: str | None,
+    message: str = "it rained",
+    kind: FailureType = TRANSIENT,
+    detail: str = " (HTTP 500)",
+    scope: Scope = Scope.ACCOUNT,
+) -> ReadError:
+    row = Resolution(ResponseAction.FAIL, kind, message, "Wait.", scope)
+    return ReadError(row, f"Reading the segments of integrated account {account}", account, detail)
+
+
+def collected(*errors_: ReadError, skip: bool = False) -> Failures:
+    failures = Failures(skip_accounts=skip)
+    for error in errors_:
+        failures.add(error)
+    return failures
+
+
+def test_none() -> None:
+    """Nothing failed."""
+    failures = collected()
+    assert not failures
+    assert not failures.any_of_sync
+    assert failures.final_error() is None
+    assert (failures.messages(), failures.grouped(), [*failures.traced(None)]) == ([], [], [])
+
+
+def test_one_account(caplog: pytest.LogCaptureFixture) -> None:
+    """A single failure is raised as it is, and has one line in the log."""
+    error = failed("a")
+    failures = collected(error, failed("a"))
+    assert failures
+    assert failures.final_error() is error
+    assert failures.messages() == [str(error)]
+    assert failures.grouped() == []
+    assert [*failures.traced(error)] == []
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [(logging.WARNING, str(error))]
+
+
+def test_one_cause() -> None:
+    """Accounts that fail in the same way are one message."""
+    failures = Failures(skip_accounts=False)
+    for number, account in enumerate("abcde"):
+        detail = f" (HTTP {500 + number % 4})"
+        failures.add(failed(account, detail=detail), "klaviyo" if number else "brevo")
+    expected = (
+        "Reading the segments of integrated accounts failed: it rained. Affected: 5 integrated "
+        "accounts (klaviyo: 4, brevo: 1), such as a, b, c and 2 more. Reported: (HTTP 500); "
+        "(HTTP 501); (HTTP 502). Wait."
+    )
+    assert failures.messages() == failures.grouped() == [expected]
+    assert failures.final_error() is None
+    (trace,) = failures.traced(None)
+    assert (trace.message, trace.failure_type) == (expected, TRANSIENT)
+
+
+def test_without_details() -> None:
+    """What nobody reported, and integrations that are not known, are left out."""
+    (text,) = collected(failed("a", detail=""), failed("b", detail="")).messages()
+    assert text == (
+        "Reading the segments of integrated accounts failed: it rained. Affected: 2 integrated "
+        "accounts, such as a, b. Wait."
+    )
+
+
+def test_most_accounts_first() -> None:
+    """The cause of most accounts comes first; the summary has the most urgent type."""
+    failures = collected(
+        failed("a", "one", SYSTEM), *(failed(x, "two") for x in "bcd"), failed("e", "three", CONFIG)
+    )
+    assert [text.split(": ")[1].split(".")[0].split(" (")[0] for text in failures.messages()] == [
+        "two", "one", "three"
+    ]  # fmt: skip
+    assert [trace.failure_type for trace in failures.traced(None)] == [TRANSIENT, SYSTEM, CONFIG]
+    summary = failures.summary("5 of 9 failed.")
+    assert summary.failure_type is CONFIG
+    assert summary.message == (
+        "5 of 9 failed. For each cause, an earlier message says who must do what."
+    )
+    assert collected(failed("a", "x"), failed("b", "y", SYSTEM)).summary("").failure_type is SYSTEM
+
+
+@pytest.mark.parametrize(("causes", "messages"), [(18, 18), (19, 19), (20, 19), (50, 19)])
+def test_many_causes(causes: int, messages: int) -> None:
+    """At most 20 messages in all, with the one that is raised; the last one counts the rest."""
+    failures = collected(*(failed(f"a{n}", f"cause {n}") for n in range(causes)))
+    found = failures.messages()
+    assert len(found) == len([*failures.traced(None)]) == messages == min(causes, MAX_MESSAGES - 1)
+    if causes > MAX_MESSAGES - 1:
+        more = causes - messages + 1
+        assert found[-1] == f"{more} more failures have {more} other causes; see the log."
+
+
+def test_of_sync() -> None:
+    """What concerns the whole sync is raised, once, after what failed before."""
+    refused = failed("b", "refused", CONFIG, scope=Scope.SYNC)
+    failures = collected(failed("a"), refused, failed("c", "refused", CONFIG, scope=Scope.SYNC))
+    assert failures.any_of_sync
+    assert failures.final_error() is refused
+    assert [trace.message for trace in failures.traced(refused)] == [str(failed("a"))]
+    assert next(iter(failures.traced(None))) is refused
+    assert is_of_sync(failed(None))
+    assert not is_of_sync(failed("a"))
+
+
+def test_skipped() -> None:
+    """Skipped accounts are warnings; a defect and what concerns the whole sync are not."""
+    failures = collected(failed("a"), failed("b", "other"), skip=True)
+    assert failures.final_error() is None
+    assert [*failures.traced(None)] == []
+    defect = ReadError(errors.UNEXPECTED, "Reading", "c")
+    failures.add(defect)
+    assert failures.final_error() is defect
+    assert failures.is_fatal(failed(None))
+    assert not failures.is_fatal(failed("d"))
+
+
+def test_bounds() -> None:
+    """Lists of IDs and messages are bounded."""
+    assert shown([]) == ""
+    assert shown(["a", "b", "c"]) == "a, b, c"
+    assert shown([str(number) for number in range(1_003)]) == "0, 1, 2 and 1,000 more"
+    assert cut("x" * MAX_MESSAGE_LENGTH) == "x" * MAX_MESSAGE_LENGTH
+    assert cut("x" * (MAX_MESSAGE_LENGTH + 1)) == "x" * (MAX_MESSAGE_LENGTH - 1) + "…"
+    long = failed("a", detail="y" * 9_000)
+    assert len(collected(long).messages()[0]) == MAX_MESSAGE_LENGTH
