@@ -1,0 +1,258 @@
+"""Facts about the list of segments: its envelope, its end, its cursors and its page sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from live_checks.account import (
+    FEW_PAGES,
+    MAX_PAGES,
+    Account,
+    UnseenError,
+    Walk,
+    entries,
+    ids,
+    lacks_workspace,
+    records,
+)
+from live_checks.api import VENDOR
+from live_checks.facts import Seen, differs, fact, holds_if, meant
+from live_checks.forms import count, kind, span, tally, type_name
+
+if TYPE_CHECKING:
+    from live_checks.api import Answer
+
+ENVELOPE = ("result", "next_cursor", "prev_cursor", "result_count", "is_partial_response")
+_REFUSED = frozenset({400, 422})
+
+
+@fact(
+    "Segments need no workspace; only Beehiiv requires one and says so in a 400.",
+    "After that 400 the account is read workspace by workspace; another 400 fails it.",
+    "workspace_id",
+)
+def workspace_required(account: Account) -> Seen:
+    answer = meant(account.bare)
+    required = lacks_workspace(answer)
+    expected = required if account.vendor is None else account.vendor.requires_workspace
+    if not required and not expected and not answer.good:
+        raise UnseenError(f"The answer was {answer}.")
+    return holds_if(required is expected, f"{answer}{', it asks for a workspace' * required}")
+
+
+@fact(
+    "A page is an object whose result is a list of objects.",
+    "Objects keyed by id, one bare record and null are read as well; anything else fails.",
+)
+def envelope(account: Account) -> Seen:
+    answer = meant(account.first)
+    if not answer.good:
+        if answer.speaker == VENDOR:
+            raise UnseenError(f"The answer was {answer}.")
+        return differs(f"{answer}")
+    result = answer.body.get("result")
+    objects = isinstance(result, list) and all(isinstance(entry, dict) for entry in result)
+    known = [name for name in ENVELOPE if name in answer.body]
+    return holds_if(
+        objects,
+        f"result is {kind(answer.body, 'result')}, {count(len(entries(answer) or []), 'record')}; "
+        f"keys: {', '.join(known)} and {len(answer.body) - len(known)} more; {answer.size:,} bytes",
+    )
+
+
+@fact(
+    "Without segments the list is empty; of ActiveCampaign, it can be the vendor's 404.",
+    "Any other error fails the account.",
+    "on_account_error: skip",
+)
+def no_segments(account: Account) -> Seen:
+    answer = meant(account.first)
+    found = entries(answer)
+    if found:
+        raise UnseenError("The account has segments.")
+    is_404 = answer.status == 404 and answer.speaker == VENDOR  # noqa: PLR2004
+    accepted = is_404 and account.integration == "activecampaign"
+    return holds_if(found == [] or accepted, f"{answer}")
+
+
+@fact(
+    'The list ends with a next_cursor that is null, missing or "".',
+    "With any other value the next page is asked for, or a pagination loop is reported.",
+)
+def end_of_list(account: Account) -> Seen:
+    walk = account.whole
+    pages = count(len(walk.pages), "page")
+    if walk.looping:
+        return differs(f"a cursor came back on {pages}")
+    if walk.failure is not None and walk.pages:
+        return differs(f"after {pages} with a cursor: {meant(walk.failure)}")
+    if not walk.complete:
+        raise UnseenError(f"The list has more than {pages}." if walk.pages else f"{walk.failure}")
+    end = kind(walk.pages[-1].body, "next_cursor")
+    empty = walk.sizes[:-1].count(0)
+    return holds_if(
+        end in ("null", "missing", "blank"),
+        f"{end} after {pages}{f', {empty} of them empty with a cursor' if empty else ''}",
+    )
+
+
+@fact(
+    "A cursor is a string; sent back unchanged, it leads to records of no earlier page.",
+    "A cursor that comes back is a pagination loop and fails the account.",
+)
+def cursor_sent_back(account: Account) -> Seen:
+    walk = account.whole if account.whole.pages[1:] else account.limited
+    if walk.complete and len(walk.pages) == 1:
+        raise UnseenError("The list has one page.")
+    if walk.failure is not None:
+        where = f"page {len(walk.pages) + 1}"
+        return differs(f"{where} was {meant(walk.failure)}")
+    found = ids(walk.records())
+    repeated = len(found) - len(set(found))
+    lengths = [len(page.body["next_cursor"]) for page in walk.pages[:-1]]
+    return holds_if(
+        not repeated and not walk.looping,
+        f"{count(len(walk.pages), 'page')}, cursors of {span(lengths)} characters; "
+        f"{count(len(found), 'record')}, {repeated} of them twice",
+    )
+
+
+@fact(
+    "A cursor that is not valid is refused with 400.",
+    "After a 400 the account is read again from its first page, once.",
+)
+def cursor_refused(account: Account) -> Seen:
+    answer = account.page(("next_cursor", "not-a-cursor"))
+    if not account.whole.pages:
+        raise UnseenError(f"{account.whole.failure}")
+    return holds_if(answer.status == 400, f"{answer}")  # noqa: PLR2004
+
+
+def _compare(walk: Walk, account: Account, limit: int) -> Seen:
+    """Compare a list that was asked for with a limit with the list without."""
+    where = f"limit={limit}"
+    if walk.failure is not None:
+        return differs(f"{where}: page {len(walk.pages) + 1} was {meant(walk.failure)}")
+    found, expected = set(ids(walk.records())), set(ids(account.whole.records()))
+    missing = len(expected - found) if walk.complete else 0
+    further = len(found - expected) if account.whole.complete else 0
+    pages = f"{count(len(walk.pages), 'page')} of {span(walk.sizes)}"
+    lacks = f"{missing} ids are missing, {further} are new"
+    text = f"{where}: {pages}, {lacks if missing or further else 'the same ids'}"
+    if any(size < limit for size in walk.sizes[:-1]) or max(walk.sizes) > limit:
+        return differs(f"{text}; pages have another size")
+    if walk.looping:
+        return differs(f"{text}; a cursor came back")
+    return holds_if(not missing and not further, text)
+
+
+@fact(
+    "With a small limit, the same ids come on more pages; Customer.io has one page only.",
+    "page_size is sent as limit; reads with and without it confirm a deletion.",
+    "leave page_size empty",
+)
+def limit(account: Account) -> Seen:
+    size = len(records(account.first))
+    if size < 2:  # noqa: PLR2004
+        raise UnseenError("The account has less than two segments.")
+    one_page = account.vendor is not None and not account.vendor.pages
+    return _compare(account.limited, account, size if one_page else account.small_limit)
+
+
+@fact(
+    "With the vendor's documented page size, the same ids come.",
+    "Accounts of these integrations are read with it, in fewer requests.",
+    "page_size: a smaller value",
+)
+def documented_page_size(account: Account) -> Seen:
+    size = account.vendor.page_size if account.vendor else None
+    if size is None:
+        raise UnseenError("The connector asks for none with this integration.")
+    if not records(account.first):
+        raise UnseenError("The account has no segments.")
+    return _compare(account.walk(MAX_PAGES, ("limit", size)), account, size)
+
+
+@fact(
+    "Above the vendor's maximum, limit is refused with 400 or 422, or the list stays whole.",
+    "After a refusal the account is read without limit; a cut page could end the list early.",
+    "page_size: at most the vendor's maximum",
+)
+def limit_above_maximum(account: Account) -> Seen:
+    maximum = account.vendor.maximum if account.vendor else None
+    if maximum is None:
+        raise UnseenError("The vendor documents no maximum.")
+    known = len(account.whole.records())
+    answer: Answer = account.page(("limit", maximum + 1))
+    where = f"limit={maximum + 1}: {answer}"
+    if entries(answer) is None:
+        return holds_if(answer.status in _REFUSED, where)
+    size, cursor = len(records(answer)), answer.body.get("next_cursor")
+    text = f"{where}, {size} of {count(known, 'record')}, next_cursor is {type_name(cursor)}"
+    return holds_if(bool(cursor) or size >= known, text)
+
+
+@fact(
+    "result_count is the number of records on the page.",
+    "Nothing: the connector counts the records.",
+)
+def result_count(account: Account) -> Seen:
+    size = len(records(account.first))
+    found = account.first.body.get("result_count")
+    shown = found if type_name(found) == "integer" else kind(account.first.body, "result_count")
+    return holds_if(shown == size, f"{shown} for {count(size, 'record')}")
+
+
+@fact(
+    "is_partial_response is false or missing on the last page.",
+    "If it is true there, no deletions are inferred for the account.",
+)
+def partial_response(account: Account) -> Seen:
+    if not account.whole.complete:
+        raise UnseenError("The last page was not reached.")
+    bodies = [page.body for page in account.whole.pages]
+    marks = [
+        str(body[name]).lower() if kind(body, name) == "boolean" else kind(body, name)
+        for body in bodies
+        for name in ("is_partial_response",)
+    ]
+    text = f"{marks[-1]} on the last page; {tally(marks)}"
+    return holds_if(marks[-1] in ("false", "missing"), text)
+
+
+@fact(
+    "Two reads in a row have the same segments in the same order.",
+    "Most vendors page by number, so a move hides a record: two reads confirm each deletion.",
+)
+def same_order(account: Account) -> Seen:
+    first, second = (ids(walk.records(FEW_PAGES)) for walk in _twice(account))
+    moved = "" if set(first) != set(second) else ", in another order"
+    text = f"{len(first)} and {count(len(second), 'record')}"
+    if first != second:
+        text += moved or f", {len(set(first) ^ set(second))} on one read only"
+    return holds_if(first == second, text)
+
+
+@fact(
+    "Two reads in a row have the same values, in remote_data too.",
+    "A value that changes with each read is emitted by each sync.",
+    "deselect the column remote_data",
+)
+def same_values(account: Account) -> Seen:
+    first, second = (walk.records(FEW_PAGES) for walk in _twice(account))
+    before = dict(zip(ids(first), first, strict=True))
+    pairs = [
+        (before[id_], record)
+        for id_, record in zip(ids(second), second, strict=True)
+        if id_ in before
+    ]
+    in_data = sum(old.get("remote_data") != new.get("remote_data") for old, new in pairs)
+    changed = sum(old != new for old, new in pairs)
+    text = f"{changed} of {count(len(pairs), 'record')} changed, {in_data} of them in remote_data"
+    return holds_if(not changed, text)
+
+
+def _twice(account: Account) -> tuple[Walk, Walk]:
+    if not records(account.first):
+        raise UnseenError("The account has no segments.")
+    return account.whole, account.again
