@@ -162,6 +162,20 @@ class Account:
         """Return all segments."""
         return self.walk(MAX_PAGES, first=self.first)
 
+    @property
+    def segments(self) -> list[Record]:
+        """Return the segments that were read.
+
+        Raises:
+            UnseenError: If there is none.
+        """
+        found = self.whole.records()
+        if not found:
+            failure = self.whole.failure
+            reason = f"The answer was {failure}." if failure else "The account has no segments."
+            raise UnseenError(reason)
+        return found
+
     @cached_property
     def again(self) -> Walk:
         """Return the first segments once more."""
@@ -170,8 +184,8 @@ class Account:
     @cached_property
     def small_limit(self) -> int:
         """Return a page size below the default one that makes about three pages."""
-        third = -(-len(self.whole.records()) // 3)
-        return max(1, min(len(records(self.first)) - 1, third))
+        third = -(-len(self.segments) // 3)
+        return max(1, min(max(self.whole.sizes) - 1, third))
 
     @cached_property
     def limited(self) -> Walk:

@@ -30,7 +30,7 @@ _MAX_BYTES = 32 * 1024 * 1024
 TRUTO, VENDOR, OTHER = "Truto", "the vendor", "neither Truto nor the vendor"
 
 # A rate limit, or a failure that passes.
-_RETRIED = frozenset({429, 502, 503, 504})
+RETRIED = frozenset({429, 502, 503, 504})
 _CAUSES: Mapping[type[Exception], str] = {
     requests.exceptions.ProxyError: "The proxy did not connect. Check HTTPS_PROXY and NO_PROXY.",
     requests.exceptions.SSLError: "No secure connection could be established. Check that the "
@@ -132,7 +132,7 @@ class Api:
             NoAnswerError: If there is none, or no request or time is left.
         """
         answer = self._send(path, params, token)
-        if answer.status in _RETRIED:
+        if answer.status in RETRIED:
             self._sleep(_seconds(answer.headers.get("Retry-After")))
             answer = self._send(path, params, token)
         return answer

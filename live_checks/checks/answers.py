@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from live_checks.account import META, SEGMENTS, Account, UnseenError, entries, ids, records
-from live_checks.api import TRUTO, VENDOR
+from live_checks.api import RETRIED, TRUTO, VENDOR
 from live_checks.checks.accounts import MADE_UP
 from live_checks.facts import Outcome, Seen, differs, fact, holds_if, meant
 from live_checks.forms import count, is_text, kind, tally, type_name
@@ -28,7 +28,7 @@ def _without(account: Account, hidden: tuple[str, ...], *params: tuple[str, obje
     """Check that a page lacks these fields and nothing else."""
     before = records(account.first)
     if not before:
-        raise UnseenError("The account has no segments.")
+        raise UnseenError("The first page has no segments.")
     answer = meant(account.page(*params))
     if entries(answer) is None:
         return differs(f"{answer}")
@@ -65,7 +65,7 @@ def exclude_fields(account: Account) -> Seen:
 def tag_filter(account: Account) -> Seen:
     before = records(account.first)
     if not before:
-        raise UnseenError("The account has no segments.")
+        raise UnseenError("The first page has no segments.")
     answer = meant(account.page(("tags[id]", MADE_UP)))
     found = entries(answer)
     text = f"{answer} with a made-up tag, {len(found or [])} of {count(len(before), 'record')}"
@@ -114,7 +114,13 @@ def budget_headers(account: Account) -> Seen:
 
 
 def _refusal(answer: Answer, status: int) -> Seen:
-    """Check that an answer is an error of Truto's own with this status."""
+    """Check that an answer is an error of Truto's own with this status.
+
+    Raises:
+        UnseenError: If it is a limit or a passing failure.
+    """
+    if answer.status in RETRIED:
+        raise UnseenError(f"The answer was {answer}.")
     body = answer.body if isinstance(answer.body, dict) else {}
     forms = {"statusCode": "integer", "error": "string", "message": "string"}
     wrong = [f"{name} is {kind(body, name)}" for name in forms if kind(body, name) != forms[name]]
@@ -149,7 +155,7 @@ def unknown_account(account: Account) -> Seen:
 def not_supported(account: Account) -> Seen:
     if account.vendor is None or account.vendor.has_workspaces:
         raise UnseenError("Only an integration without workspaces shows it.")
-    answer = account.workspaces
+    answer = meant(account.workspaces)
     seen = _refusal(answer, 400)
     if seen.outcome is Outcome.HOLDS and "not support" not in answer.body["message"].lower():
         return differs(f"{seen.text}, in other words")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from live_checks.account import Account, Record, UnseenError, records
+from live_checks.account import Account, UnseenError
 from live_checks.facts import FACTS, Fact, Seen, fact, holds_if
 from live_checks.forms import date_form, is_text, kind, tally, type_name
 
@@ -15,18 +15,12 @@ STATUSES = ("active", "pending", "processing", "inactive", "failed")
 DATES = ("created_at", "updated_at", "last_calculated_at")
 
 
-def _segments(account: Account) -> list[Record]:
-    if not records(account.first):
-        raise UnseenError("The account has no segments.")
-    return account.whole.records()
-
-
 @fact(
     "id is a string that is not blank, and no id comes twice.",
     "A number becomes a string; without an id, a record can be neither compared nor deleted.",
 )
 def field_id(account: Account) -> Seen:
-    segments = _segments(account)
+    segments = account.segments
     found = [segment["id"] for segment in segments if is_text(segment.get("id"))]
     repeated = len(found) - len(set(found))
     return holds_if(
@@ -44,7 +38,7 @@ def _add_field(
     """Add the fact that a field has a form; `describe` returns None for any other."""
 
     def check(account: Account) -> Seen:
-        values = [segment.get(name) for segment in _segments(account)]
+        values = [segment.get(name) for segment in account.segments]
         filled = [value for value in values if value not in (None, "")]
         if not filled:
             raise UnseenError("It is empty in all segments.")

@@ -8,6 +8,7 @@ from live_checks.account import (
     FEW_PAGES,
     MAX_PAGES,
     Account,
+    Record,
     UnseenError,
     Walk,
     entries,
@@ -67,12 +68,11 @@ def envelope(account: Account) -> Seen:
 )
 def no_segments(account: Account) -> Seen:
     answer = meant(account.first)
-    found = entries(answer)
-    if found:
+    if account.whole.records():
         raise UnseenError("The account has segments.")
     is_404 = answer.status == 404 and answer.speaker == VENDOR  # noqa: PLR2004
     accepted = is_404 and account.integration == "activecampaign"
-    return holds_if(found == [] or accepted, f"{answer}")
+    return holds_if(entries(answer) == [] or accepted, f"{answer}")
 
 
 @fact(
@@ -84,10 +84,10 @@ def end_of_list(account: Account) -> Seen:
     pages = count(len(walk.pages), "page")
     if walk.looping:
         return differs(f"a cursor came back on {pages}")
-    if walk.failure is not None and walk.pages:
-        return differs(f"after {pages} with a cursor: {meant(walk.failure)}")
+    if walk.failure is not None:
+        raise UnseenError(f"Page {len(walk.pages) + 1} was {walk.failure}.")
     if not walk.complete:
-        raise UnseenError(f"The list has more than {pages}." if walk.pages else f"{walk.failure}")
+        raise UnseenError(f"The list has more than {pages}.")
     end = kind(walk.pages[-1].body, "next_cursor")
     empty = walk.sizes[:-1].count(0)
     return holds_if(
@@ -122,28 +122,38 @@ def cursor_sent_back(account: Account) -> Seen:
     "After a 400 the account is read again from its first page, once.",
 )
 def cursor_refused(account: Account) -> Seen:
-    answer = account.page(("next_cursor", "not-a-cursor"))
-    if not account.whole.pages:
-        raise UnseenError(f"{account.whole.failure}")
+    _unfailing(account, account.whole)
+    answer = _provoked(account, ("next_cursor", "not-a-cursor"))
     return holds_if(answer.status == 400, f"{answer}")  # noqa: PLR2004
 
 
-def _compare(walk: Walk, account: Account, limit: int) -> Seen:
-    """Compare a list that was asked for with a limit with the list without."""
+def _provoked(account: Account, param: tuple[str, object]) -> Answer:
+    """Return the answer to a parameter that is not valid.
+
+    Raises:
+        UnseenError: If the list fails without it, too.
+    """
+    answer = account.page(param)
+    if entries(answer) is None:
+        records(account.page())
+    return answer
+
+
+def _compare(walk: Walk, account: Account, limit: int, *, pages: bool = True) -> Seen:
+    """Compare the list that was asked for with a limit with the one without."""
     where = f"limit={limit}"
+    _unfailing(account, account.whole)
     if walk.failure is not None:
         return differs(f"{where}: page {len(walk.pages) + 1} was {meant(walk.failure)}")
     found, expected = set(ids(walk.records())), set(ids(account.whole.records()))
     missing = len(expected - found) if walk.complete else 0
     further = len(found - expected) if account.whole.complete else 0
-    pages = f"{count(len(walk.pages), 'page')} of {span(walk.sizes)}"
-    lacks = f"{missing} ids are missing, {further} are new"
-    text = f"{where}: {pages}, {lacks if missing or further else 'the same ids'}"
-    if any(size < limit for size in walk.sizes[:-1]) or max(walk.sizes) > limit:
-        return differs(f"{text}; pages have another size")
-    if walk.looping:
-        return differs(f"{text}; a cursor came back")
-    return holds_if(not missing and not further, text)
+    text = f"{where}: {count(len(walk.pages), 'page')} of {span(walk.sizes)}, "
+    text += f"{missing} ids missing, {further} new" if missing or further else "the same ids"
+    largest = max(walk.sizes)
+    if pages and (largest > limit or (largest < limit and len(walk.sizes) > 1)):
+        return differs(f"{text}; {'it is ignored' if largest > limit else 'it is cut'}")
+    return holds_if(not missing and not further and not walk.looping, text)
 
 
 @fact(
@@ -152,11 +162,10 @@ def _compare(walk: Walk, account: Account, limit: int) -> Seen:
     "leave page_size empty",
 )
 def limit(account: Account) -> Seen:
-    size = len(records(account.first))
-    if size < 2:  # noqa: PLR2004
+    if len(account.segments) < 2:  # noqa: PLR2004
         raise UnseenError("The account has less than two segments.")
-    one_page = account.vendor is not None and not account.vendor.pages
-    return _compare(account.limited, account, size if one_page else account.small_limit)
+    pages = account.vendor is None or account.vendor.pages
+    return _compare(account.limited, account, account.small_limit, pages=pages)
 
 
 @fact(
@@ -168,8 +177,6 @@ def documented_page_size(account: Account) -> Seen:
     size = account.vendor.page_size if account.vendor else None
     if size is None:
         raise UnseenError("The connector asks for none with this integration.")
-    if not records(account.first):
-        raise UnseenError("The account has no segments.")
     return _compare(account.walk(MAX_PAGES, ("limit", size)), account, size)
 
 
@@ -182,8 +189,9 @@ def limit_above_maximum(account: Account) -> Seen:
     maximum = account.vendor.maximum if account.vendor else None
     if maximum is None:
         raise UnseenError("The vendor documents no maximum.")
-    known = len(account.whole.records())
-    answer: Answer = account.page(("limit", maximum + 1))
+    _unfailing(account, account.whole)
+    known = len(account.segments)
+    answer = _provoked(account, ("limit", maximum + 1))
     where = f"limit={maximum + 1}: {answer}"
     if entries(answer) is None:
         return holds_if(answer.status in _REFUSED, where)
@@ -210,14 +218,13 @@ def result_count(account: Account) -> Seen:
 def partial_response(account: Account) -> Seen:
     if not account.whole.complete:
         raise UnseenError("The last page was not reached.")
-    bodies = [page.body for page in account.whole.pages]
-    marks = [
-        str(body[name]).lower() if kind(body, name) == "boolean" else kind(body, name)
-        for body in bodies
-        for name in ("is_partial_response",)
-    ]
+    marks = [_flag(page.body, "is_partial_response") for page in account.whole.pages]
     text = f"{marks[-1]} on the last page; {tally(marks)}"
     return holds_if(marks[-1] in ("false", "missing"), text)
+
+
+def _flag(body: Record, name: str) -> str:
+    return str(body[name]).lower() if kind(body, name) == "boolean" else kind(body, name)
 
 
 @fact(
@@ -253,6 +260,17 @@ def same_values(account: Account) -> Seen:
 
 
 def _twice(account: Account) -> tuple[Walk, Walk]:
-    if not records(account.first):
-        raise UnseenError("The account has no segments.")
+    _unfailing(account, account.whole, account.again)
     return account.whole, account.again
+
+
+def _unfailing(account: Account, *walks: Walk) -> None:
+    """Require segments, on pages of which none failed.
+
+    Raises:
+        UnseenError: Otherwise.
+    """
+    _ = account.segments
+    for walk in walks:
+        if walk.failure is not None:
+            raise UnseenError(f"Page {len(walk.pages) + 1} was {walk.failure}.")
