@@ -589,6 +589,19 @@ def test_given_a_pause_when_checked_then_each_request_but_the_first_waits_for_it
     assert MAX_REQUESTS * PAUSE < live_api.MAX_SECONDS
 
 
+@pytest.mark.parametrize("vendor", ["klaviyo", "flodesk", "brevo", "beehiiv"])
+def test_given_a_long_list_when_checked_then_the_requests_suffice_for_every_fact(
+    serve: Callable[..., Sandbox], vendor: str
+) -> None:
+    sandbox = serve(account(vendor, 1_500), Account(id_of(1), "mailerlite"))
+    seen = see(sandbox)
+
+    assert differing(seen) == set()
+    assert not [name for name, each in seen.items() if "Not asked" in each.text]
+    assert seen["end_of_list"] == Seen(UNSEEN, "The list has more than 10 pages.")
+    assert len(sandbox.requests) < MAX_REQUESTS - 5
+
+
 def test_given_a_limit_or_a_passing_failure_when_checked_then_the_request_is_repeated_once(
     serve: Callable[..., Sandbox],
 ) -> None:
