@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -474,6 +475,28 @@ def test_given_secrets_everywhere_when_checked_then_none_is_written(
     assert LEAK not in written
     assert ACCOUNT_ID not in written
     assert sandbox.environment.token not in written
+
+
+def scrambled(random: Random, value: Any) -> Any:
+    """The same JSON with values of other types here and there."""
+    if random.random() < 0.1:
+        return random.choice([None, 0, "", [], {}, ["x"], [None], True, {"id": {}}, 1e308])
+    if isinstance(value, dict):
+        return {key: scrambled(random, inner) for key, inner in value.items()}
+    return [scrambled(random, inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_given_any_json_when_checked_then_each_fact_has_an_outcome(
+    serve: Callable[..., Sandbox], seed: int
+) -> None:
+    random = Random(seed)
+
+    def alter(_: Request, response: Response) -> Response:
+        return replace(response, body=encode(scrambled(random, json.loads(response.body))))
+
+    held = account(random.choice(["klaviyo", "beehiiv", "brevo"]))
+    assert list(see(serve(held, alter=alter))) == NAMES
 
 
 # --- the command ----------------------------------------------------------------------------------

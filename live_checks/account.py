@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from live_checks.vendors import VENDORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from live_checks.api import Answer, Api, Params
     from live_checks.vendors import Vendor
@@ -53,10 +53,14 @@ def records(answer: Answer) -> list[Record]:
     found = entries(answer)
     if found is None:
         raise UnseenError(f"The answer was {answer}{' without a list' * answer.good}.")
-    return [entry for entry in found if isinstance(entry, dict)]
+    return _objects(answer)
 
 
-def ids(found: Iterable[Mapping[str, Any]]) -> list[str]:
+def _objects(answer: Answer) -> list[Record]:
+    return [entry for entry in entries(answer) or [] if isinstance(entry, dict)]
+
+
+def ids(found: Iterable[Record]) -> list[str]:
     """Return the ids as text, whatever their type."""
     return [str(record.get("id")) for record in found]
 
@@ -141,7 +145,7 @@ class Account:
         params: Params = (self.key,)
         answer = self.bare
         if lacks_workspace(answer):
-            for workspace_id in ids(entries(self.workspaces) or [])[:_MAX_WORKSPACES]:
+            for workspace_id in ids(_objects(self.workspaces))[:_MAX_WORKSPACES]:
                 params = (self.key, ("workspace[id]", workspace_id))
                 answer = self.api.get(SEGMENTS, *params)
                 if entries(answer):

@@ -37,9 +37,9 @@ def summary(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Return the table for a terminal of 100 columns."""
+    """Return the table for a terminal, with the differences at its end."""
     lines = [*_row("", "what is relied on", "what was seen"), "-" * WIDTH]
-    for fact, seen in results:
+    for fact, seen in sorted(results, key=lambda result: result[1].outcome is Outcome.DIFFERS):
         lines += _row(seen.outcome.value, fact.relied_on, seen.text)
         if seen.outcome is Outcome.DIFFERS:
             lines += _row("", f"→ {fact.follows}", f"→ Setting: {fact.setting or 'none'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from live_checks.account import ACCOUNTS, Account, UnseenError, entries, ids
+from live_checks.account import ACCOUNTS, Account, UnseenError, entries, ids, records
 from live_checks.facts import FACTS, Fact, Seen, differs, fact, holds_if, meant
 from live_checks.forms import count, date_form, is_text, kind, tally, type_name
 from live_checks.vendors import VENDORS
@@ -89,10 +89,10 @@ def accounts_limit(account: Account) -> Seen:
             return differs("no cursor, although there are more accounts")
         raise UnseenError("The environment has one account.")
     following = meant(account.api.get(ACCOUNTS, ("limit", 1), ("next_cursor", cursor)))
-    next_found = entries(following)
-    if next_found is None:
+    if entries(following) is None:
         return differs(f"the second page was {following}")
-    return holds_if(ids(found) != ids(next_found), f"pages of 1 and {len(next_found)}")
+    same = ids(records(answer)) == ids(records(following))
+    return holds_if(not same, f"the second page has {'the same' if same else 'another'} account")
 
 
 def _add_filter(
@@ -107,14 +107,14 @@ def _add_filter(
         other = next(value for value in others if value != own)
         texts = []
         holds = True
-        for label, value in (("its own value", own), ("another", other)):
+        for label, value in (("its own", own), ("another", other)):
             answer = meant(account.api.get(ACCOUNTS, ("limit", 100), (name, value)))
-            found = entries(answer)
-            if found is None:
+            if entries(answer) is None:
                 return differs(f"{label}: {answer}")
+            found = records(answer)
             matching = sum(value_of(entry) == value for entry in found)
             holds = holds and matching == len(found) and (bool(found) or value == other)
-            texts.append(f"{label}: {matching} of {count(len(found), 'account')} match")
+            texts.append(f"{label}: {matching} of {len(found)} match")
         return holds_if(holds, "; ".join(texts))
 
     relied_on = f"The list of accounts takes the filter {name}."
@@ -150,7 +150,7 @@ def filter_several_names(account: Account) -> Seen:
     for label, names in (("its own first", (own, other)), ("its own last", (other, own))):
         filters = [("integration.name", name) for name in names]
         answer = meant(account.api.get(ACCOUNTS, ("limit", 100), *filters))
-        found = [_integration_name(entry) for entry in entries(answer) or []]
-        holds = holds and own in found and set(found) <= set(names)
+        found = [_integration_name(entry) for entry in records(answer)]
+        holds = holds and own in found and all(name in names for name in found)
         texts.append(f"{label}: {found.count(own)} of {count(len(found), 'account')}")
     return holds_if(holds, "; ".join(texts))

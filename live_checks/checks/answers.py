@@ -107,10 +107,10 @@ def budget_headers(account: Account) -> Seen:
     wrong = [name for name in present if not _BUDGET[name].fullmatch(answer.headers[name].strip())]
     if wrong:
         return differs(f"of another form: {', '.join(wrong)}")
+    window = " with a window" if "w=" in answer.headers.get("ratelimit-limit", "") else ""
     reset = float(answer.headers.get("ratelimit-reset", 0))
-    unit = "a timestamp" if reset >= _FIRST_TIMESTAMP else "seconds"
-    window = "with" if "w=" in answer.headers.get("ratelimit-limit", "") else "without"
-    return holds_if(True, f"{', '.join(present)}; {window} a window; reset in {unit}")  # noqa: FBT003
+    unit = ", the reset as a timestamp" if reset >= _FIRST_TIMESTAMP else ""
+    return holds_if(True, f"{', '.join(present)}{window}{unit}")  # noqa: FBT003
 
 
 def _refusal(answer: Answer, status: int) -> Seen:

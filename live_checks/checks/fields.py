@@ -25,7 +25,7 @@ def field_id(account: Account) -> Seen:
     repeated = len(found) - len(set(found))
     return holds_if(
         len(found) == len(segments) and not repeated,
-        f"{tally(kind(segment, 'id') for segment in segments)}; {repeated} come twice",
+        f"{tally(kind(segment, 'id') for segment in segments)}; {repeated} ids twice",
     )
 
 

@@ -38,7 +38,8 @@ def workspace_required(account: Account) -> Seen:
     expected = required if account.vendor is None else account.vendor.requires_workspace
     if not required and not expected and not answer.good:
         raise UnseenError(f"The answer was {answer}.")
-    return holds_if(required is expected, f"{answer}{', it asks for a workspace' * required}")
+    wanted = "asks for a workspace" if required else "without a workspace"
+    return holds_if(required is expected, f"{answer}, {wanted}")
 
 
 @fact(
@@ -54,10 +55,12 @@ def envelope(account: Account) -> Seen:
     result = answer.body.get("result")
     objects = isinstance(result, list) and all(isinstance(entry, dict) for entry in result)
     known = [name for name in ENVELOPE if name in answer.body]
+    further = len(answer.body) - len(known)
     return holds_if(
         objects,
-        f"result is {kind(answer.body, 'result')}, {count(len(entries(answer) or []), 'record')}; "
-        f"keys: {', '.join(known)} and {len(answer.body) - len(known)} more; {answer.size:,} bytes",
+        f"result: {kind(answer.body, 'result')}, {count(len(entries(answer) or []), 'record')}; "
+        f"keys: {', '.join(known)}{f' and {further} more' if further else ''}; "
+        f"{answer.size:,} bytes",
     )
 
 
@@ -238,11 +241,10 @@ def _flag(body: Record, name: str) -> str:
 )
 def same_order(account: Account) -> Seen:
     first, second = (ids(walk.records(FEW_PAGES)) for walk in _twice(account))
-    moved = "" if set(first) != set(second) else ", in another order"
-    text = f"{len(first)} and {count(len(second), 'record')}"
-    if first != second:
-        text += moved or f", {len(set(first) ^ set(second))} on one read only"
-    return holds_if(first == second, text)
+    if first == second:
+        return holds_if(True, f"{count(len(first), 'record')}, the same")  # noqa: FBT003
+    on_one = len(set(first) ^ set(second))
+    return differs(f"{on_one} on one read only" if on_one else "in another order")
 
 
 @fact(
