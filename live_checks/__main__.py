@@ -29,6 +29,7 @@ TOKEN = "TRUTO_TOKEN"  # noqa: S105 - the name of the variable
 ACCOUNT = "TRUTO_INTEGRATED_ACCOUNT_ID"
 URL = "TRUTO_API_URL"
 TRUTO_URL = "https://api.truto.one"
+SANDBOX = "the sandbox, and not Truto"
 FILE = Path("live_check.md")
 # Exit codes.
 SAME, DIFFERENT, NOT_CHECKED, INTERRUPTED = 0, 1, 2, 130
@@ -63,7 +64,7 @@ def main(variables: Mapping[str, str] = os.environ, pause: float = PAUSE) -> int
         with Sandbox(demo_environment()) as sandbox:
             environment = sandbox.environment
             target = Target(sandbox.url, environment.token, environment.accounts[0].id)
-            return _check(target, "the sandbox, and not Truto", pause=0)
+            return _check(target, SANDBOX, pause=0)
     except (SetUpError, NoAnswerError) as failure:
         say(f"\nNothing was checked. {failure}")
         return NOT_CHECKED
@@ -152,7 +153,8 @@ def _check(target: Target, where: str, pause: float) -> int:
     except OSError as failure:
         say(f"{FILE} could not be written ({failure.strerror}); the table above has the same.")
     else:
-        say(f"{FILE} has the same, without any customer's data, to attach to an issue.")
+        attach = "" if where == SANDBOX else ": please attach it to an issue"
+        say(f"{FILE} has the same, without any customer's data{attach}.")
     differs = any(seen.outcome is Outcome.DIFFERS for _, seen in results)
     return DIFFERENT if differs else SAME
 
@@ -177,8 +179,8 @@ def begin(account: Account) -> None:
         )
     if answer.status == _NOT_FOUND:
         raise SetUpError(
-            f"Truto has no such account (404). Check {ACCOUNT}, and that the token is of the "
-            "account's environment."
+            f"Truto has no such account (404). Check {ACCOUNT}, that the token is of the account's "
+            f"environment, and {URL} if it is set."
         )
 
 
