@@ -422,6 +422,15 @@ def test_given_a_sandbox_that_differs_in_one_fact_when_checked_then_that_one_is_
     assert differing(seen) == {name}, seen
 
 
+def test_given_a_loop_when_checked_then_the_end_and_the_cursor_differ(
+    serve: Callable[..., Sandbox],
+) -> None:
+    seen = see(serve(account(loop="cursor")))
+
+    assert differing(seen) == {"end_of_list", "cursor_sent_back"}
+    assert seen["end_of_list"].text == "after 2 pages a cursor came back"
+
+
 def test_given_the_facts_when_their_differences_are_listed_then_each_has_one() -> None:
     assert set(DIFFERENT) == set(NAMES)
     assert len(NAMES) == len(set(NAMES))

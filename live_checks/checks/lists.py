@@ -65,7 +65,7 @@ def envelope(account: Account) -> Seen:
 
 
 @fact(
-    "Without segments the list is empty; of ActiveCampaign, it can be the vendor's 404.",
+    "Without segments the list is empty; for ActiveCampaign, it can be the vendor's 404.",
     "Any other error fails the account.",
     "on_account_error: skip",
 )
@@ -80,23 +80,22 @@ def no_segments(account: Account) -> Seen:
 
 @fact(
     'The list ends with a next_cursor that is null, missing or "".',
-    "With any other value the next page is asked for, or a pagination loop is reported.",
+    "An empty page with the cursor that was just sent ends it, too; any other value leads on.",
 )
 def end_of_list(account: Account) -> Seen:
     walk = account.whole
     pages = count(len(walk.pages), "page")
     if walk.looping:
-        return differs(f"a cursor came back on {pages}")
+        empty = " with an empty page" if not walk.sizes[-1] else ""
+        return differs(f"after {pages} a cursor came back{empty}")
     if walk.failure is not None:
         raise UnseenError(f"Page {len(walk.pages) + 1} was {walk.failure}.")
     if not walk.complete:
         raise UnseenError(f"The list has more than {pages}.")
     end = kind(walk.pages[-1].body, "next_cursor")
-    empty = walk.sizes[:-1].count(0)
-    return holds_if(
-        end in ("null", "missing", "blank"),
-        f"{end} after {pages}{f', {empty} of them empty with a cursor' if empty else ''}",
-    )
+    before = walk.sizes[:-1].count(0)
+    text = f"{end} after {pages}" + (f", {before} of them empty with a cursor" if before else "")
+    return holds_if(end in ("null", "missing", "blank"), text)
 
 
 @fact(
@@ -272,7 +271,7 @@ def _twice(account: Account) -> tuple[Walk, Walk]:
 
 
 def _unfailing(account: Account, *walks: Walk) -> None:
-    """Require segments, on pages of which none failed.
+    """Require segments, on pages of which none failed and none led back.
 
     Raises:
         UnseenError: Otherwise.
@@ -281,3 +280,5 @@ def _unfailing(account: Account, *walks: Walk) -> None:
     for walk in walks:
         if walk.failure is not None:
             raise UnseenError(f"Page {len(walk.pages) + 1} was {walk.failure}.")
+        if walk.looping:
+            raise UnseenError("A cursor came back.")
