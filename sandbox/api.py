@@ -51,6 +51,8 @@ class Api:
             response = self._respond(request, account)
             if account is not None and response.status == HTTPStatus.OK and delivery.is_complete:
                 self._page_served(request, account)
+        if self.environment.alter is not None:
+            response = self.environment.alter(request, response)
         if fault is not None and fault.account_status is not None and account is not None:
             account.status = fault.account_status
         if response.immediate:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sandbox.cursors import CursorStyle
     from sandbox.faults import Fault
     from sandbox.limits import Limit, VendorLimit
+    from sandbox.request import Request
+    from sandbox.responses import Response
 
 DEFAULT_TOKEN = "sandbox-token-4f1d7c9e2b"  # noqa: S105 - valid in the sandbox only
 """Distinctive, so that a test can search for it where it must never appear."""
@@ -212,6 +214,8 @@ class Environment:
         faults: What goes wrong for any request, before anything else is checked.
         list_page_size: Accounts a page, by default and at most.
         list_key: The key that holds the records of the account listing.
+        alter: Changes each response before it is sent, for an API that is not as documented.
+            Called in the server's thread.
     """
 
     accounts: list[Account] = field(default_factory=list)
@@ -223,6 +227,7 @@ class Environment:
     faults: list[Fault] = field(default_factory=list)
     list_page_size: int = 100
     list_key: Literal["result", "results"] = "result"
+    alter: Callable[[Request, Response], Response] | None = None
     _index: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, account_id: str) -> Account | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from sandbox import DEFAULT_TOKEN, Account, Fault, Request, faults
 from sandbox.limits import RetryAfter
 
 if TYPE_CHECKING:
+    from sandbox.responses import Response
     from unit_tests.sandbox.conftest import Client, Serve
 
 
@@ -83,6 +85,17 @@ def test_given_an_environments_fault_then_any_request_can_meet_it(serve: Serve) 
     assert client.get("/other").status_code == 500
     assert client.get(client.ACCOUNTS, token="wrong").status_code == 500
     assert client.accounts().status_code == 200
+
+
+def test_given_an_alteration_then_each_response_is_sent_as_it_makes_it(serve: Serve) -> None:
+    client = serve(faulty())
+
+    def alter(request: Request, response: Response) -> Response:
+        return replace(response, status=418) if request.kind == "meta" else response
+
+    client.sandbox.environment.alter = alter
+    assert client.segments().status_code == 200
+    assert client.meta().status_code == 418
 
 
 def test_given_a_fault_is_added_while_it_runs_then_the_next_request_meets_it(serve: Serve) -> None:

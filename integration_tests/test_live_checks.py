@@ -1,0 +1,680 @@
+"""Each fact holds for the sandbox, and is seen to differ for a sandbox that differs in it alone."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from integration_tests.support import ACCOUNT_ID, account, id_of
+from live_checks import __main__ as command
+from live_checks import api as live_api
+from live_checks.account import Account as LiveAccount
+from live_checks.api import MAX_REQUESTS, PAUSE, Api
+from live_checks.checks import FACTS
+from live_checks.facts import Outcome, Seen
+from live_checks.report import WIDTH, markdown, table
+from sandbox import (
+    CONTEXT_SECRET,
+    Account,
+    Environment,
+    Request,
+    Sandbox,
+    VendorLimit,
+    demo_environment,
+    faults,
+    vendors,
+)
+from sandbox.responses import Response, encode, truto_error, vendor_error
+
+HOLDS, DIFFERS, UNSEEN = Outcome
+NAMES = [fact.name for fact in FACTS]
+
+Alter = Callable[[Request, Response], Response]
+
+
+def see(sandbox: Sandbox, account_id: str = ACCOUNT_ID) -> dict[str, Seen]:
+    """Checks every fact; what is written of it never has what the accounts hold."""
+    api = Api(sandbox.url, sandbox.environment.token, sleep=lambda _: None)
+    results = command.see_all(LiveAccount(api, account_id))
+    written = f"{table(results)}\n{markdown(results, [])}"
+    assert [secret for secret in secrets(sandbox.environment) if secret in written] == []
+    assert {request.method for request in sandbox.requests} <= {"GET"}
+    assert len(sandbox.requests) == api.count <= MAX_REQUESTS
+    return {fact.name: seen for fact, seen in results}
+
+
+def secrets(environment: Environment) -> set[str]:
+    """The texts of an environment that must appear nowhere: all that are no single word."""
+    held: list[Any] = [environment.token, CONTEXT_SECRET]
+    for each in environment.accounts:
+        held += [each.id, each.tenant_id, list(each.segments), each.workspaces]
+        held += [each.workspace_names, each.context]
+    return {text for text in texts(held) if len(text) > 7 and re.search(r"[\d ]", text)}
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*texts(key), *texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+
+
+def differing(seen: Mapping[str, Seen]) -> set[str]:
+    return {name for name, each in seen.items() if each.outcome is DIFFERS}
+
+
+# --- a sandbox that is as documented --------------------------------------------------------------
+
+# What cannot be seen with a vendor: Truto fills no such field, the vendor has no workspaces, no
+# pages or no documented maximum, or no page size is asked for. What none of these accounts shows
+# follows with accounts of its own.
+NEVER = {"no_segments", "budget_headers"}
+WITHOUT_WORKSPACES, WITH_WORKSPACES = {"workspaces"}, {"not_supported"}
+UNSEEN_OF = {
+    "activecampaign": WITHOUT_WORKSPACES
+    | {"field_description", "field_status", "field_is_starred", "field_last_calculated_at"},
+    "beehiiv": WITH_WORKSPACES
+    | {"field_description", "field_is_starred", "field_created_at", "field_updated_at"},
+    "brevo": WITH_WORKSPACES
+    | {"workspaces", "field_description", "field_status", "field_is_starred"}
+    | {"field_created_at", "field_last_calculated_at"},
+    "customerio": WITH_WORKSPACES
+    | {"workspaces", "cursor_sent_back", "documented_page_size", "limit_above_maximum"}
+    | {"field_is_starred", "field_created_at", "field_updated_at", "field_last_calculated_at"},
+    "flodesk": WITHOUT_WORKSPACES
+    | {"field_description", "field_status", "field_is_starred"}
+    | {"field_updated_at", "field_last_calculated_at"},
+    "klaviyo": WITHOUT_WORKSPACES | {"documented_page_size", "field_last_calculated_at"},
+    "mailerlite": WITHOUT_WORKSPACES
+    | {"limit_above_maximum", "field_description", "field_status", "field_is_starred"}
+    | {"field_updated_at", "field_last_calculated_at"},
+}
+
+
+@pytest.mark.parametrize("vendor", UNSEEN_OF)
+def test_given_a_vendor_when_checked_then_each_fact_holds_but_those_that_it_cannot_show(
+    vendor: str,
+) -> None:
+    with Sandbox(demo_environment()) as sandbox:
+        ids = {each.vendor: each.id for each in sandbox.environment.accounts}
+        seen = see(sandbox, ids[vendor])
+
+    outcomes = {name: each.outcome for name, each in seen.items()}
+    assert outcomes == {
+        name: UNSEEN if name in UNSEEN_OF[vendor] | NEVER else HOLDS for name in NAMES
+    }, seen
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("no_segments", account("flodesk", 0)),
+        ("no_segments", account("activecampaign", 0)),
+        ("budget_headers", account(vendor_limit=VendorLimit(1_000, 60.0))),
+        (
+            "budget_headers",
+            account(vendor_limit=VendorLimit(1_000, 60.0, retry_after="ratelimit-reset-epoch")),
+        ),
+        ("workspaces", account("brevo", workspaces={"w1": (), "w2": ()})),
+        ("end_of_list", account(last_cursor="")),
+        ("end_of_list", account(empty_pages=2)),
+        ("cursor_sent_back", account(cursor_style="special")),
+        ("cursor_sent_back", account(cursor_style="long")),
+        ("limit", account("flodesk", 2)),
+        ("limit_above_maximum", account("activecampaign", 150)),
+        ("same_values", account(count=300)),
+        ("account_object", Account(ACCOUNT_ID, "hubspot", vendors.segments("brevo", 12))),
+    ],
+)
+def test_given_another_account_when_checked_then_the_fact_holds_and_none_differs(
+    serve: Callable[..., Sandbox], name: str, held: Account
+) -> None:
+    seen = see(serve(held))
+
+    assert seen[name].outcome is HOLDS, seen[name]
+    assert differing(seen) == set()
+
+
+def test_given_the_seven_vendors_when_put_together_then_each_fact_holds_for_one() -> None:
+    assert set.intersection(*UNSEEN_OF.values()) == set()
+    assert set().union(*UNSEEN_OF.values()) | NEVER <= set(NAMES)
+
+
+# --- a sandbox that differs in one fact -----------------------------------------------------------
+
+
+@dataclass
+class Different:
+    """A sandbox that differs: its first account, and how it changes responses."""
+
+    account: Account
+    alter: Alter | None = None
+
+
+class IgnoresLimit(Account):
+    def page_size(self, limit: int | None) -> int | None:
+        del limit
+        return super().page_size(None)
+
+
+def body(kind: str, change: Callable[[Any], None], **params: str | None) -> Alter:
+    """Changes the JSON of good responses of a kind, to requests with these parameters."""
+
+    def alter(request: Request, response: Response) -> Response:
+        fits = all(request.param(PARAMS.get(name, name)) == params[name] for name in params)
+        if request.kind != kind or response.status != 200 or not fits:
+            return response
+        content = json.loads(response.body)
+        change(content)
+        return replace(response, body=encode(content))
+
+    return alter
+
+
+PARAMS = {
+    "cursor": "next_cursor",
+    "name": "integration.name",
+    "tag": "tags[id]",
+    "exclude": "truto_exclude_fields[]",
+    "without_data": "truto_ignore_remote_data",
+}
+
+
+def instead(response: Response, **params: str | None) -> Alter:
+    """Another response to requests for segments with these parameters."""
+
+    def alter(request: Request, normal: Response) -> Response:
+        fits = all(request.param(PARAMS.get(name, name)) == params[name] for name in params)
+        return response if request.kind == "segments" and fits else normal
+
+    return alter
+
+
+def status(old: int, new: Response) -> Alter:
+    """Another response in place of each with a status."""
+    return lambda _, response: new if response.status == old else response
+
+
+def on_second_read(change: Callable[[list[Any]], None]) -> Alter:
+    """Changes the first page when it is asked for again."""
+    reads: list[Request] = []
+
+    def alter(request: Request, response: Response) -> Response:
+        if request.kind == "segments" and [name for name, _ in request.query] == [
+            "integrated_account_id"
+        ]:
+            reads.append(request)
+        if len(reads) != 2 or reads[-1] != request:
+            return response
+        content = json.loads(response.body)
+        change(content["result"])
+        return replace(response, body=encode(content))
+
+    return alter
+
+
+def first_name_only(request: Request, response: Response) -> Response:
+    names = request.params("integration.name")
+    if len(names) < 2:
+        return response
+    content = json.loads(response.body)
+    content["result"] = [e for e in content["result"] if e["integration"]["name"] == names[0]]
+    return replace(response, body=encode(content))
+
+
+def with_field(name: str, value: Any, vendor: str = "klaviyo") -> Account:
+    segments = vendors.segments(vendor, 25)
+    segments[3] = {**segments[3], name: value}
+    return account(vendor, segments=segments)
+
+
+def _set(**fields: Any) -> Callable[[Any], None]:
+    return lambda content: content.update(fields)
+
+
+def _entries(**fields: Any) -> Callable[[Any], None]:
+    def change(content: Any) -> None:
+        for entry in content["result"]:
+            entry.update(fields)
+
+    return change
+
+
+def _number_ids(segments: list[Any]) -> list[Any]:
+    return [{**segment, "id": int(segment["id"])} for segment in segments]
+
+
+REFUSED = vendor_error(400, "", raw_response={"code": "out_of_range"})
+OTHER_ENTRY = {"id": id_of(7), "status": "active", "integration": {"name": "brevo"}}
+HEADERS = {"ratelimit-limit": "a lot", "ratelimit-remaining": "9", "ratelimit-reset": "9"}
+
+DIFFERENT: dict[str, list[Different]] = {
+    "account_object": [
+        Different(account(), body("account", _set(id=id_of(7)))),
+        Different(account(), body("account", _set(created_at="12/31/2024"))),
+        Different(account(), body("account", _set(status=None), limit=None)),
+    ],
+    "accounts_list": [
+        Different(account(), body("accounts", _entries(status=None), limit="100", status=None)),
+    ],
+    "accounts_limit": [
+        Different(
+            account(), body("accounts", lambda c: c["result"].append(OTHER_ENTRY), limit="1")
+        ),
+        Different(account(), body("accounts", _set(next_cursor=None), limit="1", next_cursor=None)),
+        Different(account(), body("accounts", _entries(id=id_of(7)), limit="1")),
+    ],
+    "filter_status": [
+        Different(
+            account(),
+            body("accounts", lambda c: c["result"].append(OTHER_ENTRY), status="needs_reauth"),
+        ),
+        Different(account(), body("accounts", lambda c: c["result"].clear(), status="active")),
+    ],
+    "filter_integration_name": [
+        Different(
+            account("brevo"),
+            body("accounts", lambda c: c["result"].append(OTHER_ENTRY), name="activecampaign"),
+        ),
+    ],
+    "filter_tenant_id": [
+        Different(
+            account(tenant_id="tenant-17"),
+            body(
+                "accounts",
+                lambda c: c["result"].append({**OTHER_ENTRY, "tenant_id": "tenant-17"}),
+                tenant_id="00000000-0000-4000-8000-000000000000",
+            ),
+        ),
+    ],
+    "filter_several_names": [Different(account(), first_name_only)],
+    "workspace_required": [Different(account("brevo", requires_workspace=True))],
+    "envelope": [Different(account(form="keyed")), Different(account(count=1, form="bare"))],
+    "no_segments": [
+        Different(
+            account("flodesk", 0, faults=[faults.vendor_not_found(kind="segments", times=None)])
+        ),
+    ],
+    "end_of_list": [Different(account(), body("segments", lambda c: _end(c, 0)))],
+    "cursor_sent_back": [
+        Different(account(cursors_expire=True)),
+        Different(account(last_cursor="the end")),
+    ],
+    "cursor_refused": [
+        Different(account(), instead(truto_error(500, "Oops"), cursor="not-a-cursor")),
+        Different(account(), instead(Response(200, b'{"result": []}'), cursor="not-a-cursor")),
+    ],
+    "limit": [Different(IgnoresLimit(ACCOUNT_ID, "klaviyo", vendors.segments("klaviyo", 25)))],
+    "documented_page_size": [
+        Different(account("flodesk", 120, max_page_size=50)),
+        Different(account("flodesk", 30), instead(REFUSED, limit="100")),
+        Different(
+            account("flodesk", 30), body("segments", lambda c: c["result"].pop(), limit="100")
+        ),
+    ],
+    "limit_above_maximum": [
+        Different(account(), instead(truto_error(500, "Oops"), limit="11")),
+        Different(
+            account(count=15), instead(Response(200, encode({"result": [{"id": "a"}]})), limit="11")
+        ),
+    ],
+    "result_count": [
+        Different(account(), body("segments", _set(result_count=999))),
+        Different(account(), body("segments", _set(result_count="10"))),
+    ],
+    "partial_response": [Different(account(partial=True))],
+    "same_order": [
+        Different(account(), on_second_read(lambda result: result.reverse())),
+        Different(account(), on_second_read(lambda result: result.pop())),
+    ],
+    "same_values": [
+        Different(account(), on_second_read(lambda result: result[2].update(remote_data={}))),
+        Different(account(), on_second_read(lambda result: result[2].update(name="B"))),
+    ],
+    "field_id": [
+        Different(account("brevo", segments=_number_ids(vendors.segments("brevo", 12)))),
+        Different(with_field("id", None)),
+    ],
+    "field_name": [Different(with_field("name", 5))],
+    "field_description": [Different(with_field("description", ["secret words"]))],
+    "field_status": [Different(with_field("status", "quite archived"))],
+    "field_is_starred": [Different(with_field("is_starred", "yes"))],
+    "field_created_at": [Different(with_field("created_at", "12/31/2024"))],
+    "field_updated_at": [Different(with_field("updated_at", "last Tuesday"))],
+    "field_last_calculated_at": [Different(with_field("last_calculated_at", "1 h ago"))],
+    "field_remote_data": [Different(with_field("remote_data", "{}", "brevo"))],
+    "ignore_remote_data": [
+        Different(account(), body("segments", _entries(remote_data={}), without_data="true")),
+    ],
+    "exclude_fields": [
+        Different(account(), body("segments", _entries(status=None), exclude="name"))
+    ],
+    "tag_filter": [
+        Different(
+            account(),
+            body(
+                "segments",
+                lambda c: c["result"].append({"id": "a"}),
+                tag="00000000-0000-4000-8000-000000000000",
+            ),
+        ),
+        Different(account("flodesk"), instead(REFUSED, tag="00000000-0000-4000-8000-000000000000")),
+    ],
+    "json_response": [
+        Different(
+            account(),
+            lambda request, response: (
+                replace(response, content_type="text/html")
+                if request.kind == "segments"
+                else response
+            ),
+        )
+    ],
+    "budget_headers": [
+        Different(account(), lambda _, response: replace(response, headers=HEADERS)),
+    ],
+    "wrong_token": [
+        Different(account(), status(401, truto_error(403, "Forbidden"))),
+        Different(account(), status(401, Response(401, b"Unauthorized", {}, "text/plain"))),
+    ],
+    "unknown_account": [
+        Different(account(), status(404, truto_error(400, "Bad request"))),
+        Different(account(), status(404, vendor_error(404, "", raw_response=""))),
+    ],
+    "not_supported": [
+        Different(account(faults=[faults.bad_request(kind="workspaces", times=None)])),
+        Different(account(faults=[faults.account_not_found(kind="workspaces", times=None)])),
+    ],
+    "workspaces": [
+        Different(account("brevo", workspaces={"w1": ()}), body("workspaces", _entries(name=None))),
+    ],
+    "model": [
+        Different(account(), body("meta", _set(schema={"fields": []}))),
+        Different(account(), body("meta", _set(schema={"properties": {"id": "string"}}))),
+    ],
+}
+
+
+def _end(content: dict[str, Any], cursor: Any) -> None:
+    if content["next_cursor"] is None:
+        content["next_cursor"] = cursor
+
+
+@pytest.mark.parametrize(
+    ("name", "different"),
+    [(name, each) for name, variants in DIFFERENT.items() for each in variants],
+)
+def test_given_a_sandbox_that_differs_in_one_fact_when_checked_then_that_one_is_seen(
+    serve: Callable[..., Sandbox], name: str, different: Different
+) -> None:
+    others = [Account(id_of(1), "mailerlite", tenant_id="tenant-2")]
+    seen = see(serve(different.account, *others, alter=different.alter))
+
+    assert differing(seen) == {name}, seen
+
+
+def test_given_a_loop_when_checked_then_the_end_and_the_cursor_differ(
+    serve: Callable[..., Sandbox],
+) -> None:
+    seen = see(serve(account(loop="cursor")))
+
+    assert differing(seen) == {"end_of_list", "cursor_sent_back"}
+    assert seen["end_of_list"].text == "after 2 pages a cursor came back"
+
+
+def test_given_the_facts_when_their_differences_are_listed_then_each_has_one() -> None:
+    assert set(DIFFERENT) == set(NAMES)
+    assert len(NAMES) == len(set(NAMES))
+
+
+# --- nothing leaks --------------------------------------------------------------------------------
+
+LEAK = "Zq7-leak"
+
+
+def leaky(value: Any) -> Any:
+    """The same JSON with a secret in each text, and as a further key of each object."""
+    if isinstance(value, dict):
+        return {**{key: leaky(inner) for key, inner in value.items()}, LEAK: LEAK}
+    if isinstance(value, list):
+        return [leaky(inner) for inner in value]
+    return f"{value} {LEAK}" if isinstance(value, str) else value
+
+
+def leak_texts(_: Request, response: Response) -> Response:
+    content = encode(leaky(json.loads(response.body)))
+    return replace(response, body=content, headers={"X-Secret": LEAK, "ratelimit-reset": LEAK})
+
+
+def leak_bodies(request: Request, response: Response) -> Response:
+    return response if request.kind == "account" else replace(response, body=LEAK.encode())
+
+
+def leak_keyed(request: Request, response: Response) -> Response:
+    content = {"result": {LEAK: {"id": LEAK, LEAK: LEAK}}, LEAK: 1, "result_count": LEAK}
+    return response if request.kind == "account" else replace(response, body=encode(content))
+
+
+def leak_errors(request: Request, response: Response) -> Response:
+    if request.kind == "account":
+        return response
+    return vendor_error(422, LEAK, raw_response={LEAK: LEAK}, headers={"Retry-After": LEAK})
+
+
+@pytest.mark.parametrize("alter", [leak_texts, leak_bodies, leak_keyed, leak_errors])
+def test_given_secrets_everywhere_when_checked_then_none_is_written(
+    serve: Callable[..., Sandbox],
+    alter: Alter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sandbox = serve(account(), alter=alter)
+
+    assert command.main(variables(sandbox), pause=0) == command.DIFFERENT
+    written = capsys.readouterr().out + command.FILE.read_text()
+    assert LEAK not in written
+    assert ACCOUNT_ID not in written
+    assert sandbox.environment.token not in written
+
+
+def scrambled(random: Random, value: Any) -> Any:
+    """The same JSON with values of other types here and there."""
+    if random.random() < 0.1:
+        return random.choice([None, 0, "", [], {}, ["x"], [None], True, {"id": {}}, 1e308])
+    if isinstance(value, dict):
+        return {key: scrambled(random, inner) for key, inner in value.items()}
+    return [scrambled(random, inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_given_any_json_when_checked_then_each_fact_has_an_outcome(
+    serve: Callable[..., Sandbox], seed: int
+) -> None:
+    random = Random(seed)
+
+    def alter(_: Request, response: Response) -> Response:
+        return replace(response, body=encode(scrambled(random, json.loads(response.body))))
+
+    held = account(random.choice(["klaviyo", "beehiiv", "brevo"]))
+    assert list(see(serve(held, alter=alter))) == NAMES
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def variables(sandbox: Sandbox, **changed: str) -> dict[str, str]:
+    return {
+        command.TOKEN: sandbox.environment.token,
+        command.ACCOUNT: ACCOUNT_ID,
+        command.URL: sandbox.url,
+        **changed,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_given_no_variables_when_run_then_it_checks_the_sandbox_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = command.main({}, pause=0)
+
+    output = capsys.readouterr().out
+    assert code == command.SAME
+    assert "so this checks the sandbox" in output
+    assert "attach" not in output
+    assert f"{len(FACTS)} facts: " in output
+    assert ", 0 differ, " in output
+    assert max(map(len, output.splitlines())) <= WIDTH
+    written = command.FILE.read_text()
+    assert written.count("\n| holds |") + written.count("\n| could not be seen |") == len(FACTS)
+
+
+def test_given_a_difference_when_run_then_the_row_has_what_follows_and_the_setting(
+    serve: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox = serve(with_field("created_at", "12/31/2024"))
+
+    assert command.main(
+        variables(sandbox, TRUTO_TOKEN="Bearer " + sandbox.environment.token), 0
+    ) == (command.DIFFERENT)
+    output = capsys.readouterr().out
+    assert "please attach it to an issue." in output
+    assert "→ Any other form becomes null" in output
+    assert "→ Setting: deselect the column created_at" in output
+    assert "| **differs** | created_at is " in command.FILE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"TRUTO_TOKEN": ""}, "TRUTO_TOKEN must be set, too."),
+        ({"TRUTO_INTEGRATED_ACCOUNT_ID": " "}, "TRUTO_INTEGRATED_ACCOUNT_ID must be set, too."),
+        (
+            {"TRUTO_TOKEN": "", "TRUTO_INTEGRATED_ACCOUNT_ID": ""},
+            "TRUTO_TOKEN and TRUTO_INTEGRATED_ACCOUNT_ID must be set, too.",
+        ),
+        ({"TRUTO_TOKEN": "two words"}, "Copy it again from Truto."),
+        ({"TRUTO_TOKEN": "töken"}, "Copy it again from Truto."),
+        ({"TRUTO_INTEGRATED_ACCOUNT_ID": "42"}, "must be a UUID"),
+        ({"TRUTO_API_URL": "truto"}, "must be an address such as https://api.truto.one"),
+        ({"TRUTO_API_URL": "https://a:b@truto.example"}, "must be an address such as"),
+        ({"TRUTO_API_URL": "https://[truto.example"}, "must be an address such as"),
+        ({"TRUTO_API_URL": "http://truto.example"}, "must begin with https"),
+        ({"TRUTO_API_URL": "http://127.0.0.1:9"}, "could not be reached. Check the network"),
+        ({"TRUTO_TOKEN": "another"}, "Truto rejected the token (401)."),
+        ({"TRUTO_INTEGRATED_ACCOUNT_ID": id_of(9)}, "Truto has no such account (404)."),
+    ],
+    ids=str,
+)
+def test_given_a_mistake_when_run_then_one_sentence_says_what_to_do(
+    serve: Callable[..., Sandbox],
+    changed: dict[str, str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(variables(serve(account()), **changed), pause=0) == command.NOT_CHECKED
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Nothing was checked. " in output
+    assert sentence in output
+    assert not command.FILE.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        faults.body("<html>Blocked</html>", 403, "text/html", times=None),
+        faults.body("[]", times=None),
+        faults.redirect("https://elsewhere.example", times=None),
+    ],
+)
+def test_given_an_answer_that_is_not_trutos_when_run_then_a_sentence_says_so(
+    serve: Callable[..., Sandbox], answer: faults.Fault, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = command.main(variables(serve(account(), faults=[answer])), pause=0)
+
+    assert code == command.NOT_CHECKED
+    assert "Check TRUTO_API_URL if it is set" in " ".join(capsys.readouterr().out.split())
+
+
+# --- the requests ---------------------------------------------------------------------------------
+
+
+def test_given_a_pause_when_checked_then_each_request_but_the_first_waits_for_it(
+    serve: Callable[..., Sandbox],
+) -> None:
+    sandbox = serve(account())
+    pauses: list[float] = []
+    api = Api(sandbox.url, sandbox.environment.token, sleep=pauses.append)
+    command.see_all(LiveAccount(api, ACCOUNT_ID))
+
+    assert pauses == [PAUSE] * (api.count - 1)
+    assert MAX_REQUESTS * PAUSE < live_api.MAX_SECONDS
+
+
+@pytest.mark.parametrize("vendor", ["klaviyo", "flodesk", "brevo", "beehiiv"])
+def test_given_a_long_list_when_checked_then_the_requests_suffice_for_every_fact(
+    serve: Callable[..., Sandbox], vendor: str
+) -> None:
+    sandbox = serve(account(vendor, 1_500), Account(id_of(1), "mailerlite"))
+    seen = see(sandbox)
+
+    assert differing(seen) == set()
+    assert not [name for name, each in seen.items() if "Not asked" in each.text]
+    assert seen["end_of_list"] == Seen(UNSEEN, "The list has more than 10 pages.")
+    assert len(sandbox.requests) < MAX_REQUESTS - 5
+
+
+def test_given_a_limit_or_a_passing_failure_when_checked_then_the_request_is_repeated_once(
+    serve: Callable[..., Sandbox],
+) -> None:
+    script = [
+        faults.truto_rate_limited(3.0, kind="segments"),
+        faults.bad_gateway(kind="meta"),
+        faults.truto_rate_limited(60.0, "date", kind="workspaces"),
+    ]
+    sandbox = serve(account(faults=script))
+    pauses: list[float] = []
+    api = Api(sandbox.url, sandbox.environment.token, pause=0, sleep=pauses.append)
+    results = command.see_all(LiveAccount(api, ACCOUNT_ID))
+
+    assert {pause for pause in pauses if pause} == {1.0, 3.0, 15.0}
+    assert not [fact.name for fact, seen in results if seen.outcome is DIFFERS]
+
+
+def test_given_a_failure_that_lasts_when_checked_then_nothing_differs(
+    serve: Callable[..., Sandbox],
+) -> None:
+    for failing in (
+        faults.vendor_failed(kind="segments", times=None),
+        faults.credentials_refused(kind="segments"),
+        faults.scopes_missing(kind="segments", times=None),
+        faults.reset(kind="segments", times=None),
+        faults.vendor_failed(kind="segments", times=None, after=3),
+    ):
+        seen = see(serve(account(faults=[failing])))
+        assert differing(seen) == set(), seen
+
+
+def test_given_no_request_and_no_time_left_when_checked_then_nothing_more_is_asked(
+    serve: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_api, "MAX_REQUESTS", 20)
+    assert "no request" in see(serve(account()))["model"].text
+    monkeypatch.setattr(live_api, "MAX_SECONDS", 0.0)
+    sandbox = serve(account())
+    assert {seen.outcome for seen in see(sandbox).values()} == {UNSEEN}
+    assert sandbox.requests == []

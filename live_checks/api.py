@@ -1,0 +1,190 @@
+"""Send GET requests to a Truto API: few, paced, and within a time limit."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Params = tuple[tuple[str, object], ...]
+
+MAX_REQUESTS = 60
+# Seconds. The last request can begin at their end: three minutes in all.
+MAX_SECONDS = 155.0
+PAUSE = 0.5
+TIMEOUT = 15.0
+_MAX_RETRY_AFTER = 15.0
+_MAX_FAILURES = 3
+_MAX_BYTES = 32 * 1024 * 1024
+
+TRUTO, VENDOR, OTHER = "Truto", "the vendor", "neither Truto nor the vendor"
+
+# A rate limit, or a failure that passes.
+RETRIED = frozenset({429, 502, 503, 504})
+_CAUSES: Mapping[type[Exception], str] = {
+    requests.exceptions.ProxyError: "The proxy did not connect. Check HTTPS_PROXY and NO_PROXY.",
+    requests.exceptions.SSLError: "No secure connection could be established. Check that the "
+    "address serves https, and that this machine trusts its certificate (REQUESTS_CA_BUNDLE).",
+    requests.Timeout: "No response came in time. Check the network, then run this again.",
+    requests.ConnectionError: "The API could not be reached. Check the network, and TRUTO_API_URL "
+    "if it is set.",
+}
+_OTHER_CAUSE = "The request could not be sent ({}). Check TRUTO_API_URL and the proxy settings."
+
+
+class NoAnswerError(Exception):
+    """A request without a response; its text is a sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names are case-insensitive.
+        body: The parsed JSON; None if it is not JSON.
+        size: The bytes of the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    size: int
+
+    @property
+    def good(self) -> bool:
+        """Return whether it is a JSON object with status 200."""
+        return self.status == requests.codes.ok and isinstance(self.body, dict)
+
+    @property
+    def speaker(self) -> str:
+        """Return who sent an error: Truto and the vendor speak in Truto's envelope."""
+        body = self.body if isinstance(self.body, dict) else {}
+        if body.get("truto_is_remote_error") is True:
+            return VENDOR
+        return TRUTO if "statusCode" in body and "message" in body else OTHER
+
+    def __str__(self) -> str:
+        if self.status == requests.codes.ok:
+            return "200" if self.good else "200 without a JSON object"
+        return f"{self.status} from {self.speaker}"
+
+
+class _Bearer(AuthBase):
+    """Sends the token; without it, requests would take one from ~/.netrc."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Api:
+    """A Truto API.
+
+    Args:
+        url: Its address, without a slash at the end.
+        token: The API token.
+        pause: Seconds between two requests.
+        sleep: Waits.
+
+    Attributes:
+        count: How many requests were sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        pause: float = PAUSE,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.count = 0
+        self._url = url
+        self._token = token
+        self._pause = pause
+        self._sleep = sleep
+        self._end = time.monotonic() + MAX_SECONDS
+        self._failures = 0
+        self._session = requests.Session()
+        self._session.headers["Accept"] = "application/json"
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # Plain http is for this machine only, which is not behind a proxy.
+        self._session.trust_env = urlsplit(url).scheme == "https"
+
+    def get(self, path: str, *params: tuple[str, object], token: str | None = None) -> Answer:
+        """Return the response to a request, which is repeated once after a passing failure.
+
+        Raises:
+            NoAnswerError: If there is none, or no request or time is left.
+        """
+        answer = self._send(path, params, token)
+        if answer.status in RETRIED:
+            self._sleep(_seconds(answer.headers.get("Retry-After")))
+            answer = self._send(path, params, token)
+        return answer
+
+    def _send(self, path: str, params: Params, token: str | None) -> Answer:
+        if self.count:
+            self._sleep(self._pause)
+        left = self._end - time.monotonic()
+        if self.count >= MAX_REQUESTS or left <= 0 or self._failures >= _MAX_FAILURES:
+            raise NoAnswerError("Not asked: no request or no time was left.")
+        self.count += 1
+        timeout = min(TIMEOUT, left)
+        try:
+            with self._session.get(
+                f"{self._url}/{path}",
+                params=[(name, str(value)) for name, value in params],
+                auth=_Bearer(token or self._token),
+                timeout=(timeout / 3, timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = _content(response, time.monotonic() + timeout)
+        except (OSError, HTTPError, ValueError) as failure:
+            self._failures += 1
+            # Not the failure's own text: the URL in it has the account's ID.
+            causes = (text for kind, text in _CAUSES.items() if isinstance(failure, kind))
+            cause = next(causes, _OTHER_CAUSE.format(type(failure).__name__))
+            raise NoAnswerError(cause) from None
+        return Answer(response.status_code, response.headers, _json(content), len(content))
+
+
+def _content(response: requests.Response, deadline: float) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_content(64 * 1024):
+        content += chunk
+        if time.monotonic() > deadline:
+            raise requests.Timeout
+        if len(content) > _MAX_BYTES:
+            raise NoAnswerError(f"A response has more than {_MAX_BYTES // 1024**2} MB.")
+    return bytes(content)
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(max(1.0, float(retry_after or 1)), _MAX_RETRY_AFTER)
+    except ValueError:
+        # It is a date.
+        return _MAX_RETRY_AFTER
