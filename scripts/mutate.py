@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Such as "source_truto_segments.sync.state.x_read_filters__mutmut_3: survived".
-RESULT = re.compile(r"\s*(?P<name>source_truto_segments\.(?P<module>\w+)\.\S+): (?P<status>.+)")
+RESULT = re.compile(
+    r"\s*(?P<name>source_truto_segments\.(?:\w+\.)?(?P<module>\w+)\.x\S+): (?P<status>.+)"
+)
 NOT_TRIED = "not checked"
 COLUMNS = ("killed", "survived", "timeout", "no tests")
 # A change after which a test never ends is noticed, too.

@@ -3,7 +3,7 @@
 # changes that no test notices. Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/mutate.sh                  # the whole core
-#   bash scripts/mutate.sh state records    # only these modules
+#   bash scripts/mutate.sh state columns    # only these modules
 #
 # The core and its tests are listed in pyproject.toml, under [tool.mutmut]. Each run starts over in
 # the folder mutants/, which can be deleted.
@@ -20,7 +20,7 @@ prepare dev mutation
 cd "$ROOT"
 rm -rf mutants
 for module; do
-  set -- "$@" "source_truto_segments.$module.*"
+  set -- "$@" "source_truto_segments.*.$module.*"
   shift
 done
 # mutmut ends what it prints on its progress with carriage returns.
