@@ -211,6 +211,7 @@ class SourceTrutoSegments(AbstractSource):
             self._clock.now,
             token_verified=pool.token_verified,
             max_connections=max_workers,
+            share=config.shard_count,
         )
         return client, pool
 

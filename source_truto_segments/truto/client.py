@@ -91,6 +91,7 @@ class TrutoClient:
         token_verified: Called once, when a response has shown that the token is good, or when the
             first response broke off.
         max_connections: How many connections are kept open.
+        share: The client uses one part of so many of the token's limit.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class TrutoClient:
         *,
         token_verified: Callable[[], None] = lambda: None,
         max_connections: int = 1,
+        share: int = 1,
     ) -> None:
         self._api_url = api_url
         self._policy = policy
         self._now = now
-        self._limiter = RateLimiter(now)
+        self._limiter = RateLimiter(now, share)
         self._session = _session(token, max_connections)
         # Proxies and certificates of the environment: the same for every request.
         self._settings = self._session.merge_environment_settings(api_url, {}, None, None, None)
@@ -272,6 +274,7 @@ class _FailedAttempt:
         retry_after: The seconds that the server asks to wait; None if it does not say.
         origin: Who failed.
         is_unreachable: Whether no connection was made at all.
+        status: The HTTP status of an error response.
     """
 
     resolution: Resolution
@@ -279,6 +282,7 @@ class _FailedAttempt:
     retry_after: float | None = None
     origin: Origin = Origin.TRUTO
     is_unreachable: bool = False
+    status: int | None = None
 
 
 def _classify(response: requests.Response, request: Request[_T]) -> "_T | _FailedAttempt":
@@ -293,11 +297,11 @@ def _classify(response: requests.Response, request: Request[_T]) -> "_T | _Faile
         status,
         body,
         sent_cursor=request.cursor is not None,
-        sent_limit="limit" in request.params,
         of_account=request.account_id is not None,
     )
     detail = errors.response_detail(status, body)
-    return _FailedAttempt(resolution, detail, parse_retry_after(response.headers), body.origin)
+    retry_after = parse_retry_after(response.headers)
+    return _FailedAttempt(resolution, detail, retry_after, body.origin, status=status)
 
 
 def _transport_failure(
@@ -324,7 +328,9 @@ def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> N
 
 def _read_error(request: Request[Any], failure: _FailedAttempt, more: str = "") -> ReadError:
     detail = f"{failure.detail}{more}"
-    return ReadError(failure.resolution, request.operation, request.account_id, detail)
+    return ReadError(
+        failure.resolution, request.operation, request.account_id, detail, failure.status
+    )
 
 
 class _Session(requests.Session):
