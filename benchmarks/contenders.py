@@ -32,6 +32,8 @@ from sandbox import large_environment  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sandbox import Environment
+
 Command = tuple["str | Path", ...]
 
 CONNECTOR = "this connector"
@@ -126,7 +128,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     names = list(WORKLOADS)
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="the workloads")
-    parser.add_argument("--rounds", type=int, choices=range(1, 10), help="default: 3 2 5")
+    parser.add_argument("--rounds", type=int, choices=range(1, 10), help="default: 3 2 1 5")
     parser.add_argument("--quick", action="store_true", help="small sizes; keeps no figures")
     parser.add_argument("--tables", action="store_true", help="only reports the figures again")
     return parser.parse_args()
@@ -167,7 +169,24 @@ def many_accounts(sizes: Sizes, rounds: int) -> Workload:
         "`truto-python-sdk`, 20 accounts at a time": (*_SDK, "--concurrency", "20"),
         PLAIN: _PLAIN,
     }
-    return Workload(rounds, _rows(contenders, "", rounds, partial(_read_sandbox, sizes.accounts)))
+    create = partial(processes.limited_environment, sizes.accounts, 20, 10, _LATENCY)
+    return Workload(rounds, _rows(contenders, "", rounds, partial(_read_sandbox, create)))
+
+
+def vendors_pages(sizes: Sizes, rounds: int) -> Workload:
+    """Many accounts of 60 segments in the vendors' own pages, unless a reader asks for others.
+
+    This connector reads all accounts of the environment, and so knows their vendors.
+    """
+    contenders = {
+        CONNECTOR: (*_CONNECTOR, *_READ),
+        MANIFEST: (*_MANIFEST, *_READ, *_MANY),
+        "`truto-python-sdk`, 20 accounts at a time": (*_SDK, "--concurrency", "20"),
+        PLAIN: _PLAIN,
+    }
+    create = partial(processes.limited_environment, sizes.accounts, 60, None, _LATENCY)
+    measure = partial(_read_sandbox, create, additional_accounts={"mode": "all"})
+    return Workload(rounds, _rows(contenders, "", rounds, measure))
 
 
 def start_up(_sizes: Sizes, rounds: int) -> Workload:
@@ -192,6 +211,7 @@ def start_up(_sizes: Sizes, rounds: int) -> Workload:
 WORKLOADS: dict[str, tuple[Callable[[Sizes, int], Workload], int]] = {
     "one-account": (one_account, 3),
     "many-accounts": (many_accounts, 2),
+    "vendors-pages": (vendors_pages, 1),
     "start-up": (start_up, 5),
 }
 """What measures each workload, and in how many rounds."""
@@ -246,12 +266,11 @@ def _read_one_account(records: int, rounds: int) -> list[Row]:
         return _rows(contenders, str(records), rounds, read)
 
 
-def _read_sandbox(accounts: int, command: Command) -> Figures:
+def _read_sandbox(create: Callable[[], Environment], command: Command, **config: Any) -> Figures:
     """Reads from a sandbox of its own, whose limits nobody has used yet."""
-    create = partial(processes.limited_environment, accounts, 20, 10, _LATENCY)
     read = create().accounts
     with _folder() as folder, processes.server(processes.serve_sandbox, create) as sandbox:
-        processes.write_inputs(folder, sandbox.recv(), [account.id for account in read])
+        processes.write_inputs(folder, sandbox.recv(), [account.id for account in read], **config)
         figures = processes.run(command, folder)
         sandbox.send("stop")
         output = Output.parse(folder / processes.OUTPUT)

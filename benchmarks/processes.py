@@ -131,13 +131,18 @@ def serve_sandbox(connection: Connection, create: Callable[[], Environment]) -> 
 
 
 def limited_environment(
-    accounts: int, segments: int, page_size: int, latency: float, *, all_vendors: bool = False
+    accounts: int,
+    segments: int,
+    page_size: int | None,
+    latency: float,
+    *,
+    all_vendors: bool = False,
 ) -> Environment:
-    """Many accounts under Truto's limits.
+    """Many accounts under Truto's limits, in default pages of a size, or of each vendor's (None).
 
     Beehiiv is left out by default: its accounts need several requests, for their workspaces.
     """
-    return large_environment(
+    environment = large_environment(
         accounts,
         segments,
         [name for name in vendors.VENDORS if all_vendors or name != "beehiiv"],
@@ -146,6 +151,9 @@ def limited_environment(
         token_limit=TRUTO_TOKEN_LIMIT,
         account_limit=TRUTO_ACCOUNT_LIMIT,
     )
+    for account in environment.accounts:
+        account.default_page_size = page_size
+    return environment
 
 
 def _serve(serve: Callable[..., None], *arguments: Any) -> None:

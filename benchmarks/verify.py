@@ -44,12 +44,13 @@ class Output:
     summary: tuple[int, int] | None = None
 
     @classmethod
-    def parse(cls, path: Path) -> Output:
-        """Reads the messages of a file."""
+    def parse(cls, *paths: Path) -> Output:
+        """Reads the messages of files, one process each."""
         output = cls()
-        with path.open("rb") as lines:
-            for line in lines:
-                output._add(orjson.loads(line), len(line))
+        for path in paths:
+            with path.open("rb") as lines:
+                for line in lines:
+                    output._add(orjson.loads(line), len(line))
         return output
 
     def verify(self, expected: Iterable[Key]) -> None:

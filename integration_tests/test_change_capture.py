@@ -149,7 +149,9 @@ class World:
             id=id_of(next(self._account_numbers)),
             vendor=vendor,
             workspaces={"w0": []} if vendor == "beehiiv" else {},
-            default_page_size=rng.choice((2, 3)),
+            default_page_size=(size := rng.choice((2, 3))),
+            max_page_size=rng.choice((None, size, size)),
+            oversized=rng.choice(("reject", "cut")),
             form=rng.choice(("list", "list", "keyed")),
             empty_pages=rng.choice((0, 0, 1)),
         )

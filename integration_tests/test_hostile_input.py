@@ -686,7 +686,9 @@ def assert_each_command_works_or_reports_why_not(
         assert not has_failed(result)
         assert result.ids == ([] if str(given_.get("tag_id") or "").strip() else IDS)
         assert discovered.of_type("CATALOG")
-        assert all(request.status == 200 for request in sandbox.requests)
+        refused = [request for request in sandbox.requests if request.status != 200]
+        # The account of this test rejects a large page size, and is read without one.
+        assert all(request.param("limit") is not None for request in refused)
         return
     assert status["message"].endswith(".")
     assert "failed unexpectedly" not in status["message"]
@@ -802,7 +804,7 @@ def interrupted(sandbox: Sandbox) -> Synced:
     """A full refresh with two accounts that failed at a later page, and one that is complete."""
     first, second, third = some_accounts()
     first.faults = [faults.vendor_refused(after=1, kind="segments")]
-    second.faults = [faults.vendor_refused(after=2, kind="segments", times=None)]
+    second.faults = [faults.vendor_refused(after=1, kind="segments", times=None)]
     return read_some(sandbox, "full_refresh", [first, second, third])
 
 

@@ -829,6 +829,7 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         assert len(without_ids) == 2
         (warning,) = [text for text in caplog.messages if "is full" in text]
         assert "is full: 2 accounts are not tracked" in warning
+        assert warning.endswith("into shards (additional_accounts.shard).")
         if number:
             # The one that has room is compared, the others come whole and lose nothing.
             assert without_ids == left_out

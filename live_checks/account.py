@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from live_checks.vendors import VENDORS
+from source_truto_segments.truto.vendors import VENDORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from live_checks.api import Answer, Api, Params
-    from live_checks.vendors import Vendor
+    from source_truto_segments.truto.vendors import Vendor
 
 Record = dict[str, Any]
 

@@ -30,6 +30,7 @@ VENDORS_WITH_WORKSPACES = frozenset(
 Records = Sequence[Mapping[str, Any]]
 Form = Literal["list", "keyed", "bare"]
 Loop = Literal["cursor", "page", "empty"]
+Oversized = Literal["reject", "cut", "end", "skip"]
 
 
 class Missing(Enum):
@@ -87,8 +88,11 @@ class Account:
         requires_workspace: Whether segments are refused without `workspace[id]`. Beehiiv
             always requires it.
         default_page_size: Records a page without `limit`; none for the vendor's default.
-        max_page_size: A larger `limit` is lowered to it; none for the vendor's maximum, and what
-            the vendor does with a larger one.
+        max_page_size: The most that `limit` can ask for; none for the vendor's maximum.
+        oversized: What happens to a larger `limit`. `reject`: a 400. `cut`: the pages are smaller.
+            `end`: Truto takes the first smaller page for the last one. `skip`: Truto goes on as
+            many records further as `limit` says. None for what the vendor does, and for `cut` if
+            a maximum is given.
         on_page: Called after each page of segments with the account and how many pages of that
             list were served so far, in the server's thread. It can change the account, for
             records that come and go during a read.
@@ -136,6 +140,7 @@ class Account:
     requires_workspace: bool = False
     default_page_size: int | None = None
     max_page_size: int | None = None
+    oversized: Oversized | None = None
     on_page: Callable[[Account, int], None] | None = None
     latency: float | None = None
     form: Form = "list"
@@ -187,9 +192,12 @@ class Account:
     def limit_error(self, limit: int | None) -> Mapping[str, Any] | None:
         """The vendor's body of the 400 for a `limit` that it does not accept; none for others."""
         maximum = self._max_page_size()
-        if limit is None or maximum is None or limit <= maximum or self.max_page_size:
+        if limit is None or maximum is None or limit <= maximum:
             return None
-        return self.integration.limit_error
+        if self.oversized == "reject":
+            return {"message": f"limit must be at most {maximum}"}
+        is_vendors_own = self.oversized is None and self.max_page_size is None
+        return self.integration.limit_error if is_vendors_own else None
 
     def _max_page_size(self) -> int | None:
         documented = self.integration.max_page_size

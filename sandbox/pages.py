@@ -14,7 +14,7 @@ from sandbox.environment import MISSING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.environment import Account, Records
+    from sandbox.environment import Account, Oversized, Records
     from sandbox.request import Request
     from sandbox.responses import Response
 
@@ -51,6 +51,8 @@ def list_page(
 
     size, matches = account.page_size(limit), _tag_filter(request, account)
     page, following = _read_page(position, records, account, size, matches, looping=looping)
+    if limit and size and limit > size and account.oversized in ("end", "skip"):
+        page, following = _read_oversized(position, records, size, limit, account.oversized)
     next_cursor = (
         account.last_cursor
         if following is None
@@ -122,6 +124,15 @@ def _read_page(
         _, end = cut_page(records, 0, size, matches)
         return page, _following(Position(), end, records, account) or Position()
     return page, _following(position, end, records, account)
+
+
+def _read_oversized(
+    position: Position, records: Records, size: int, limit: int, oversized: Oversized
+) -> tuple[list[Any], Position | None]:
+    """A page that is smaller than Truto takes it to be, and the position that follows."""
+    page, _ = cut_page(records, position.index, size)
+    following = position.index + limit
+    return page, Position(following) if oversized == "skip" and following < len(records) else None
 
 
 def _following(

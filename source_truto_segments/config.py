@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +38,28 @@ class ConfigError(AirbyteTracedException):
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of several parts of an environment, such as 2/5; each account is in exactly one.
+
+    Attributes:
+        number: Which of them, from 1 on.
+        count: How many there are.
+    """
+
+    number: int
+    count: int
+
+    def contains(self, account_id: str) -> bool:
+        """Return whether an account is in it, by its ID in lower case alone."""
+        digest = blake2b(account_id.encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        """Return it as the configuration has it."""
+        return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True)
 class AccountFilter:
     """Which accounts of Truto's list are read.
 
@@ -44,10 +67,16 @@ class AccountFilter:
         integrations: The integrations to read, in lower case; empty for INTEGRATIONS and any other
             of the category marketing automation.
         tenant_ids: The tenants to read; empty for all.
+        shard: The part of the environment to read; None for all of it.
     """
 
     integrations: frozenset[str] = frozenset()
     tenant_ids: frozenset[str] = frozenset()
+    shard: Shard | None = None
+
+    def in_shard(self, account_id: str) -> bool:
+        """Return whether an account is in the shard, if there is one."""
+        return self.shard is None or self.shard.contains(account_id)
 
     def matches(self, integration: str, category: object, tenant_id: object) -> bool:
         """Return whether an account is read, by what Truto's list says of it."""
@@ -75,7 +104,7 @@ class Config:
         integrated_account_id: The account to read, a UUID in lower case.
         workspace_id: Only this workspace; None for all.
         tag_id: Only segments with this tag; None for all.
-        page_size: Records to request per page; None for the vendor's default.
+        page_size: The most records to request per page; None for what the vendor documents.
         remote_query: Names and values that Truto passes on to the vendor unchanged.
         additional_ids: Accounts to read in addition to the first, UUIDs in lower case.
         account_list: Which accounts of Truto's list to read as well; None if it is not asked for.
@@ -99,9 +128,16 @@ class Config:
 
     @property
     def configured_account_ids(self) -> tuple[str, ...]:
-        """The accounts that the configuration names, each once."""
-        ids = (self.integrated_account_id, *self.additional_ids)
-        return tuple(dict.fromkeys(ids))
+        """The accounts that the configuration names, each once; if a shard is read, those in it."""
+        ids = dict.fromkeys((self.integrated_account_id, *self.additional_ids))
+        wanted = self.account_list or AccountFilter()
+        return tuple(id_ for id_ in ids if wanted.in_shard(id_))
+
+    @property
+    def shard_count(self) -> int:
+        """How many connections share the token's limit."""
+        shard = self.account_list and self.account_list.shard
+        return shard.count if shard else 1
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
@@ -267,7 +303,20 @@ def _api_url(value: str) -> str:
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
     integrations = frozenset(map(str.lower, _strings(accounts.get("integrations"))))
-    return AccountFilter(integrations, _strings(accounts.get("tenant_ids")))
+    tenant_ids = _strings(accounts.get("tenant_ids"))
+    return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))
+
+
+def _shard(value: str | None) -> Shard | None:
+    text = (value or "").strip()
+    if not text:
+        return None
+    number, count = map(int, text.split("/"))
+    if number > count:
+        raise ConfigError(
+            f"Shard (additional_accounts.shard) is {text}, but there are only {count}."
+        )
+    return Shard(number, count)
 
 
 def _optional_integer(value: float | None) -> int | None:

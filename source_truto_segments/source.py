@@ -212,6 +212,7 @@ class SourceTrutoSegments(AbstractSource):
             self._clock.now,
             token_verified=token_verified,
             max_connections=_max_workers(config),
+            share=config.shard_count,
         )
 
 

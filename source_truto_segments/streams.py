@@ -19,6 +19,7 @@ from source_truto_segments.records.columns import (
 )
 from source_truto_segments.records.values import without_nul
 from source_truto_segments.truto.account_objects import (
+    HAS_OVERRIDE,
     integration_of,
     parse_account,
     parse_account_list,
@@ -134,6 +135,7 @@ class Segments(TrutoStream):
 
     @override
     def request_for(self, stream_slice: Slice) -> Request[Page]:
+        # Without a page size: which one works depends on the account's vendor, see PageSizes.
         config, account_id = self._config, stream_slice[ACCOUNT_KEY]
         remote_query: dict[str, list[str]] = {}
         for name, value in config.remote_query:
@@ -141,7 +143,6 @@ class Segments(TrutoStream):
         optional = {
             "workspace[id]": stream_slice.get("workspace_id"),
             "tags[id]": config.tag_id,
-            "limit": config.page_size,
         }
         params = {
             **remote_query,
@@ -194,6 +195,11 @@ class IntegratedAccounts(TrutoStream):
     def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
         return super().rows(page, {})
 
+    @override
+    def select(self, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        # HAS_OVERRIDE is for the sync alone.
+        return ({k: v for k, v in record.items() if k != HAS_OVERRIDE} for record in records)
+
     def _filters(self) -> Mapping[str, Any]:
         wanted = self._config.account_list
         if wanted is None:
@@ -212,7 +218,11 @@ class IntegratedAccounts(TrutoStream):
             entry.get("id"),
             integration_of(entry),
         )
-        if wanted is None or integration["name"] is None or not isinstance(account_id, str):
+        if wanted is None or not isinstance(account_id, str):
+            return True
+        if not wanted.in_shard(account_id.lower()):
+            return False
+        if integration["name"] is None:
             return True
         return account_id.lower() in self._config.configured_account_ids or wanted.matches(
             integration["name"], integration.get("category"), entry.get("tenant_id")
@@ -256,6 +266,7 @@ def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
             "configured": sorted(config.configured_account_ids),
             "integrations": sorted(config.account_list.integrations),
             "tenant_ids": sorted(config.account_list.tenant_ids),
+            "shard": str(config.account_list.shard or ""),
         }
     return {name: value for name, value in filters.items() if value}
 

@@ -1,12 +1,13 @@
 """The configuration parsed from what Airbyte passes."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from source_truto_segments.config import AccountFilter, Config, ConfigError
+from source_truto_segments.config import AccountFilter, Config, ConfigError, Shard
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 OTHER_ID = "0b0e8d65-4b5c-4d1e-9a77-62a9f3f03c2f"
@@ -172,6 +173,44 @@ def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered(
     assert config.account_list == AccountFilter(
         integrations=frozenset({"klaviyo", "brevo"}), tenant_ids=frozenset({"Acme"})
     )
+
+
+@given(st.uuids(), st.integers(1, 99))
+def test_given_any_account_when_sharded_then_it_is_in_exactly_one_shard(
+    account_id: UUID, count: int
+) -> None:
+    """Whatever the number of shards."""
+    found = [n for n in range(1, count + 1) if Shard(n, count).contains(str(account_id))]
+    assert len(found) == 1
+
+
+def test_given_an_account_when_sharded_then_its_shard_never_changes() -> None:
+    """Another hash would move accounts between the connections of those who use it."""
+    assert [Shard(n, 5).contains(ACCOUNT_ID) for n in range(1, 6)] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [Shard(n, 5).contains(OTHER_ID) for n in range(1, 6)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_given_a_shard_when_parsed_then_its_accounts_are_configured() -> None:
+    """The configured account is in one shard, like any other."""
+    for number in range(1, 6):
+        accounts = {"mode": "all", "shard": f" {number}/5 "}
+        config = Config.parse({**FLAT, "additional_accounts": accounts})
+        assert config.account_list == AccountFilter(shard=Shard(number, 5))
+        assert config.shard_count == 5
+        is_home = Shard(number, 5).contains(ACCOUNT_ID)
+        assert config.configured_account_ids == ((ACCOUNT_ID,) if is_home else ())
 
 
 json_values = st.recursive(

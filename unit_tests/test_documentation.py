@@ -55,6 +55,7 @@ HEADINGS = [
     "## First queries",
     "## Deletions",
     "## State",
+    "### Shards",
     "## IP allow list",
     "### Performance considerations",
     "## Data type map",

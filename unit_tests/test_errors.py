@@ -35,7 +35,7 @@ FAIL, RETRY, RATE_LIMITED = (
 )
 RESOLUTION = Resolution(FAIL, CONFIG, "the vendor was closed", "Open the vendor.")
 CHECK_FILTERS = (
-    "Check workspace_id, tag_id, page_size and remote_query in the source's configuration; if they "
+    "Check workspace_id, tag_id and remote_query in the source's configuration; if they "
     "are correct, send this message to Truto's support."
 )
 IF_IT_PERSISTS = (
@@ -315,74 +315,6 @@ def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: E
     assert errors.CURSOR_REJECTED.failure_type is FailureType.system_error
     assert interpret(400, body).error_message.endswith("rejected the request")
     assert interpret(404, body, sent_cursor=True) == interpret(404, body)
-
-
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "Page size must be an integer between 1 and 10",
-        "page[size]: 50 is too large",
-        "Limit exceeds max value",
-        "`limit` must be less than or equal to 100",
-        "The limit must not be greater than 100.",
-        "per_page is out of range",
-        "pageSize too big",
-        "PAGE_SIZE: maximum is 10000",
-        "The maximum per page is 100",
-        "limit can be at most 50",
-    ],
-)
-def test_given_a_page_size_when_the_vendor_rejects_it_then_the_user_lowers_it(reason: str) -> None:
-    vendor = ErrorBody(Speaker.VENDOR, reason)
-
-    for sent_cursor in (True, False):
-        found = interpret_response(400, vendor, sent_cursor=sent_cursor, sent_limit=True)
-        assert found is errors.PAGE_SIZE_TOO_LARGE
-    assert errors.PAGE_SIZE_TOO_LARGE.failure_type is CONFIG
-    assert "page_size" in errors.PAGE_SIZE_TOO_LARGE.guidance
-    # Who sent no page size cannot lower it, and Truto has no maximum of its own.
-    assert interpret(400, vendor) is interpret(400, VENDOR)
-    truto = ErrorBody(Speaker.TRUTO, reason)
-    found = interpret_response(400, truto, sent_cursor=False, sent_limit=True)
-    assert found is interpret(400, TRUTO)
-    assert interpret_response(422, vendor, sent_cursor=False, sent_limit=True) is interpret(
-        422, VENDOR
-    )
-
-
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "",
-        "Bad request",
-        "Invalid cursor",
-        "Daily limit exceeded",
-        "Rate limit exceeds the maximum of 10 requests",
-        "The request limit is at most 10 a second",
-        "limit must be an integer",
-        "The name is too large",
-        "unlimited is out of range",
-    ],
-)
-def test_given_a_page_size_when_the_reason_is_another_then_it_is_not_the_page_size(
-    reason: str,
-) -> None:
-    body = ErrorBody(Speaker.VENDOR, reason)
-
-    assert interpret_response(400, body, sent_cursor=False, sent_limit=True) is interpret(
-        400, VENDOR
-    )
-    assert (
-        interpret_response(400, body, sent_cursor=True, sent_limit=True) is errors.CURSOR_REJECTED
-    )
-
-
-def test_given_a_page_size_and_no_workspace_when_rejected_then_it_is_the_workspace() -> None:
-    body = ErrorBody(
-        Speaker.VENDOR, "limit exceeds the maximum", missing_parameters=("workspace[id]",)
-    )
-    found = interpret_response(400, body, sent_cursor=False, sent_limit=True)
-    assert found is errors.WORKSPACE_REQUIRED
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,22 @@ def test_given_the_token_limit_when_reached_then_the_delay_is_the_rest_of_the_wi
     assert limiter.try_acquire("another") is not None
 
 
+@pytest.mark.parametrize(("share", "budget"), [(2, 242), (5, 97), (99, 4)])
+def test_given_a_share_when_reached_then_all_shares_are_within_the_limit(
+    share: int, budget: int
+) -> None:
+    """An account belongs to one share only, so its own limit stays."""
+    limiter = RateLimiter(FakeClock(), share)
+
+    sent, _ = exhaust(limiter, "account-0")
+    rest, delay = exhaust(limiter, None)
+
+    assert sent == min(budget, ACCOUNT_BUDGET)
+    assert sent + rest == budget
+    assert delay.for_token
+    assert budget * share <= TOKEN_BUDGET
+
+
 def test_given_requests_of_the_environment_when_sent_then_they_count_for_the_token() -> None:
     sent, delay = exhaust(RateLimiter(FakeClock()), None)
 

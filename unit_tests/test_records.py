@@ -21,7 +21,11 @@ from source_truto_segments.records.columns import (
 )
 from source_truto_segments.records.values import serialize
 from source_truto_segments.streams import STREAMS, Streams
-from source_truto_segments.truto.account_objects import account_record, integration_of
+from source_truto_segments.truto.account_objects import (
+    HAS_OVERRIDE,
+    account_record,
+    integration_of,
+)
 from source_truto_segments.truto.responses import Page, parse_page
 
 DATES = ("created_at", "updated_at", "last_calculated_at")
@@ -502,9 +506,10 @@ def test_given_a_page_below_the_limit_when_coerced_then_its_records_are_not_meas
 
 # --- integrated accounts ---
 
-NO_ACCOUNT = dict.fromkeys(
-    set(load_schema("integrated_accounts")["properties"]) - set(CONNECTOR), None
-)
+NO_ACCOUNT: dict[str, Any] = {
+    **dict.fromkeys(set(load_schema("integrated_accounts")["properties"]) - set(CONNECTOR)),
+    HAS_OVERRIDE: False,
+}
 
 
 def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_secrets() -> None:
@@ -531,6 +536,7 @@ def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_
         "last_forbidden_error": {**forbidden, "headers": {"authorization": "a secret"}},
         "context": {"api_key": "a secret"},
         "authentication": "a secret",
+        "unified_model_override": {"marketing-automation": "a secret"},
     }
 
     assert account_record(entry) == {
@@ -540,6 +546,7 @@ def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_
         "integration_label": "Klaviyo",
         "last_error": "Token expired",
         "last_forbidden_error": forbidden,
+        HAS_OVERRIDE: True,
     }
     assert set(account_record(entry)) == set(NO_ACCOUNT)
 

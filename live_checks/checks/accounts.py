@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from live_checks.account import ACCOUNTS, Account, UnseenError, entries, ids, records
 from live_checks.facts import FACTS, Fact, Seen, differs, fact, holds_if, meant
 from live_checks.forms import count, date_form, is_text, kind, tally, type_name
-from live_checks.vendors import VENDORS
+from source_truto_segments.truto.vendors import VENDORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

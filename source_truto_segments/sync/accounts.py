@@ -15,6 +15,7 @@ from source_truto_segments.sync.events import (
 )
 from source_truto_segments.sync.partition import PartitionDiff
 from source_truto_segments.sync.worker_pool import Task
+from source_truto_segments.truto.account_objects import HAS_OVERRIDE
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.pagination import Pages
@@ -38,6 +39,8 @@ class Account:
             documentation nor the user names.
         is_active: Whether the list marks it so, or does not say. It is read in any case.
         listed: Whether Truto's list has it: if it is not found later, it was deleted meanwhile.
+        has_override: Whether it changes the unified models, so that what holds for other accounts
+            of its integration need not hold for it.
     """
 
     id: str
@@ -46,6 +49,11 @@ class Account:
     is_optional: bool = False
     is_active: bool = True
     listed: bool = False
+    has_override: bool = False
+
+    def describe(self, record: Mapping[str, Any]) -> None:
+        """Take over from its object what the read depends on."""
+        self.integration, self.has_override = record["integration"], record[HAS_OVERRIDE]
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
@@ -60,8 +68,15 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
     if record["last_error"]:
         parts.append(f'last error: "{preview(record["last_error"])}"')
     detail = f" ({'; '.join(parts)})"
+    is_optional = not wanted.names(integration)
     return Account(
-        account_id, integration, detail, not wanted.names(integration), is_active, listed=True
+        account_id,
+        integration,
+        detail,
+        is_optional,
+        is_active,
+        listed=True,
+        has_override=record[HAS_OVERRIDE],
     )
 
 
@@ -130,9 +145,11 @@ class AccountList:
             yield from self._read_list(diff)
             # Those that are configured need not be listed: a filter can leave them out.
             configured = set(self._config.configured_account_ids)
-            if set(known_ids) - self._found - configured:
+            known = set(filter(self._wanted.in_shard, known_ids))
+            if known - self._found - configured:
                 yield from self._read_list(diff)
-            if self._wanted != AccountFilter() and not self._found - configured:
+            filters = self._wanted.integrations or self._wanted.tenant_ids
+            if filters and not self._found - configured:
                 logger.warning(
                     "No other integrated account matches integrations and tenant_ids under "
                     "additional_accounts. Check their spelling."

@@ -21,12 +21,14 @@ from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope, unexpected_error
-from source_truto_segments.truto.pagination import Pages
+from source_truto_segments.truto.pagination import Pages, PageSizes
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page
 from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
+
+_REQUIRES_WORKSPACE = "requires a workspace"
 
 Read: TypeAlias = Callable[[Account, "_Workspaces", PartitionDiff], Task[Event]]
 
@@ -40,18 +42,51 @@ class _Workspaces:
         listed: Whether they were listed for the read that is under way.
         complete: Whether certainly none was overlooked.
         required: Whether the vendor returns segments only for one workspace at a time.
+        segments_read: Whether the segments were read, so that a further read is the second.
     """
 
     ids: list[str] = field(default_factory=list)
     listed: bool = False
     complete: bool = True
     required: bool = False
+    segments_read: bool = False
 
     def add(self, page: Page) -> None:
         found = [_workspace_id(record) for record in page.records]
         self.ids = list(dict.fromkeys([*self.ids, *filter(None, found)]))
         if None in found or page.is_partial or page.invalid_entries:
             self.complete = False
+
+
+class _Integrations:
+    """What a sync learns from one account for the others of its integration.
+
+    An account with an override of its own is asked nevertheless, and nothing is learned from it.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] = set()
+
+    def learn(self, account: Account, fact: str) -> None:
+        """Remember something about an account's integration."""
+        if account.integration is not None and not account.has_override:
+            self._known.add((account.integration, fact))
+
+    def lacks(self, account: Account, stream_name: str) -> bool:
+        """Return whether Truto has no such list for the account's integration."""
+        vendor = None if account.has_override else vendor_of(account.integration)
+        if stream_name == WORKSPACES and vendor is not None and not vendor.has_workspaces:
+            return True
+        return self._knows(account, stream_name)
+
+    def requires_workspace(self, account: Account) -> bool:
+        """Return whether an account's segments can be read by workspace only."""
+        vendor = vendor_of(account.integration)
+        known = vendor is not None and vendor.requires_workspace
+        return known or self._knows(account, _REQUIRES_WORKSPACE)
+
+    def _knows(self, account: Account, fact: str) -> bool:
+        return not account.has_override and (account.integration, fact) in self._known
 
 
 class AccountReader:
@@ -84,7 +119,8 @@ class AccountReader:
             SEGMENTS: self._read_segments,
         }
         self._reads = [(selected[name], read) for name, read in reads.items() if name in selected]
-        self._unsupported: set[str | None] = set()
+        self._integrations = _Integrations()
+        self._page_sizes = PageSizes(config.page_size)
 
     def read(self, account: Account) -> Task[Event]:
         """Read an account in all selected streams.
@@ -142,13 +178,16 @@ class AccountReader:
     ) -> Task[Event]:
         del workspaces
         page = yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
-        account.integration = page.records[0]["integration"]
+        account.describe(page.records[0])
         yield diff.process(page, {})
 
     def _read_workspaces(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
     ) -> Task[Event]:
         """List the workspaces; an integration that has none has an empty list."""
+        if self._integrations.lacks(account, WORKSPACES):
+            diff.complete = False
+            return
         stream_slice = {ACCOUNT_KEY: account.id}
         pages = Pages(self._client, self._streams.workspaces.request_for(stream_slice))
         try:
@@ -160,12 +199,16 @@ class AccountReader:
                 raise
             # It had some, if the state knows any, and Truto may have taken the resource back.
             diff.complete = False
+            self._integrations.learn(account, WORKSPACES)
         else:
             workspaces.listed = True
 
     def _read_segments(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
     ) -> Task[Event]:
+        if account.is_optional and self._integrations.lacks(account, SEGMENTS):
+            diff.complete = False
+            return
         pages = self._segment_pages(account, workspaces)
         try:
             while (page := (yield from pages.next())) is not None:
@@ -175,24 +218,27 @@ class AccountReader:
             if not is_unsupported or not account.is_optional:
                 raise
             diff.complete = False
-            self._log_unsupported(account)
+            if not self._integrations.lacks(account, SEGMENTS):
+                self._integrations.learn(account, SEGMENTS)
+                logger.info(
+                    "Truto has no segments for the integration %s; its accounts are left out.",
+                    account.integration,
+                )
         if workspaces.required and not workspaces.complete:
             diff.complete = False
-        # A second read looks for missing segments in new workspaces, too.
-        workspaces.listed = False
+        # A second read looks for missing segments in new workspaces, too, and without a page size.
+        workspaces.listed, workspaces.segments_read = False, True
 
     def _segment_pages(self, account: Account, workspaces: _Workspaces) -> "_SegmentPages":
         return _SegmentPages(
-            self._client, self._streams, account, workspaces, self._config.workspace_id
+            self._client,
+            self._streams,
+            account,
+            workspaces,
+            self._integrations,
+            None if workspaces.segments_read else self._page_sizes,
+            self._config.workspace_id,
         )
-
-    def _log_unsupported(self, account: Account) -> None:
-        if account.integration not in self._unsupported:
-            self._unsupported.add(account.integration)
-            logger.info(
-                "Truto has no segments for the integration %s; its accounts are left out.",
-                account.integration,
-            )
 
 
 @dataclass
@@ -208,11 +254,15 @@ class _SegmentPages:
     _streams: Streams
     _account: Account
     _workspaces: _Workspaces
+    _integrations: _Integrations
+    _page_sizes: PageSizes | None
     workspace_id: InitVar[str | None]
     _remaining: Iterator[str] = field(default_factory=lambda: iter(()))
+    _has_begun: bool = False
 
     def __post_init__(self, workspace_id: str | None) -> None:
         self._begin(workspace_id)
+        self._has_begun = workspace_id is not None
 
     def next(self) -> Generator[Delay, None, Page | None]:
         """Fetch the next page.
@@ -223,6 +273,9 @@ class _SegmentPages:
         Raises:
             ReadError: If it cannot be read.
         """
+        if not self._has_begun:
+            self._has_begun = True
+            yield from self._begin_with_workspaces()
         while True:
             try:
                 page = yield from self._pages.next()
@@ -236,17 +289,41 @@ class _SegmentPages:
 
     def _begin(self, workspace_id: str | None) -> None:
         self.slice: Slice = {ACCOUNT_KEY: self._account.id, "workspace_id": workspace_id}
-        self._pages = Pages(self._client, self._streams.segments.request_for(self.slice))
+        request = self._streams.segments.request_for(self.slice)
+        integration = self._account.integration
+        self._pages = Pages(self._client, request, self._page_sizes, integration)
         self._is_first = True
+
+    def _begin_with_workspaces(self) -> Generator[Delay, None, None]:
+        """Begin with the first workspace if the vendor is known to require one.
+
+        Without a workspace, the first request is the one that shows whether it does.
+        """
+        if not self._integrations.requires_workspace(self._account):
+            return
+        try:
+            if not self._workspaces.listed:
+                yield from self._list_workspaces()
+        except ReadError as error:
+            if error.resolution is not errors.NOT_SUPPORTED:
+                raise
+        if self._workspaces.ids:
+            self._read_by_workspace()
+            self._begin(next(self._remaining))
+
+    def _read_by_workspace(self) -> None:
+        self._workspaces.required = True
+        self._remaining = iter(self._workspaces.ids)
+        self._log_workspaces()
 
     def _without_page(self, error: ReadError) -> Generator[Delay, None, Page | None]:
         """Return what an error of a request stands for; raise it if it is a failure."""
         if error.resolution is errors.WORKSPACE_REQUIRED and self.slice["workspace_id"] is None:
+            self._integrations.learn(self._account, _REQUIRES_WORKSPACE)
             self._workspaces.required = True
             if not self._workspaces.listed:
                 yield from self._list_workspaces()
-            self._log_workspaces()
-            self._remaining = iter(self._workspaces.ids)
+            self._read_by_workspace()
             return None
         if self._is_first and error.resolution is errors.VENDOR_NOT_FOUND:
             vendor = vendor_of((yield from self._integration(error)))
@@ -270,7 +347,7 @@ class _SegmentPages:
             page = yield from fetch_account(self._client, stream, self._account.id)
         except ReadError:
             raise error from None
-        self._account.integration = page.records[0]["integration"]
+        self._account.describe(page.records[0])
         return self._account.integration
 
     def _log_workspaces(self) -> None:

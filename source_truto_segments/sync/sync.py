@@ -290,7 +290,7 @@ class Sync:
                 logger.warning(
                     "The state of the stream %s is full: %d accounts are not tracked. Each sync "
                     "emits all records of these, and does not notice their deletions. Split the "
-                    "connection by tenants or integrations.",
+                    "connection into shards (additional_accounts.shard).",
                     name,
                     len(state.untracked),
                 )

@@ -20,6 +20,8 @@ _COLUMNS = (
     *("tenant_id", "status", "authentication_method", "is_sandbox", "region"),
     *("created_at", "updated_at"),
 )
+# The key by which a record says whether the account changes the unified models. It is no column.
+HAS_OVERRIDE = "has_override"
 _FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
 
 
@@ -63,6 +65,7 @@ def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
         **{name: entry.get(name) for name in _COLUMNS},
         "id": account_id.lower() if isinstance(account_id, str) else account_id,
         "integration": integration["name"],
+        HAS_OVERRIDE: bool(entry.get("unified_model_override")),
         "integration_label": label,
         "last_error": error_text(entry.get("last_error")) or None,
         "last_forbidden_error": {name: forbidden[name] for name in names if name in forbidden}

@@ -101,6 +101,7 @@ class TrutoClient:
         token_verified: Called once, when a response has shown that the token is good, or when the
             first response broke off.
         max_connections: How many connections are kept open.
+        share: The client uses one part of so many of the token's limit.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class TrutoClient:
         *,
         token_verified: Callable[[], None] = lambda: None,
         max_connections: int = 1,
+        share: int = 1,
     ) -> None:
         self._api_url = api_url
         self._policy = policy
         self._now = now
-        self._limiter = RateLimiter(now)
+        self._limiter = RateLimiter(now, share)
         self._session = _session(token, max_connections)
         self._settings = connection_settings(self._session, api_url)
         self._outage = Outage(now)
@@ -311,12 +313,14 @@ class _FailedAttempt:
         detail: What Truto, the vendor or the network reported.
         speaker: Who says so.
         retry_after: The seconds that the server asks to wait; None if it does not say.
+        status: The HTTP status of an error response.
     """
 
     resolution: Resolution
     detail: str
     speaker: Speaker = Speaker.TRUTO
     retry_after: float | None = None
+    status: int | None = None
 
     @property
     def got_through(self) -> bool:
@@ -340,13 +344,12 @@ def _classify(response: requests.Response, request: Request[_T]) -> "_T | _Faile
         status,
         body,
         sent_cursor=request.cursor is not None,
-        sent_limit="limit" in request.params,
         of_account=request.account_id is not None,
     )
     detail = errors.response_detail(status, body)
     is_limit = status == requests.codes.too_many_requests
     wait = parse_retry_after(response.headers, is_limit=is_limit)
-    return _FailedAttempt(resolution, detail, body.speaker, wait)
+    return _FailedAttempt(resolution, detail, body.speaker, wait, status)
 
 
 def _transport_failure(
@@ -385,7 +388,9 @@ def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> N
 
 def _read_error(request: Request[Any], failure: _FailedAttempt, more: str = "") -> ReadError:
     detail = f"{failure.detail}{more}"
-    return ReadError(failure.resolution, request.operation, request.account_id, detail)
+    return ReadError(
+        failure.resolution, request.operation, request.account_id, detail, failure.status
+    )
 
 
 class _Session(requests.Session):

@@ -4,7 +4,6 @@ Every message says what failed, for which account, what Truto or the vendor repo
 what now. The statuses and their meanings are those of Truto's API reference, "Errors".
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -66,6 +65,7 @@ class ReadError(AirbyteTracedException):
         operation: The first half of the message: "Reading the segments of … x".
         account_id: The account that it concerns; None if none.
         detail: What follows the row's message, such as " (HTTP 400)".
+        status: The HTTP status of an error response.
 
     Attributes:
         summary: The message without the guidance.
@@ -77,7 +77,9 @@ class ReadError(AirbyteTracedException):
         operation: str,
         account_id: str | None = None,
         detail: str = "",
+        status: int | None = None,
     ) -> None:
+        self.status = status
         self.resolution = resolution
         self.operation = filter_secrets(operation)
         self.account_id = account_id
@@ -90,7 +92,8 @@ class ReadError(AirbyteTracedException):
 
     def with_detail(self, text: str) -> "ReadError":
         """Return the same error with a text appended to its detail."""
-        return ReadError(self.resolution, self.operation, self.account_id, f"{self.detail}{text}")
+        detail = f"{self.detail}{text}"
+        return ReadError(self.resolution, self.operation, self.account_id, detail, self.status)
 
 
 _CONFIG = FailureType.config_error
@@ -101,8 +104,8 @@ _NEXT_SYNC = "No action is needed now: the next sync tries again."
 _IF_IT_PERSISTS = f"{_NEXT_SYNC} If it fails for hours, contact Truto's support."
 _RECONNECT = "The account's owner must reconnect it in Truto"
 _CHECK_FILTERS = (
-    "Check workspace_id, tag_id, page_size and remote_query in the source's configuration; if they "
-    "are correct, send this message to Truto's support."
+    "Check workspace_id, tag_id and remote_query in the source's configuration; if they are "
+    "correct, send this message to Truto's support."
 )
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
@@ -228,10 +231,6 @@ NOT_SUPPORTED = _rejected(
     "Truto does not support this resource for this integration",
     "Remove this account from the source, or ask Truto's support for the resource.",
 )
-PAGE_SIZE_TOO_LARGE = _rejected(
-    "the vendor rejected page_size as too large",
-    "Lower page_size in the source's configuration, or leave it empty.",
-)
 CURSOR_REJECTED = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
@@ -300,25 +299,12 @@ _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     503: ACCOUNT_LIST_UNAVAILABLE,
 }
 
-# The vendors' names of the page size, and how they say that it is too large: "Page size must be an
-# integer between 1 and 10", "limit exceeds max value", "must be less than or equal to 100".
-_PAGE_SIZE = re.compile(
-    r"(?<!rate[ _-])(?<!request[ _-])\blimit\b|\bpage[ _-]?size\b|\bpage\[size\]|\bper[ _-]?page\b",
-    re.IGNORECASE,
-)
-_TOO_LARGE = re.compile(
-    r"too (?:large|big|high)|\bmax(?:imum)?\b|\bexceeds?\b|\bbetween\b|\bat most\b|out of range"
-    r"|(?:less|lower|smaller) than|not be (?:greater|more|larger|higher)",
-    re.IGNORECASE,
-)
-
 
 def interpret_response(
     status: int,
     body: ErrorBody,
     *,
     sent_cursor: bool,
-    sent_limit: bool = False,
     of_account: bool = True,
 ) -> Resolution:
     """Return the row for a response that is not a page.
@@ -327,7 +313,6 @@ def interpret_response(
         status: The HTTP status.
         body: The content of the response.
         sent_cursor: Whether the request carried a cursor.
-        sent_limit: Whether the request carried a page size.
         of_account: Whether it concerned an account, and not the environment's list of them.
     """
     if 300 <= status < 400:  # noqa: PLR2004 - the redirects
@@ -335,27 +320,19 @@ def interpret_response(
     if not of_account and body.speaker is Speaker.TRUTO and status in _ACCOUNT_LIST_MAPPING:
         return _ACCOUNT_LIST_MAPPING[status]
     if status == requests.codes.bad_request and body.speaker is not Speaker.GATEWAY:
-        resolution = _interpret_bad_request(body, sent_cursor=sent_cursor, sent_limit=sent_limit)
+        resolution = _interpret_bad_request(body, sent_cursor=sent_cursor)
         if resolution is not None:
             return resolution
     return ERROR_MAPPING.get((status, body.speaker)) or _undocumented(status, body.speaker)
 
 
-def _interpret_bad_request(
-    body: ErrorBody, *, sent_cursor: bool, sent_limit: bool
-) -> Resolution | None:
+def _interpret_bad_request(body: ErrorBody, *, sent_cursor: bool) -> Resolution | None:
     """Return the row for a 400 whose cause its content or request shows; None for any other."""
     if any("workspace" in name for name in body.missing_parameters):
         return WORKSPACE_REQUIRED
     if body.speaker is Speaker.TRUTO and "not support" in body.reason.lower():
         return NOT_SUPPORTED
-    if sent_limit and body.speaker is Speaker.VENDOR and _is_page_size_too_large(body.reason):
-        return PAGE_SIZE_TOO_LARGE
     return CURSOR_REJECTED if sent_cursor else None
-
-
-def _is_page_size_too_large(reason: str) -> bool:
-    return bool(_PAGE_SIZE.search(reason) and _TOO_LARGE.search(reason))
 
 
 def _undocumented(status: int, speaker: Speaker) -> Resolution:

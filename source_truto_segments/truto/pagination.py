@@ -1,17 +1,26 @@
-"""The pagination of every list: pages are pulled, and a list that never ends is detected."""
+"""The pagination of every list: pages are pulled, as large as a vendor is known to return them.
+
+A list that never ends is detected, and one whose vendor does not accept the page size, or returns
+fewer records, is read again without one.
+"""
 
 import json
 import logging
+import re
+import threading
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from hashlib import blake2b
+
+import requests
 
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page
+from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
 
@@ -21,25 +30,90 @@ MAX_EMPTY_PAGES = 1000
 
 _MAX_REPETITIONS = 2
 
+# The usual default pages of APIs. A vendor that returns only so many records, in place of as many
+# as were requested, can make Truto take the first page for the last.
+_DEFAULT_PAGES = frozenset({10, 20, 25, 50, 100})
+_REJECTIONS = frozenset({requests.codes.bad_request, requests.codes.unprocessable_entity})
+# How vendors name the page size: limit, page_size, page[size], per_page.
+_PAGE_SIZE = re.compile(
+    r"(?<!rate[ _-])(?<!request[ _-])\blimit\b|\bpage[ _-]?size\b|\bpage\[size\]|\bper[ _-]?page\b",
+    re.IGNORECASE,
+)
+
 
 class PaginationLoopError(Exception):
     """A list that would never end; its text says what was repeated."""
 
 
+class PageSizes:
+    """How many records to request per page, by integration. Safe for threads.
+
+    Args:
+        upper_bound: The user's; it is also what is requested of an integration that is not known.
+    """
+
+    def __init__(self, upper_bound: int | None = None) -> None:
+        self._upper_bound = upper_bound
+        self._rejected: set[str] = set()
+        self._lock = threading.Lock()
+
+    def limit(self, integration: str | None) -> int | None:
+        """Return the limit of a list that begins now; None to request none."""
+        vendor = vendor_of(integration)
+        if integration in self._rejected or (vendor and vendor.page_size is None):
+            return None
+        known = [size for size in (vendor and vendor.page_size, self._upper_bound) if size]
+        return min(known, default=None)
+
+    def reject(self, integration: str | None, limit: int, account_id: str | None, why: str) -> None:
+        """Request no page size of an integration any more; log it once."""
+        with self._lock:
+            if integration in self._rejected:
+                return
+            if integration is not None:
+                self._rejected.add(integration)
+        of = f"integrated account {account_id}" if integration is None else integration
+        logger.info(
+            "Pages of %d records do not work for %s: %s. It is read in the vendor's own pages for "
+            "the rest of this sync.",
+            *(limit, of, why),
+        )
+
+
 class Pages:
     """Reads a list page by page along its cursors.
+
+    If its vendor does not keep to the page size, the list is read once more from its first page,
+    without one: some records come twice, and none is lost.
 
     Args:
         client: Sends the requests.
         request: The request of the first page.
+        sizes: The page sizes; None to request none.
+        integration: The integration of the list's account; None if it is not known.
     """
 
-    def __init__(self, client: TrutoClient, request: Request[Page]) -> None:
+    def __init__(
+        self,
+        client: TrutoClient,
+        request: Request[Page],
+        sizes: PageSizes | None = None,
+        integration: str | None = None,
+    ) -> None:
         self._client = client
         self._request = request
+        self._sizes, self._integration = sizes or PageSizes(), integration
+        self._limit = None if sizes is None else sizes.limit(integration)
+        self._restarted = False
+        self._begin(self._limit)
+        # Why the list is read again, until it is certain: once it has more records than so many.
+        self._suspicion, self._records_before = "", 0
+
+    def _begin(self, limit: int | None) -> None:
+        self._requested = limit
         self._detector = PaginationLoopDetector()
         self._token: Mapping[str, str] | None = {}
-        self._restarted = False
+        self._pages, self._records = 0, 0
         self._previous_is_empty = False
         self._same_cursor = 0
 
@@ -56,27 +130,15 @@ class Pages:
             ReadError: If the page cannot be read, or if the pages repeat.
         """
         try:
-            while self._token is not None:
-                if not self._same_cursor:
-                    self._detector.check_cursor(self._token)
-                cursor = self._token.get(CURSOR_PARAMETER)
-                try:
-                    page = yield from self._client.fetch(replace(self._request, cursor=cursor))
-                except ReadError as error:
-                    self._start_again(error)
-                    continue
-                self._token = next_page_token(page)
-                if cursor is not None and page.is_empty and page.next_cursor == cursor:
-                    self._same_cursor += 1
-                    # Vendors end so. But right after an empty page it can be that page once more,
-                    # from a cache in between: then it is the end if it comes a third time.
-                    if self._previous_is_empty and self._same_cursor == 1:
-                        continue
-                    self._token = None
-                    return page
-                self._previous_is_empty, self._same_cursor = page.is_empty, 0
+            while self._token is not None or self._may_be_cut:
+                if self._token is None:
+                    why = f"a list ended after {self._records}, and has more"
+                    self._read_again(why, self._records)
+                page = yield from self._fetch(self._token or {})
                 # A repeated page adds nothing but what is wrong with it.
-                if self._detector.is_new(page) or page.is_partial or page.invalid_entries:
+                if page is not None and (
+                    self._detector.is_new(page) or page.is_partial or page.invalid_entries
+                ):
                     return page
         except PaginationLoopError as loop:
             operation, account_id = self._request.operation, self._request.account_id
@@ -84,18 +146,78 @@ class Pages:
             raise ReadError(errors.PAGINATION_LOOP, operation, account_id, detail) from None
         return None
 
-    def _start_again(self, error: ReadError) -> None:
-        """Go back to the first page, once, if a cursor expired; otherwise raise the error."""
-        if error.resolution is not errors.CURSOR_REJECTED or self._restarted:
-            raise error
+    def _fetch(self, token: Mapping[str, str]) -> Generator[Delay, None, Page | None]:
+        """Fetch the page of a token; None if the list has to be read again."""
+        if not self._same_cursor:
+            self._detector.check_cursor(token)
+        cursor = token.get(CURSOR_PARAMETER)
+        params = self._request.params
+        if self._requested is not None:
+            params = {"limit": self._requested, **params}
+        request = replace(self._request, params=params, cursor=cursor)
+        try:
+            page = yield from self._client.fetch(request)
+        except ReadError as error:
+            if self._requested is not None and _rejects_page_size(error, self._pages):
+                self._read_again(f"they were rejected{error.detail}", -1)
+            elif error.resolution is errors.CURSOR_REJECTED and not self._restarted:
+                self._start_again()
+            else:
+                raise
+            return None
+        self._token = next_page_token(page)
+        if cursor is not None and page.is_empty and page.next_cursor == cursor:
+            self._same_cursor += 1
+            # Vendors end so. But right after an empty page it can be that page once more, from a
+            # cache in between: then it is the end if it comes a third time.
+            if self._previous_is_empty and self._same_cursor == 1:
+                return None
+            self._token = None
+            return page
+        self._previous_is_empty, self._same_cursor = page.is_empty, 0
+        count = page.count
+        if count and self._first_is_short:
+            # Truto's mapping may have skipped records between the two pages.
+            self._read_again(f"a page had {self._records}, and another followed", -1)
+            return None
+        self._pages += 1
+        self._records += count
+        if self._suspicion and self._limit and self._records > self._records_before:
+            account_id = self._request.account_id
+            self._sizes.reject(self._integration, self._limit, account_id, self._suspicion)
+            self._suspicion = ""
+        return page
+
+    def _start_again(self) -> None:
+        """Go back to the first page, once: the cursor has expired."""
         self._restarted = True
-        self._detector = PaginationLoopDetector()
-        self._token = {}
+        self._begin(self._requested)
         logger.info(
             "%s: the cursor of the next page was rejected, probably because it has expired. "
             "Starting again from the first page.",
             self._request.operation,
         )
+
+    @property
+    def _first_is_short(self) -> bool:
+        """Whether the only page with records so far has fewer than were requested."""
+        return self._requested is not None and 0 < self._records < self._requested
+
+    @property
+    def _may_be_cut(self) -> bool:
+        """Whether the list ended where a vendor may have returned a page of its own size."""
+        return self._first_is_short and self._records in _DEFAULT_PAGES
+
+    def _read_again(self, suspicion: str, records_before: int) -> None:
+        self._suspicion, self._records_before = suspicion, records_before
+        self._begin(None)
+
+
+def _rejects_page_size(error: ReadError, pages: int) -> bool:
+    """Return whether the page size may be why a page was refused, after so many pages."""
+    if error.resolution is errors.WORKSPACE_REQUIRED or error.resolution is errors.NOT_SUPPORTED:
+        return False
+    return error.status in _REJECTIONS and (not pages or bool(_PAGE_SIZE.search(error.detail)))
 
 
 def next_page_token(page: Page) -> Mapping[str, str] | None:

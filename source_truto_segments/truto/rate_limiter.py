@@ -58,12 +58,13 @@ class RateLimiter:
 
     Args:
         clock: Gives the time in seconds; monotonic.
+        share: The connector uses one part of so many of the token's limit.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], share: int = 1) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._token_window = _SlidingWindow(int(TOKEN_LIMIT * _SAFETY_FACTOR))
+        self._token_window = _SlidingWindow(int(TOKEN_LIMIT * _SAFETY_FACTOR / share))
         self._account_windows: defaultdict[str, _SlidingWindow] = defaultdict(
             lambda: _SlidingWindow(int(ACCOUNT_LIMIT * _SAFETY_FACTOR))
         )

@@ -12,6 +12,8 @@ class Vendor:
         label: Its name for people.
         has_workspaces: Whether Truto documents workspaces for it.
         requires_workspace: Whether it returns segments only for one workspace at a time.
+        page_size: The records to request a page: the vendor's documented maximum, up to 100. None
+            if it takes no larger pages than its own.
         tags_path: Where a vendor's own record lists its tags; empty if it has none.
         not_found_is_empty: Whether its 404 on the first page means that there are no segments.
     """
@@ -20,22 +22,30 @@ class Vendor:
     label: str
     has_workspaces: bool = False
     requires_workspace: bool = False
+    page_size: int | None = None
     tags_path: tuple[str, ...] = ()
     not_found_is_empty: bool = False
 
 
-# Truto, API reference, "Segments" and "Workspaces".
+# Truto, API reference, "Segments" and "Workspaces"; the page sizes are from the vendors' own API
+# references, few of which say what happens above the maximum.
 VENDORS = {
     vendor.name: vendor
     for vendor in (
-        # ActiveCampaign's API reference: 404 if an account has no saved segment.
-        Vendor("activecampaign", "ActiveCampaign", not_found_is_empty=True),
-        Vendor("beehiiv", "Beehiiv", has_workspaces=True, requires_workspace=True),
-        Vendor("brevo", "Brevo", has_workspaces=True),
+        # page_size: 20 by default, up to 10,000. 404 if an account has no saved segment.
+        Vendor("activecampaign", "ActiveCampaign", page_size=100, not_found_is_empty=True),
+        # limit: 10 by default, up to 100.
+        Vendor("beehiiv", "Beehiiv", has_workspaces=True, requires_workspace=True, page_size=100),
+        # limit: 10 by default, up to 50; 400 above.
+        Vendor("brevo", "Brevo", has_workspaces=True, page_size=50),
+        # One response with everything; no parameter.
         Vendor("customerio", "Customer.io", has_workspaces=True),
-        Vendor("flodesk", "Flodesk"),
+        # per_page: 20 by default, up to 100.
+        Vendor("flodesk", "Flodesk", page_size=100),
+        # page[size]: 10 by default and at most; 400 above.
         Vendor("klaviyo", "Klaviyo", tags_path=("relationships", "tags", "data")),
-        Vendor("mailerlite", "MailerLite"),
+        # limit: 25 by default. The maximum is not documented; 50 is what others ask for.
+        Vendor("mailerlite", "MailerLite", page_size=50),
     )
 }
 

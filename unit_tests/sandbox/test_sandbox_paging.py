@@ -206,6 +206,32 @@ def test_given_a_maximum_of_the_account_then_a_larger_limit_is_lowered(serve: Se
         assert client.segments(params={"limit": 60}).json()["result_count"] == 8
 
 
+@pytest.mark.parametrize(
+    ("oversized", "expected"),
+    [
+        ("cut", list(range(60))),
+        ("end", list(range(8))),
+        ("skip", [*range(8), *range(25, 33), *range(50, 58)]),
+    ],
+)
+@pytest.mark.parametrize("vendor", ["flodesk", "brevo"])
+def test_given_a_larger_limit_then_the_vendor_returns_less_and_truto_may_lose_the_rest(
+    serve: Serve, vendor: str, oversized: Any, expected: list[int]
+) -> None:
+    every = records(60)
+    client = serve(Account("a", vendor, every, max_page_size=8, oversized=oversized))
+    assert read_ids(client, limit=25) == [every[index]["id"] for index in expected]
+    assert read_ids(client, limit=8) == [record["id"] for record in every]
+
+
+def test_given_a_lowered_maximum_then_a_larger_limit_is_refused(serve: Serve) -> None:
+    client = serve(Account("a", "flodesk", records(60), max_page_size=8, oversized="reject"))
+    response = client.segments(params={"limit": 9})
+    assert response.status_code == 400
+    assert "limit must be at most 8" in str(response.json()["raw_response"])
+    assert client.segments(params={"limit": 8}).json()["result_count"] == 8
+
+
 # --- no segments ----------------------------------------------------------------------------------
 
 
