@@ -14,6 +14,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 import requests
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoClient
@@ -216,6 +217,8 @@ class Pages:
 def _rejects_page_size(error: ReadError, pages: int) -> bool:
     """Return whether the page size may be why a page was refused, after so many pages."""
     if error.resolution is errors.WORKSPACE_REQUIRED or error.resolution is errors.NOT_SUPPORTED:
+        return False
+    if error.resolution.response_action is not ResponseAction.FAIL:
         return False
     return error.status in _REJECTIONS and (not pages or bool(_PAGE_SIZE.search(error.detail)))
 
