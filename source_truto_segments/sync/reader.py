@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeAlias
 
+from airbyte_cdk.models import FailureType
+
 from source_truto_segments.config import Config
 from source_truto_segments.streams import (
     ACCOUNT_KEY,
@@ -77,9 +79,9 @@ class AccountReader:
         self._client = client
         self._streams = streams
         self._stop = stop
+        self._accounts = selected.get(INTEGRATED_ACCOUNTS)
         # In this order: an account's segments can need its workspaces.
         reads: Mapping[str, Read] = {
-            INTEGRATED_ACCOUNTS: self._read_account,
             WORKSPACES: self._read_workspaces,
             SEGMENTS: self._read_segments,
         }
@@ -87,27 +89,38 @@ class AccountReader:
         self._unsupported: set[str | None] = set()
 
     def read(self, account: Account) -> Task[Event]:
-        """Read an account in all selected streams.
+        """Read an account in all selected streams; its own row comes last.
+
+        A request that is refused or succeeds changes what Truto says of the account, and its row is
+        to be as the API is after the sync.
 
         Yields:
             Delays, and the events of the account.
         """
-        workspaces = _Workspaces()
-        for selected, read in self._reads:
-            diff = PartitionDiff.begin(selected, account.id)
-            try:
-                if diff is not None:
-                    yield from read(account, workspaces, diff)
-                    if diff.must_be_read_again:
-                        yield from read(account, workspaces, diff)
-                    yield from diff.close()
-                else:
-                    yield PartitionRead(selected.name, account.id)
-            except Exception as error:  # noqa: BLE001 - a defect is reported, too
-                yield self.failure([selected.name], error, account)
-            finally:
-                if diff is not None:
-                    diff.log_issues()
+        row = page = None
+        if self._accounts is not None:
+            row = PartitionDiff.begin(self._accounts, account.id)
+            if row is None:
+                yield PartitionRead(INTEGRATED_ACCOUNTS, account.id)
+            else:
+                page = account.page or (yield from self._describe(account, row))
+        workspaces, outcomes = _Workspaces(), set[FailureType | None]()
+        for selected, read in self._reads if account.is_readable else ():
+            error = yield from self._read_stream(account, workspaces, selected, read)
+            if error is None:
+                outcomes.add(None)
+                continue
+            if account.page and _is_not_found(error) and (yield from self._is_deleted(account)):
+                logger.info("Integrated account %s was deleted during the sync.", account.id)
+                page = None
+                if row is not None:
+                    yield from row.delete()
+                break
+            failed = self.failure([selected.name], error, account)
+            outcomes.add(failed.error.failure_type)
+            yield failed
+        if row is not None and page is not None:
+            yield from self._write_row(account, row, page, outcomes)
         self._client.discard(account.id)
         yield AccountFinished(account.id)
 
@@ -132,20 +145,75 @@ class AccountReader:
             self._stop()
         return ReadFailed(stream_names, error.with_detail(account.detail) if account else error)
 
-    def _read_account(
-        self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
-    ) -> Task[Event]:
-        del workspaces
-        page = yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
+    def _read_stream(
+        self, account: Account, workspaces: _Workspaces, selected: SelectedStream, read: Read
+    ) -> Generator[Delay | Event, None, Exception | None]:
+        """Read a stream of an account; return the failure, if there is one."""
+        diff = PartitionDiff.begin(selected, account.id)
+        if diff is None:
+            yield PartitionRead(selected.name, account.id)
+            return None
+        try:
+            yield from read(account, workspaces, diff)
+            if diff.must_be_read_again:
+                diff.begin_second_read()
+                yield from read(account, workspaces, diff)
+            yield from diff.close()
+        except Exception as error:  # noqa: BLE001 - a defect is reported, too
+            return error
+        finally:
+            diff.log_issues()
+        return None
+
+    def _describe(
+        self, account: Account, row: PartitionDiff
+    ) -> Generator[Delay | Event, None, Page | None]:
+        """Ask Truto for an account; if it has none of this id, delete its row."""
+        try:
+            page = yield from fetch_account(
+                self._client, self._streams.integrated_accounts, account.id
+            )
+        except Exception as error:  # noqa: BLE001 - a defect is reported, too
+            if _is_not_found(error):
+                yield from row.delete()
+            yield self.failure([INTEGRATED_ACCOUNTS], error, account)
+            return None
         account.integration = page.records[0]["integration"]
-        yield diff.process(page, {})
+        return page
+
+    def _write_row(
+        self,
+        account: Account,
+        row: PartitionDiff,
+        page: Page,
+        outcomes: Collection[FailureType | None],
+    ) -> Task[Event]:
+        """Write the account's own row; ask again if a request has changed it."""
+        is_active = page.records[0]["status"] in (None, "active")
+        if FailureType.config_error in outcomes or (None in outcomes and not is_active):
+            latest = yield from self._describe(account, row)
+            if latest is None:
+                return
+            page = latest
+        yield row.process(page, {})
+        yield PartitionRead(INTEGRATED_ACCOUNTS, account.id)
+        row.log_issues()
+
+    def _is_deleted(self, account: Account) -> Generator[Delay, None, bool]:
+        """Return whether Truto has no such account any more."""
+        try:
+            yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
+        except ReadError as error:
+            return _is_not_found(error)
+        return False
 
     def _read_workspaces(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
     ) -> Task[Event]:
         """List the workspaces; an integration that has none has an empty list."""
         stream_slice = {ACCOUNT_KEY: account.id}
-        pages = Pages(self._client, self._streams.workspaces.request_for(stream_slice))
+        request = self._streams.workspaces.request_for(stream_slice, first_read=diff.is_first_read)
+        pages = Pages(self._client, request)
         try:
             while (page := (yield from pages.next())) is not None:
                 workspaces.add(page)
@@ -161,7 +229,7 @@ class AccountReader:
     def _read_segments(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
     ) -> Task[Event]:
-        pages = self._segment_pages(account, workspaces)
+        pages = self._segment_pages(account, workspaces, first_read=diff.is_first_read)
         try:
             while (page := (yield from pages.next())) is not None:
                 yield diff.process(page, pages.slice)
@@ -176,9 +244,11 @@ class AccountReader:
         # A second read looks for missing segments in new workspaces, too.
         workspaces.listed = False
 
-    def _segment_pages(self, account: Account, workspaces: _Workspaces) -> "_SegmentPages":
+    def _segment_pages(
+        self, account: Account, workspaces: _Workspaces, *, first_read: bool = True
+    ) -> "_SegmentPages":
         return _SegmentPages(
-            self._client, self._streams, account, workspaces, self._config.workspace_id
+            self._client, self._streams, account, workspaces, first_read, self._config.workspace_id
         )
 
     def _log_unsupported(self, account: Account) -> None:
@@ -195,6 +265,7 @@ class _SegmentPages:
     """The pages of an account's segments, of one workspace after another if one is required.
 
     Attributes:
+        first_read: Whether the account is not read once more.
         workspace_id: The only workspace to read; None for all.
         slice: The slice of the page that was read last.
     """
@@ -203,6 +274,7 @@ class _SegmentPages:
     _streams: Streams
     _account: Account
     _workspaces: _Workspaces
+    first_read: bool
     workspace_id: InitVar[str | None]
     _remaining: Iterator[str] = field(default_factory=lambda: iter(()))
 
@@ -231,7 +303,8 @@ class _SegmentPages:
 
     def _begin(self, workspace_id: str | None) -> None:
         self.slice: Slice = {ACCOUNT_KEY: self._account.id, "workspace_id": workspace_id}
-        self._pages = Pages(self._client, self._streams.segments.request_for(self.slice))
+        request = self._streams.segments.request_for(self.slice, first_read=self.first_read)
+        self._pages = Pages(self._client, request)
         self._is_first = True
 
     def _without_page(self, error: ReadError) -> Generator[Delay, None, Page | None]:
@@ -250,7 +323,9 @@ class _SegmentPages:
         raise error
 
     def _list_workspaces(self) -> Generator[Delay, None, None]:
-        request = self._streams.workspaces.request_for({ACCOUNT_KEY: self._account.id})
+        request = self._streams.workspaces.request_for(
+            {ACCOUNT_KEY: self._account.id}, first_read=self.first_read
+        )
         pages = Pages(self._client, request)
         while (page := (yield from pages.next())) is not None:
             self._workspaces.add(page)
@@ -280,6 +355,11 @@ class _SegmentPages:
                 "workspaces without an id. Segments of the missing workspaces were not read.",
                 self._account.id,
             )
+
+
+def _is_not_found(error: Exception) -> bool:
+    """Return whether Truto itself says that there is no such account."""
+    return isinstance(error, ReadError) and error.resolution is errors.ACCOUNT_NOT_FOUND
 
 
 def _workspace_id(record: Mapping[str, Any]) -> str | None:
