@@ -95,8 +95,10 @@ class Destination:
             messages = [message for message in result.messages if _stream_of(message) == stream]
             states = [i for i, message in enumerate(messages) if message["type"] == "STATE"]
             saved, end = (states[-1] if states else -1), len(messages)
-            if fails is not None:
-                saved = fails.choice(states) if states else -1
+            if fails is not None and states:
+                kinds = [message["type"] for message in messages]
+                first = kinds.index("RECORD") if "RECORD" in kinds else 0
+                saved = fails.choice([i for i in states if i >= first - 1])
                 end = fails.randint(saved + 1, len(messages))
             if saved >= 0:
                 state = messages[saved]["state"]

@@ -330,13 +330,14 @@ class IncrementalState(StreamState):
         Those that are not read lose it first. Those that had it keep it: otherwise they would take
         turns, and be emitted in turn.
         """
-        # The list itself, and that of the partitions without ids.
+        # Each partition without ids takes this, with a comma, and so does the list of accounts.
         base = {
             partition: _size(_entry(partition, self._cursor(partition, None))) + 1
             for partition in self._records
             if not self._is_listed(partition)
         }
-        room -= sum(base[key] for key in base.keys() - self._unread) + _EMPTY_LIST_BYTES
+        room -= sum(base[key] for key in base.keys() - self._unread) - 1
+        room -= _EMPTY_LIST_BYTES if self._is_list else 0
         tracked: set[str] = set()
         for partition in sorted(
             self._records, key=lambda key: (key in self._unread, key not in self._tracked, key)
