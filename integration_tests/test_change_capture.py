@@ -197,24 +197,28 @@ class World:
         """Makes the responses of one sync fail, or incomplete."""
         kind = rng.choice(
             ("blocked", "failing", "limited", "partial", "invalid", "empty", "refused", "missing")
+            + ("swinging",) * 3
         )
         if account.form == "keyed" and kind == "invalid":
             kind = "partial"  # among others, an entry would make the object a record
-        after = rng.randint(0, 5)
-        if kind == "blocked":
-            account.faults.append(faults.account_blocked(after=after, times=None))
-        elif kind == "failing":
-            account.faults.append(faults.vendor_failed(after=after, times=rng.choice((1, 8))))
-        elif kind == "limited":
-            account.faults.append(faults.vendor_rate_limited(rng.choice((5, 90)), after=after))
-        elif kind == "refused":
-            account.heals_on_request = True
-            account.faults.append(faults.credentials_refused(after=after, times=None))
-        elif kind == "missing":
-            match: Any = {"kind": "segments", "after": after, "times": None}
-            account.faults.append(
-                rng.choice((faults.account_not_found, faults.vendor_not_found))(**match)
-            )
+        match: Any = {"after": rng.randint(0, 5), "times": None}
+        made: dict[str, Callable[[], Fault]] = {
+            "blocked": lambda: faults.account_blocked(**match),
+            "failing": lambda: faults.vendor_failed(**match | {"times": rng.choice((1, 8))}),
+            "limited": lambda: faults.vendor_rate_limited(
+                rng.choice((5, 90)), after=match["after"]
+            ),
+            "refused": lambda: faults.credentials_refused(**match),
+            "missing": lambda: rng.choice((faults.account_not_found, faults.vendor_not_found))(
+                kind="segments", **match
+            ),
+        }
+        if kind in made:
+            account.faults.append(made[kind]())
+        elif kind == "swinging":
+            # Fewer would be on other pages, where a read can find one of them.
+            if len(account.segments) >= (account.default_page_size or 0) + 2:
+                account.faults.append(Fault(times=None, when=self._swing(account, rng)))
         elif kind == "empty":
             # Twice in a row, it would be empty as far as anybody can tell.
             if account.vendor != "beehiiv" and account.id not in self._was_empty:
@@ -233,6 +237,27 @@ class World:
                 if record not in hidden or kind == "invalid"
             ]
         self.changed.add(account.id)
+
+    def _swing(self, account: Account, rng: random.Random) -> Callable[[Request], bool]:
+        """Hides two records from a first read, and one of them from the second, on no page."""
+        order: list[Any] = list(account.segments)
+        counts = [2, 1]
+
+        def when(request: Request) -> bool:
+            if request.kind != "segments":
+                return False
+            if request.param("next_cursor") is None:
+                account.segments = list(order)
+            elif account.segments == order and counts:
+                hidden = counts.pop(0)
+                account.segments = [*order[-hidden:], *order[:-hidden]]
+                if rng.random() < 0.5:
+                    order[:] = [self._version(account, rng, record) for record in order]
+                    by_id = {record["id"]: record for record in order}
+                    account.segments = [by_id[record["id"]] for record in account.segments]
+            return False
+
+        return when
 
     def _note(self, what: str) -> None:
         self.changed.add(what)
@@ -391,7 +416,7 @@ class Connection:
         self.streams = self.rng.choice((ALL_STREAMS, ALL_STREAMS, ("segments",)))
         self.is_listing = self.rng.random() < 0.7
         self.destination = Destination(
-            soft_deletes=self.rng.random() < 0.3, keeps_first=self.rng.random() < 0.2
+            soft_deletes=self.rng.random() < 0.3, keeps_first=self.rng.random() < 0.4
         )
         self.world.deletable = self._is_deletable
         self.select_columns()
@@ -474,10 +499,10 @@ class Connection:
         return result
 
     def _plan_changes(self, account_id: str, change: Callable[..., None]) -> None:
-        """Changes something at some requests; pages shift at one of them only."""
+        """Changes something at some requests; pages shift at some of them, in either read."""
         rng = random.Random(self.rng.random())
-        moments = sorted(rng.sample(range(1, 7), rng.randint(1, 3)))
-        shifts_at = rng.choice(moments)
+        moments = sorted(rng.sample(range(1, 9), rng.randint(1, 5)))
+        shifts_at = rng.sample(moments, rng.randint(1, len(moments)))
         seen = 0
 
         def when(request: Request) -> bool:
@@ -485,7 +510,7 @@ class Connection:
             is_meant = (request.account_id or LIST) == account_id
             seen += is_meant
             if is_meant and seen in moments:
-                change(rng=rng, can_shift=seen == shifts_at)
+                change(rng=rng, can_shift=seen in shifts_at)
             return False
 
         self.world.environment.faults.append(Fault(times=None, when=when))

@@ -1046,7 +1046,8 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         assert len(json.dumps(blob, separators=(",", ":"))) < 900
         assert len(without_ids) == 2
         (warning,) = [text for text in caplog.messages if "is full" in text]
-        assert "of 2 of its integrated accounts" in warning
+        assert "2 accounts are not tracked" in warning
+        assert "rows of records that are deleted stay in the table" in warning
         if number:
             # The one that has room is compared, the others come whole and lose nothing.
             assert without_ids == left_out
