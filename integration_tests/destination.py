@@ -1,5 +1,6 @@
 """A warehouse as Airbyte fills it: deduplicated tables with deletions, and the last states."""
 
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Destination:
 
     Args:
         soft_deletes: Whether a deleted row stays, marked as deleted.
+        keeps_first: Whether it compares no cursors, and keeps the first of several versions that
+            come in one sync, as PyAirbyte can.
 
     Attributes:
         states: The last state message of each stream.
@@ -55,8 +58,9 @@ class Destination:
             stream, and did not come again since.
     """
 
-    def __init__(self, *, soft_deletes: bool = False) -> None:
+    def __init__(self, *, soft_deletes: bool = False, keeps_first: bool = False) -> None:
         self._soft_deletes = soft_deletes
+        self._keeps_first = keeps_first
         self.states: dict[str, dict[str, Any]] = {}
         self.uncounted: dict[str, set[Key]] = defaultdict(set)
         self._tables: dict[str, dict[Key, Row]] = defaultdict(dict)
@@ -75,38 +79,43 @@ class Destination:
         }
 
     def load(
-        self, result: Result, configured: Mapping[str, Any], *, drops_uncounted: bool = False
+        self, result: Result, configured: Mapping[str, Any], *, fails: random.Random | None = None
     ) -> None:
         """Takes in the messages of a sync.
 
         Args:
             result: The messages.
             configured: The configured catalog of the sync.
-            drops_uncounted: Whether the destination fails before it commits what follows the last
-                state of a stream.
+            fails: Chooses where the destination fails, for each stream by itself: it has saved
+                some of the states, the one before the first record at least, and committed the
+                records up to any later point.
         """
-        columns = {entry["stream"]["name"]: _columns(entry) for entry in configured["streams"]}
-        pending: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for message in result.messages:
-            if message["type"] == "RECORD":
-                pending[message["record"]["stream"]].append(message["record"])
-            elif message["type"] == "STATE":
-                stream = message["state"]["stream"]["stream_descriptor"]["name"]
-                counted = pending.pop(stream, [])
-                self._write(stream, counted, columns[stream])
-                self.uncounted[stream] -= _keys(stream, counted)
-        self.states.update(
-            (state["stream"]["stream_descriptor"]["name"], state) for state in result.last_state
-        )
-        if not drops_uncounted:
-            for stream, records in pending.items():
-                self._write(stream, records, columns[stream])
-                self.uncounted[stream] |= _keys(stream, records)
+        for entry in configured["streams"]:
+            stream = entry["stream"]["name"]
+            messages = [message for message in result.messages if _stream_of(message) == stream]
+            states = [i for i, message in enumerate(messages) if message["type"] == "STATE"]
+            saved, end = (states[-1] if states else -1), len(messages)
+            if fails is not None and states:
+                kinds = [message["type"] for message in messages]
+                first = kinds.index("RECORD") if "RECORD" in kinds else 0
+                saved = fails.choice([i for i in states if i >= first - 1])
+                end = fails.randint(saved + 1, len(messages))
+            if saved >= 0:
+                state = messages[saved]["state"]
+                self.states[stream] = {k: v for k, v in state.items() if k != "sourceStats"}
+            records = [m["record"] for m in messages[:end] if m["type"] == "RECORD"]
+            self._write(stream, records, _columns(entry))
+            counted = [m["record"] for m in messages[: saved + 1] if m["type"] == "RECORD"]
+            beyond = [m["record"] for m in messages[saved + 1 : end] if m["type"] == "RECORD"]
+            self.uncounted[stream] -= _keys(stream, counted)
+            self.uncounted[stream] |= _keys(stream, beyond)
 
     def _write(
         self, stream: str, records: list[dict[str, Any]], columns: frozenset[str] | None
     ) -> None:
         table = self._tables[stream]
+        if self._keeps_first:
+            records = list({key_of(stream, r["data"]): r for r in reversed(records)}.values())
         for record in records:
             data = {
                 name: value
@@ -115,12 +124,20 @@ class Destination:
             }
             key, row = key_of(stream, data), Row(data, record["emitted_at"])
             stored = table.get(key)
-            if stored is not None and not row.replaces(stored):
+            if stored is not None and not self._keeps_first and not row.replaces(stored):
                 continue
             if DELETED_AT not in data or (self._soft_deletes and stored is not None):
                 table[key] = row
             else:
                 table.pop(key, None)
+
+
+def _stream_of(message: Mapping[str, Any]) -> str | None:
+    """The stream of a record or a state."""
+    if message["type"] == "STATE":
+        name: str = message["state"]["stream"]["stream_descriptor"]["name"]
+        return name
+    return message["record"]["stream"] if message["type"] == "RECORD" else None
 
 
 def key_of(stream: str, data: Mapping[str, Any]) -> Key:

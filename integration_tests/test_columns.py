@@ -20,10 +20,11 @@ from integration_tests.support import (
     account,
     catalog,
     config,
+    id_of,
     read,
     write,
 )
-from sandbox import Fault, Sandbox, faults, vendors
+from sandbox import Account, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments, custom_fields
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.truto import transport
@@ -175,7 +176,7 @@ def test_given_custom_columns_when_read_then_their_values_are_coerced(serve: Ser
         "archived_at": "2022-12-02T16:53:20Z",
         "mixed": [1],
     }
-    assert first["data"]["surprise"] == {"a": None}
+    assert "surprise" not in first["data"]
     assert "meta" not in first
     assert {change["field"] for change in second["meta"]["changes"]} == set(bad)
     assert not set(bad) & set(second["data"])
@@ -209,17 +210,41 @@ def test_given_a_selection_without_key_and_cursor_when_read_then_they_come_all_t
     }
 
 
-@pytest.mark.parametrize("schema", [{}, {"properties": {}}, load_schema("segments")])
+@pytest.mark.parametrize(
+    ("schema", "surprise"),
+    [({}, {"surprise"}), ({"properties": {}}, {"surprise"}), (load_schema("segments"), set())],
+    ids=["none", "empty", "all"],
+)
 def test_given_no_selection_when_read_then_everything_comes(
-    serve: Serve, schema: dict[str, Any]
+    serve: Serve, schema: dict[str, Any], surprise: set[str]
 ) -> None:
+    """A catalog that names columns has those, and no others."""
     segments = [{**vendors.segments("klaviyo", 1)[0], "surprise": 1}]
     sandbox = serve(account(segments=segments))
 
     (record,) = read(sandbox, configured=catalog(schema=schema)).records
 
-    assert set(record) >= {"remote_data", "name", "surprise"}
+    assert set(record) >= {"remote_data", "name"}
+    assert set(record) - set(MODEL) == surprise
     assert [name for name, _ in sandbox.requests[0].query] == ["integrated_account_id"]
+
+
+@pytest.mark.parametrize("schema", [{}, load_schema("segments")], ids=["none", "all"])
+def test_given_a_workspace_id_of_an_override_when_read_then_it_is_kept(
+    serve: Serve, schema: dict[str, Any]
+) -> None:
+    """The connector has one of its own for Beehiiv only."""
+    segments = [{"id": "1", "name": "a", "workspace_id": 7}]
+    klaviyo = account(segments=segments)
+    beehiiv = Account(id_of(1), "beehiiv", workspaces={"w1": segments})
+
+    result = read(
+        serve(klaviyo, beehiiv),
+        configured=catalog(schema=schema),
+        additional_accounts={"mode": "all"},
+    )
+
+    assert sorted(record["workspace_id"] for record in result.records) == ["7", "w1"]
 
 
 def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Serve) -> None:

@@ -273,9 +273,10 @@ def shift(account: Account, *ids: str) -> None:
     account.on_page = on_page
 
 
-def test_given_pages_that_shift_when_read_once_more_then_only_what_both_reads_lack_is_deleted(
-    serve: Serve,
+def test_given_pages_that_shift_when_the_reads_disagree_then_nothing_is_deleted(
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """What both lack may be on a page that neither has seen."""
     account = brevo("a", "b", "c", "d", "e")
     sandbox = serve(account)
     destination = Destination()
@@ -286,11 +287,45 @@ def test_given_pages_that_shift_when_read_once_more_then_only_what_both_reads_la
     shift(account, "b", "c", "d")
     result = sync_into(destination, sandbox)
 
-    assert deleted_ids(result) == ["e"]
-    assert known_ids(result) == ["a", "b", "c", "d"]
-    # What was seen is not gone yet, as far as this sync knows.
-    assert deleted_ids(sync_into(destination, sandbox)) == ["a"]
+    assert deleted_ids(result) == []
+    assert "two reads did not find the same records" in caplog.text
+    assert known_ids(result) == ["a", "b", "c", "d", "e"]
+    assert deleted_ids(sync_into(destination, sandbox)) == ["a", "e"]
     assert stored_ids(destination) == ["b", "c", "d"]
+
+
+def test_given_a_record_on_no_page_of_two_reads_when_synced_then_it_is_not_deleted(
+    serve: Serve,
+) -> None:
+    """Each read overlooks it, and another one besides."""
+    account = brevo("a", "b", "c", "d", "e")
+    sandbox = serve(account)
+    destination = Destination()
+    sync_into(destination, sandbox)
+    orders = iter(["bcdea", "edcab", "dcabe"])
+
+    def on_page(account: Account, _: int) -> None:
+        account.segments = rows(*next(orders, "abcde"))
+
+    account.on_page = on_page
+    result = sync_into(destination, sandbox)
+
+    assert deleted_ids(result) == []
+
+
+def test_given_a_page_size_when_read_once_more_then_it_is_asked_for_without(serve: Serve) -> None:
+    """A vendor that cuts pages silently can end the list early."""
+    account = brevo("a", "b", "c", "d")
+    sandbox = serve(account)
+    destination = Destination()
+    sync_into(destination, sandbox, page_size=4)
+    sandbox.clear()
+
+    account.segments = rows("a", "b", "c")
+    result = sync_into(destination, sandbox, page_size=4)
+
+    assert deleted_ids(result) == ["d"]
+    assert [request.param("limit") for request in sandbox.requests] == ["4", None, None]
 
 
 def test_given_pages_that_shift_when_nothing_is_gone_then_nothing_is_deleted(serve: Serve) -> None:
@@ -336,17 +371,16 @@ def partial(account: Account) -> None:
     account.partial = True
 
 
-def first_page_partial(account: Account) -> None:
-    account.partial = True
-    account.on_page = lambda account, _: setattr(account, "partial", False)
-
-
 def invalid_entry(account: Account) -> None:
     account.segments = [*account.segments, "not an object"]  # type: ignore[list-item]
 
 
 def record_without_id(account: Account) -> None:
     account.segments = [*account.segments, {"name": "without id"}]
+
+
+def blank_id(account: Account) -> None:
+    account.segments = [*account.segments, {"id": " ", "name": "without id"}]
 
 
 def failed_page(account: Account) -> None:
@@ -377,9 +411,9 @@ def no_support_in_the_second_read(account: Account) -> None:
     "make_uncertain",
     [
         partial,
-        first_page_partial,
         invalid_entry,
         record_without_id,
+        blank_id,
         failed_page,
         failed_second_read,
         expired_cursor,
@@ -462,25 +496,39 @@ def test_given_an_integration_without_workspaces_when_synced_then_it_has_none(
 
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "activecampaign"])
-def test_given_all_segments_are_gone_when_synced_then_they_are_deleted_and_a_log_line_says_so(
+def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_to_see_it_again(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
 ) -> None:
-    caplog.set_level("INFO")
     account = numbered_account(0, vendor, segments=rows("a", "b", "c"))
     sandbox = serve(account, numbered_account(1))
     destination = Destination()
     sync_into(destination, sandbox, additional_accounts=ALL)
 
     account.segments = []
-    result = sync_into(destination, sandbox, additional_accounts=ALL)
+    first = sync_into(destination, sandbox, additional_accounts=ALL)
+    line = f"Stream segments of integrated account {id_of(0)}: all 3 known records are gone at once"
+    assert len([text for text in caplog.messages if text.startswith(line)]) == 1
+    assert first.records == []
+    assert cursors_of(first)[id_of(0)]["empty"] is True
+    second = sync_into(destination, sandbox, additional_accounts=ALL)
 
-    assert deleted_ids(result) == ["a", "b", "c"]
-    line = f"Stream segments of integrated account {id_of(0)}: all 3 known records were"
-    assert [text for text in caplog.messages if "known records" in text] == [f"{line} deleted."]
-    assert destination.rows("segments").keys() == {(id_of(1), s["id"]) for s in vendors.segments(
-        "klaviyo", 3
-    )}  # fmt: skip
-    assert cursors_of(result)[id_of(0)] == {"records": {}}
+    assert deleted_ids(second) == ["a", "b", "c"]
+    assert {key[0] for key in destination.rows("segments")} == {id_of(1)}
+    assert cursors_of(second)[id_of(0)] == {"records": {}}
+
+
+def test_given_segments_that_are_back_when_synced_then_nothing_comes(serve: Serve) -> None:
+    """An account that lost a permission for a day; then, the same happens once more."""
+    account = numbered_account(0, segments=rows("a", "b"))
+    sandbox = serve(account)
+    destination = Destination()
+    sync_into(destination, sandbox)
+
+    for segments in ([], rows("a", "b"), []):
+        account.segments = segments
+        assert sync_into(destination, sandbox).records == []
+    account.segments = rows("b")
+    assert deleted_ids(sync_into(destination, sandbox)) == ["a"]
 
 
 def test_given_a_newly_selected_column_when_synced_then_the_rows_that_have_it_come(
@@ -505,9 +553,35 @@ def test_given_a_newly_selected_column_when_synced_then_the_rows_that_have_it_co
     assert sync_into(destination, sandbox, schema=few).records == []
 
 
+def test_given_a_custom_column_that_is_selected_later_when_synced_then_all_rows_have_it(
+    serve: Serve,
+) -> None:
+    """The usual way: the customer adds a field, a sync runs, then the schema is refreshed."""
+    account = numbered_account(0, segments=rows("a", "b"))
+    sandbox = serve(account)
+    destination = Destination()
+    model = load_schema("segments")
+    custom = {"properties": {**model["properties"], "owner": {"type": ["null", "object"]}}}
+    sync_into(destination, sandbox, schema=model)
+
+    account.segments = rows("a", "b", owner={"team": "north"})
+    before = sync_into(destination, sandbox, schema=model)
+    after = sync_into(destination, sandbox, schema=custom)
+    account.segments = rows("a", "b", owner={"team": "south"})
+    without = sync_into(destination, sandbox, schema=model)
+
+    assert before.records == []
+    assert [record["owner"] for record in after.records] == [{"team": "north"}] * 2
+    # Its row loses the column, and what happens to it does not matter any more.
+    assert all("owner" not in record for record in without.records)
+    account.segments = rows("a", "b", owner={"team": "west"})
+    assert sync_into(destination, sandbox, schema=model).records == []
+
+
 def test_given_a_new_custom_field_when_synced_then_the_rows_that_have_it_come(
     serve: Serve,
 ) -> None:
+    """The catalog names no columns."""
     account = numbered_account(0, segments=rows("a", "b"))
     sandbox = serve(account)
     destination = Destination()
@@ -571,6 +645,8 @@ def test_given_two_versions_in_a_read_when_synced_then_the_later_one_wins(
     assert versions[0][CURSOR] < versions[1][CURSOR]
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "later"
     account.segments = [{"id": "a", "name": "later"}, *rows("b", "c", "d")]
+    # A destination that does not compare cursors may have kept the older one.
+    assert live_ids(sync_into(destination, sandbox)) == ["a"]
     assert sync_into(destination, sandbox).records == []
 
 
@@ -625,15 +701,37 @@ def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_r
     failing = sandbox.environment.accounts[0]
     failing.faults = [faults.account_blocked(times=None)]
     failed = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0))
-    # It goes when the stream was read whole.
-    assert all(set(cursors_of(failed, s)) == {id_of(0), id_of(1)} for s in ALL_STREAMS)
+    # These accounts have no workspaces to remember.
+    known = ("segments", "integrated_accounts")
+    assert all(set(cursors_of(failed, s)) == {id_of(0), id_of(1)} for s in known)
     failing.faults.clear()
     whole = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0))
 
     assert whole.of_type("RECORD") == []
-    assert all(set(cursors_of(whole, stream)) == {id_of(0)} for stream in ALL_STREAMS)
+    for stream in known:
+        assert set(cursors_of(whole, stream)) == {id_of(0), id_of(1)}
+        assert cursors_of(whole, stream)[id_of(1)]["unread"] is True
     assert len(destination.rows("segments")) == 6
     assert len(destination.rows("integrated_accounts")) == 2
+
+    # When it is back, what was deleted in the meantime is noticed, and nothing else comes.
+    other = sandbox.environment.accounts[1]
+    gone, *left = other.segments
+    other.segments = left
+    back = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0, 1))
+    assert deleted_ids(back) == [gone["id"]]
+    assert len(back.of_type("RECORD")) == 1
+
+
+def test_given_pairs_for_the_vendor_in_another_order_when_synced_then_nothing_comes(
+    serve: Serve,
+) -> None:
+    sandbox = serve(numbered_account(0))
+    destination = Destination()
+    pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
+    sync_into(destination, sandbox, remote_query=pairs)
+
+    assert sync_into(destination, sandbox, remote_query=pairs[::-1]).records == []
 
 
 def move_account(sandbox: Sandbox) -> None:
@@ -685,7 +783,8 @@ def test_given_a_list_that_may_be_incomplete_when_synced_then_no_account_is_forg
     assert (
         len(state_of_stream(before, "integrated_accounts")["states"][0]["cursor"]["records"]) == 2
     )
-    assert len(cursors_of(result, "integrated_accounts")[""]["records"]) == 2
+    known = cursors_of(result, "integrated_accounts")
+    assert (set(known[""]["records"]), known[id_of(1)]["unread"]) == ({id_of(0)}, True)
 
 
 def test_given_an_account_that_fails_when_synced_then_what_it_has_emitted_is_remembered(
@@ -770,6 +869,125 @@ def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_versi
     assert {row["name"] for row in destination.rows("segments").values()} == {"in the end"}
 
 
+def test_given_a_first_sync_when_only_its_first_state_is_saved_then_everything_comes_once(
+    serve: Serve,
+) -> None:
+    """The clock is set back in between: what comes then has to win all the same."""
+    account = brevo("a", "b", "c")
+    sandbox = serve(account)
+    destination = Destination()
+    configured = catalog("incremental")
+
+    killed = read_with(KilledSource(3), sandbox, configured=configured)
+    kinds = [m["type"] for m in killed.messages if m["type"] in ("STATE", "RECORD")]
+    assert kinds == ["STATE", "RECORD", "RECORD", "RECORD"]
+    destination.load(killed, configured)
+    (first,) = killed.last_state
+    blob = first["stream"]["stream_state"]
+    assert blob["in_progress"] is True
+    assert blob["cursor_value"] > killed.records[-1][CURSOR]
+    account.segments = rows("a", "b", "c", count=1)
+    result = sync_into(destination, sandbox)
+
+    assert result.ids == ["a", "b", "c"]
+    assert result.records[0][CURSOR] > blob["cursor_value"]
+    assert sync_into(destination, sandbox).records == []
+
+
+def test_given_a_cursor_value_far_ahead_when_synced_then_a_line_says_so(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox = serve(numbered_account(0))
+    state = state_of(filters={}, cursor_value="2199-01-01T00:00:00.000000Z")
+
+    read(sandbox, configured=catalog("incremental"), state=state)
+
+    (line,) = [text for text in caplog.messages if "ahead of this machine's" in text]
+    assert "stream segments continue after that time" in line
+
+
+@pytest.mark.parametrize(
+    ("cursor_field", "columns", "expected"),
+    [
+        (["updated_at"], None, "The cursor field of the stream segments is updated_at"),
+        (None, {"id": {}, "name": {}}, "lacks the column _ab_cdc_updated_at"),
+        ([CURSOR], None, None),
+        ([], {"id": {}, CURSOR: {}}, None),
+    ],
+)
+def test_given_a_cursor_of_another_version_when_synced_then_a_warning_says_what_to_do(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    cursor_field: list[str] | None,
+    columns: dict[str, Any] | None,
+    expected: str | None,
+) -> None:
+    configured = catalog("incremental", {"properties": columns} if columns else None)
+    configured["streams"][0]["cursor_field"] = cursor_field
+
+    read(serve(numbered_account(0)), configured=configured)
+
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == bool(expected)
+    for warning in warnings:
+        assert str(expected) in warning
+        assert "Refresh the source schema" in warning
+
+
+def test_given_three_streams_when_their_states_have_no_room_then_they_share_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airbyte saves all of them in one request."""
+    monkeypatch.setattr(state, "MAX_STATE_BYTES", 6000)
+    accounts = [
+        numbered_account(n, "brevo", count=20, workspaces={f"w{i}": [] for i in range(9)})
+        for n in range(8)
+    ]
+    sandbox = serve(*accounts)
+    destination = Destination()
+
+    before: dict[str, set[str]] = {}
+    for number in range(2):
+        result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+        blobs = {s: state_of_stream(result.last_state, s) for s in ALL_STREAMS}
+        sizes = [len(json.dumps(blob, separators=(",", ":"))) for blob in blobs.values()]
+        assert 5000 < sum(sizes) <= 6000
+        assert len(cursors_of(result, "integrated_accounts")[""]["records"]) == 8
+        tracked = {s: known_partitions(result, s) for s in ALL_STREAMS}
+        if number:
+            # What had room keeps it.
+            assert tracked == before
+            assert not {key[0] for key in keys_emitted(result)} & tracked["segments"]
+        before = tracked
+
+
+def known_partitions(result: Result, stream: str) -> set[str]:
+    return {id_ for id_, cursor in cursors_of(result, stream).items() if cursor["records"]}
+
+
+def keys_emitted(result: Result) -> list[tuple[Any, ...]]:
+    return [key_of("segments", data) for data in result.records]
+
+
+def test_given_other_columns_when_a_full_refresh_is_resumed_then_it_starts_again(
+    serve: Serve,
+) -> None:
+    failing = numbered_account(1, faults=[faults.account_blocked(times=None)])
+    sandbox = serve(numbered_account(0), failing)
+    columns = load_schema("segments")["properties"]
+    few = {"properties": {name: columns[name] for name in ("id", "name")}}
+    first = read(sandbox, configured=catalog(schema=few), additional_accounts=ALL)
+    assert len(first.records) == 3
+    failing.faults.clear()
+
+    for schema, count in ((few, 3), ({"properties": columns}, 6)):
+        configured = catalog(schema=schema)
+        result = read(
+            sandbox, configured=configured, state=first.last_state, additional_accounts=ALL
+        )
+        assert len(result.records) == count
+
+
 def test_given_a_state_in_the_middle_of_a_sync_when_emitted_then_it_says_so(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -828,7 +1046,8 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         assert len(json.dumps(blob, separators=(",", ":"))) < 900
         assert len(without_ids) == 2
         (warning,) = [text for text in caplog.messages if "is full" in text]
-        assert "is full: 2 accounts are not tracked" in warning
+        assert "2 accounts are not tracked" in warning
+        assert "rows of records that are deleted stay in the table" in warning
         assert warning.endswith("into shards (additional_accounts.shard).")
         if number:
             # The one that has room is compared, the others come whole and lose nothing.
@@ -857,7 +1076,8 @@ def test_given_other_accounts_in_the_state_when_one_account_is_read_then_no_row_
     result = read(sandbox, configured=catalog("incremental"), state=begin)
 
     assert [without_cdc(record)["id"] for record in result.records] == ["a"]
-    assert set(cursors_of(result)) == {id_of(0)}
+    assert cursors_of(result)[id_of(1)] == {**records, "unread": True}
+    assert id_of(2) not in cursors_of(result)
 
 
 def test_given_many_records_when_synced_then_no_key_comes_twice(serve: Serve) -> None:

@@ -272,9 +272,8 @@ def test_given_the_token_is_revoked_in_the_middle_when_read_then_the_sync_ends_s
 def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends_soon(
     serve: Serve,
 ) -> None:
-    """The account that is configured and not listed is then asked for by its ID."""
     accounts = [numbered_account(n, tenant_id=f"tenant-{n > 0}") for n in range(300)]
-    refused = faults.token_refused(kind="account", times=None)
+    refused = faults.token_refused(after=20, times=None)
     sandbox = serve(*accounts, faults=[refused, faults.delay(0.05, times=None)])
 
     result = read(

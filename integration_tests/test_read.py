@@ -177,8 +177,17 @@ def test_given_a_partial_response_when_read_then_a_warning_reports_it_and_nothin
     assert len(result.records) == 25
     assert result.statuses[-1] == "COMPLETE"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "marked as partial: 3." in warning
+    assert "marked as partial: 1." in warning
     assert ACCOUNT_ID in warning
+
+
+def test_given_a_mark_on_a_page_that_has_a_next_one_when_read_then_it_says_nothing(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For some mappings the mark means that there are more pages."""
+    read(serve(account(count=25, partial="inner")))
+
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_given_filters_when_read_then_each_request_carries_them(serve: Serve) -> None:

@@ -23,7 +23,8 @@ from integration_tests.support import (
     run,
     write,
 )
-from sandbox import CONTEXT_SECRET, Account, Sandbox, faults, vendors
+from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, vendors
+from sandbox.accounts import account_object
 from source_truto_segments.records.columns import load_schema
 
 Serve = Callable[..., Sandbox]
@@ -45,6 +46,10 @@ def keys(result: Result, stream: str) -> list[tuple[str, ...]]:
 
 def deleted(result: Result, stream: str) -> list[dict[str, Any]]:
     return [r for r in result.records_of(stream) if r.get("_ab_cdc_deleted_at")]
+
+
+def deleted_ids(result: Result, stream: str) -> list[str]:
+    return [record["id"] for record in deleted(result, stream)]
 
 
 def incremental(*streams: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -241,8 +246,8 @@ def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_t
     configured = write(tmp_path / "catalog.json", incremental())
 
     read_all = run("read", "--catalog", configured, "--config", settings, "--debug")
-    assert len(read_all.records_of("integrated_accounts")) == 2
-    assert kinds(sandbox)["account"] == 2
+    # An entry with an id is a row, whatever else it lacks.
+    assert len(read_all.records_of("integrated_accounts")) == 3
     results = [read_all, *(run(c, "--config", settings, "--debug") for c in ("check", "discover"))]
 
     for result in results:
@@ -490,16 +495,20 @@ def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstone
         (tombstone,) = second.records_of(stream)
         assert tombstone.pop("_ab_cdc_deleted_at") == tombstone.pop("_ab_cdc_updated_at")
         assert tombstone == key
-    # An account that is gone keeps its rows in the other streams, and the state forgets it.
-    for state in second.last_state:
-        assert id_of(2) not in json.dumps(state)
+    # An account that is gone keeps its rows in the other streams, which the state remembers.
+    known = [state["stream"] for state in second.last_state if id_of(2) in json.dumps(state)]
+    names = [stream["stream_descriptor"]["name"] for stream in known]
+    assert sorted(names) == ["segments", "workspaces"]
+    sandbox.clear()
     third = read(
         sandbox, configured=incremental(), state=second.last_state, additional_accounts=ALL
     )
     assert third.of_type("RECORD") == []
+    # It is not looked for again.
+    assert (kinds(sandbox)["accounts"], kinds(sandbox)["account"]) == (1, 0)
 
 
-def test_given_the_only_configured_account_is_gone_when_read_then_that_is_a_failure(
+def test_given_a_configured_account_is_gone_when_read_then_it_is_deleted_and_a_failure(
     serve: Serve,
 ) -> None:
     sandbox = serve(numbered_account(0), numbered_account(1))
@@ -511,8 +520,8 @@ def test_given_the_only_configured_account_is_gone_when_read_then_that_is_a_fail
         sandbox, configured=configured, state=first.last_state, additional_accounts=listed(1)
     )
 
-    # It is configured, and Truto says that there is no such account: the user decides.
-    assert second.of_type("RECORD") == []
+    # It is configured, and Truto says that there is no such account.
+    assert deleted_ids(second, "integrated_accounts") == [id_of(1)]
     assert "Truto has no such account" in str(second.failure)
     assert second.statuses_of("integrated_accounts")[-1] == "INCOMPLETE"
 
@@ -538,8 +547,9 @@ def test_given_a_list_that_may_be_incomplete_when_read_then_nothing_is_taken_for
 
     assert second.failure is None
     assert deleted(second, "integrated_accounts") == []
+    # These accounts have no workspaces.
     known = [s for s in second.last_state if id_of(1) in json.dumps(s)]
-    assert len(known) == 3
+    assert len(known) == 2
 
 
 def test_given_an_account_on_no_page_of_one_read_when_listed_then_it_is_not_taken_for_deleted(
@@ -694,21 +704,144 @@ def test_given_a_listed_status_when_the_account_heals_then_it_is_read(
     assert account.status == "active"
     if "integrated_accounts" in streams:
         records = result.records_of("integrated_accounts")
-        assert [record["status"] for record in records] == ["active", status]
+        assert [record["status"] for record in records] == ["active", "active"]
 
 
-def test_given_an_account_changes_its_status_when_read_then_its_row_changes(serve: Serve) -> None:
-    account = numbered_account(0, status="needs_reauth", heals_on_request=True)
+@pytest.mark.parametrize("option", [{"mode": "none"}, listed(0), ALL], ids=lambda o: o["mode"])
+@pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
+def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_as_after_the_sync(
+    serve: Serve, option: dict[str, Any], mode: str
+) -> None:
+    """A request that the vendor refuses, or that succeeds, changes what Truto says of it."""
+    account = numbered_account(0, heals_on_request=True)
     sandbox = serve(account)
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
-    assert first.failure is None
+    how: dict[str, Any] = {
+        "configured": catalog(mode, streams=ALL_STREAMS),
+        "additional_accounts": option,
+        "on_account_error": "skip",
+    }
+    first = read(sandbox, **how)
 
+    account.faults = [faults.credentials_refused(times=None, kind="segments")]
+    is_incremental = mode == "incremental"
+    refused = read(sandbox, state=first.last_state if is_incremental else None, **how)
+    account.faults = []
+    recovered = read(sandbox, state=refused.last_state if is_incremental else None, **how)
+
+    for result, status in ((refused, "needs_reauth"), (recovered, "active")):
+        (row,) = result.records_of("integrated_accounts")
+        assert row["status"] == status
+    if is_incremental:
+        assert recovered.records == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_that_is_no_failure(
+    serve: Serve, known: bool
+) -> None:
+    sandbox = serve(numbered_account(0), numbered_account(1))
+    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    gone = sandbox.environment.accounts[1]
+
+    def delete(request: Request) -> bool:
+        if request.kind == "segments" and gone in sandbox.environment.accounts:
+            sandbox.environment.accounts.remove(gone)
+        return False
+
+    sandbox.environment.faults = [Fault(times=None, when=delete)]
+    state = first.last_state if known else None
+    second = read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
+
+    assert second.failure is None
+    assert second.statuses[-1] == "COMPLETE"
+    assert deleted_ids(second, "integrated_accounts") == ([id_of(1)] if known else [])
+    assert {row["id"] for row in second.records_of("integrated_accounts")} == (
+        {id_of(1)} if known else {id_of(0)}
+    )
+
+
+def test_given_a_404_of_an_account_that_is_there_when_read_then_it_fails(serve: Serve) -> None:
+    account = numbered_account(1, faults=[faults.account_not_found(kind="segments", times=None)])
+    sandbox = serve(numbered_account(0), account)
+
+    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+
+    assert "Truto has no such account" in str(result.failure)
+    assert len(result.records_of("integrated_accounts")) == 2
+
+
+def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_deleted(
+    serve: Serve,
+) -> None:
+    """An entry without an integration is a row; one without an id hides nobody."""
+    sandbox = serve(*[numbered_account(number) for number in range(3)])
+    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+
+    del sandbox.environment.accounts[2]
+    entries = [account_object(account) for account in sandbox.environment.accounts]
+    entries[1]["integration"] = None
+    page = json.dumps({"result": [*entries, {"id": None}, None], "next_cursor": None})
+    sandbox.environment.faults = [faults.body(page, kind="accounts", times=None)]
     second = read(
         sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
     )
 
-    (record,) = second.of_type("RECORD")
-    assert (record["stream"], record["data"]["status"]) == ("integrated_accounts", "active")
+    assert second.failure is None
+    assert deleted_ids(second, "integrated_accounts") == [id_of(2)]
+    (row,) = [r for r in second.records_of("integrated_accounts") if r["id"] == id_of(1)]
+    assert "integration" not in row
+
+
+def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox = serve(*[numbered_account(number) for number in range(3)])
+    state = read(sandbox, configured=incremental(), additional_accounts=ALL).last_state
+    del sandbox.environment.accounts[2]
+    empty = faults.body('{"result": [], "next_cursor": null}', kind="accounts", times=None)
+    sandbox.environment.faults = [empty]
+
+    found = []
+    for _ in range(2):
+        result = read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
+        state = result.last_state
+        found.append(deleted_ids(result, "integrated_accounts"))
+
+    # The second account is there, as Truto says when it is asked for it.
+    assert found == [[], [id_of(2)]]
+    assert "list of integrated accounts is empty, and 2 accounts are known" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"mode": "none"}, {**ALL, "integrations": ["klavyio"]}, {**ALL, "integrations": ["brevo"]}],
+    ids=["none", "typing mistake", "another"],
+)
+def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_come(
+    serve: Serve, other: dict[str, Any]
+) -> None:
+    """All, then others for one sync, then all."""
+    accounts = [numbered_account(0, "brevo", workspaces={"w": []})]
+    accounts += [numbered_account(number) for number in range(1, 4)]
+    sandbox = serve(*accounts)
+    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+
+    gone = accounts[1].segments[0]["id"]
+    accounts[1].segments = accounts[1].segments[1:]
+    del sandbox.environment.accounts[3]
+    without = read(
+        sandbox, configured=incremental(), state=first.last_state, additional_accounts=other
+    )
+    assert deleted(without, "segments") == []
+    again = read(
+        sandbox, configured=incremental(), state=without.last_state, additional_accounts=ALL
+    )
+
+    assert without.records_of("segments") == []
+    assert deleted_ids(again, "segments") == [gone]
+    rows_deleted = [id_ for r in (without, again) for id_ in deleted_ids(r, "integrated_accounts")]
+    assert rows_deleted == [id_of(3)]
+    assert len(again.of_type("RECORD")) + len(without.of_type("RECORD")) == 2
 
 
 @pytest.mark.parametrize("streams", [("segments",), ("workspaces",)])

@@ -107,7 +107,8 @@ class Account:
             ones have thousands of characters.
         last_cursor: What marks the end of the list: null, an empty string or no key at all.
         cursors_expire: Whether every cursor has expired by the time it comes back.
-        partial: Whether responses have `is_partial_response` set.
+        partial: Whether responses have `is_partial_response` set; `inner` for those that have a
+            next page.
         vendor_limit: The vendor's own budget for this account.
         faults: What goes wrong for this account, once the token is accepted.
         custom_fields: Fields that an override adds to the model, by name, as the meta schema
@@ -149,7 +150,7 @@ class Account:
     cursor_style: CursorStyle = "plain"
     last_cursor: str | Missing | None = None
     cursors_expire: bool = False
-    partial: bool = False
+    partial: bool | Literal["inner"] = False
     vendor_limit: VendorLimit | None = None
     faults: list[Fault] = field(default_factory=list)
     custom_fields: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -64,7 +64,8 @@ def list_page(
         "next_cursor": next_cursor,
         "prev_cursor": None,
         "result_count": len(page),
-        "is_partial_response": account.partial,
+        "is_partial_response": account.partial is True
+        or (account.partial == "inner" and following is not None),
     }
     if next_cursor is MISSING:
         del envelope["next_cursor"]

@@ -94,7 +94,7 @@ class ConnectionCheck:
 
     def _found(self, account: Account) -> None:
         is_configured = account.id in self._accounts
-        if not is_configured or account.listed:
+        if not is_configured or account.page is not None:
             self._accounts[account.id] = account
         if not is_configured and not account.is_active and self._sampled < MAX_SAMPLE:
             self._sampled += 1

@@ -3,9 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 from airbyte_cdk.models import (
     AirbyteCatalog,
     AirbyteConnectionStatus,
@@ -28,8 +29,15 @@ from source_truto_segments.check import ConnectionCheck
 from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.custom_fields import custom_columns
 from source_truto_segments.records.changes import ChangeClock
-from source_truto_segments.records.columns import ColumnSelection
-from source_truto_segments.streams import SEGMENTS, STREAMS, Streams, TrutoStream, read_filters
+from source_truto_segments.records.columns import UPDATED_AT, ColumnSelection
+from source_truto_segments.streams import (
+    INTEGRATED_ACCOUNTS,
+    SEGMENTS,
+    STREAMS,
+    Streams,
+    TrutoStream,
+    read_filters,
+)
 from source_truto_segments.sync.events import Event
 from source_truto_segments.sync.messages import RecordBatch, status_message
 from source_truto_segments.sync.partition import SelectedStream
@@ -38,6 +46,7 @@ from source_truto_segments.sync.state import (
     IncrementalState,
     InvalidStateError,
     OutdatedStateError,
+    StreamState,
 )
 from source_truto_segments.sync.sync import Sync
 from source_truto_segments.sync.worker_pool import MAX_WORKERS, Clock, WorkerPool
@@ -48,9 +57,13 @@ from source_truto_segments.truto.client import (
     TrutoClient,
 )
 from source_truto_segments.truto.errors import ReadError
+from source_truto_segments.truto.responses import excerpt
 
 # Not `logger`: the CDK passes one of that name to each command.
 _log = logging.getLogger("airbyte")
+
+# Seconds. The state of a sync that was killed is some minutes ahead by itself.
+_MAX_CLOCK_LEAD = 3600.0
 
 
 class SourceTrutoSegments(AbstractSource):
@@ -182,8 +195,7 @@ class SourceTrutoSegments(AbstractSource):
         streams = Streams.build(parsed, **{c.stream.name: _columns(c) for c in known})
         by_name = {stream.name: stream for stream in streams}
         selected = {
-            c.stream.name: _select(by_name[c.stream.name], c.sync_mode, state or [], parsed)
-            for c in known
+            c.stream.name: _select(by_name[c.stream.name], c, state or [], parsed) for c in known
         }
         for name in unknown:
             yield status_message(name, AirbyteStreamStatus.STARTED)
@@ -233,14 +245,19 @@ def _columns(configured: ConfiguredAirbyteStream) -> ColumnSelection:
 
 
 def _select(
-    stream: TrutoStream, sync_mode: SyncMode, state: list[AirbyteStateMessage], config: Config
+    stream: TrutoStream,
+    configured: ConfiguredAirbyteStream,
+    state: list[AirbyteStateMessage],
+    config: Config,
 ) -> SelectedStream:
     """Return a selected stream with the state that the read begins with.
 
     Raises:
         ConfigError: If its state is not valid.
     """
-    name, filters = stream.name, read_filters(config, stream.name)
+    name, sync_mode = stream.name, configured.sync_mode
+    if sync_mode is SyncMode.incremental:
+        _warn_of_cursor(configured)
     try:
         blob = ConnectorStateManager(state).get_stream_state(name, None)
     except (ValueError, AttributeError, TypeError) as invalid:
@@ -249,14 +266,14 @@ def _select(
             "then reads everything."
         ) from None
     try:
-        return _with_state(stream, sync_mode, blob, filters)
+        return _with_state(stream, sync_mode, blob, config)
     except OutdatedStateError:
         _log.info(
             "The state of the stream %s was written by version 0.1 and is not used: everything is "
             "read and emitted once.",
             name,
         )
-        return _with_state(stream, sync_mode, {}, filters)
+        return _with_state(stream, sync_mode, {}, config)
     except InvalidStateError as invalid:
         raise ConfigError(
             f"The state of the stream {name} is not valid: {invalid}. Reset the stream in the "
@@ -264,11 +281,51 @@ def _select(
         ) from None
 
 
+def _warn_of_cursor(configured: ConfiguredAirbyteStream) -> None:
+    """Warn if a destination cannot tell which version of a row is the newer one."""
+    columns = (configured.stream.json_schema or {}).get("properties")
+    name, cursor_field = configured.stream.name, configured.cursor_field
+    if cursor_field and list(cursor_field) != [UPDATED_AT]:
+        _log.warning(
+            "The cursor field of the stream %s is %s, by which a destination can keep an older "
+            "version of a row. Refresh the source schema, and select %s as the cursor field.",
+            name,
+            excerpt(".".join(map(str, cursor_field))),
+            UPDATED_AT,
+        )
+    if columns and UPDATED_AT not in columns:
+        _log.warning(
+            "The catalog of the stream %s lacks the column %s, without which a destination can "
+            "keep an older version of a row. Refresh the source schema, and select the column.",
+            name,
+            UPDATED_AT,
+        )
+
+
 def _with_state(
-    stream: TrutoStream, sync_mode: SyncMode, blob: Mapping[str, Any], filters: Mapping[str, Any]
+    stream: TrutoStream, sync_mode: SyncMode, blob: Mapping[str, Any], config: Config
 ) -> SelectedStream:
+    filters = read_filters(config, stream.name)
+    state: StreamState
     if sync_mode is SyncMode.incremental:
-        state = IncrementalState.load(blob, filters)
-        return SelectedStream(stream, state, ChangeClock(state.cursor_value))
-    now = datetime.now(timezone.utc)
-    return SelectedStream(stream, FullRefreshState.load(blob, filters, now), ChangeClock())
+        is_list = stream.name == INTEGRATED_ACCOUNTS and config.account_list is not None
+        state = IncrementalState.load(blob, filters, is_list=is_list)
+        clock = ChangeClock(state.cursor_value)
+        if clock.lead > _MAX_CLOCK_LEAD:
+            _log.warning(
+                "The last sync's clock was %s ahead of this machine's. The values of %s in the "
+                "stream %s continue after that time, so that destinations keep the newer rows. "
+                "Check the clocks of the machines that run syncs.",
+                timedelta(seconds=round(clock.lead)),
+                UPDATED_AT,
+                stream.name,
+            )
+    else:
+        columns = stream.columns.included
+        filters["columns"] = None if columns is None else sorted(columns)
+        state, clock = (
+            FullRefreshState.load(blob, filters, datetime.now(timezone.utc)),
+            ChangeClock(),
+        )
+    state.size = len(orjson.dumps(blob))
+    return SelectedStream(stream, state, clock)

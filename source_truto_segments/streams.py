@@ -64,21 +64,26 @@ class TrutoStream(HttpStream, ABC):
         super().__init__(authenticator=TokenAuthenticator(config.token))
 
     @abstractmethod
-    def request_for(self, stream_slice: Slice) -> Request[Page]:
-        """Return the request of a slice's first page."""
+    def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
+        """Return the request of a slice's first page.
+
+        Args:
+            stream_slice: The slice.
+            first_read: Whether it is not read once more because records are missing. A second read
+                is independent evidence: it asks without what can only shorten a list.
+        """
 
     def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
         """Yield a page's records with the selected columns, and what each of them lost."""
-        added = {name: without_nul(value) for name, value in stream_slice.items()}
+        added = {k: without_nul(value) for k, value in stream_slice.items() if value is not None}
         for record in self.select(page.records):
             coerced, changes = coerce_record(
-                record,
+                self.columns.project({**record, **added}),
                 self.columns,
                 may_be_deep=page.digest is None,
                 may_have_nul=page.may_have_nul,
                 max_size=page.size,
             )
-            coerced.update(added)
             yield self.columns.project(coerced), changes
 
     def select(self, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -134,8 +139,9 @@ class Segments(TrutoStream):
     primary_key = [ACCOUNT_KEY, "id"]  # noqa: RUF012 - the CDK's
 
     @override
-    def request_for(self, stream_slice: Slice) -> Request[Page]:
+    def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
         # Without a page size: which one works depends on the account's vendor, see PageSizes.
+        del first_read
         config, account_id = self._config, stream_slice[ACCOUNT_KEY]
         remote_query: dict[str, list[str]] = {}
         for name, value in config.remote_query:
@@ -166,7 +172,8 @@ class Workspaces(TrutoStream):
     primary_key = [ACCOUNT_KEY, "id"]  # noqa: RUF012 - the CDK's
 
     @override
-    def request_for(self, stream_slice: Slice) -> Request[Page]:
+    def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
+        del first_read
         account_id = stream_slice[ACCOUNT_KEY]
         params = {**self.columns.query_params(), ACCOUNT_KEY: account_id}
         operation = f"Listing the workspaces of integrated account {account_id}"
@@ -182,14 +189,15 @@ class IntegratedAccounts(TrutoStream):
     primary_key = "id"
 
     @override
-    def request_for(self, stream_slice: Slice) -> Request[Page]:
+    def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
         account_id = stream_slice.get(ACCOUNT_KEY)
         if account_id:
             operation = f"Reading integrated account {account_id}"
             path = f"integrated-account/{account_id}"
             return Request(path, operation, parse_account, account_id)
         operation = "Listing the integrated accounts of the environment"
-        return Request("integrated-account", operation, self._parse_list, params=self._filters())
+        params = self._filters() if first_read else {}
+        return Request("integrated-account", operation, self._parse_list, params=params)
 
     @override
     def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
@@ -252,22 +260,16 @@ class Streams(NamedTuple):
 def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
     """Return what narrows the read of a stream.
 
-    A state that was written under other filters would hide or delete records.
+    A state that was written under other filters would hide or delete records. Which accounts are
+    selected is no filter: the state knows each account by itself.
     """
-    filters: dict[str, Any] = {}
-    if stream_name == SEGMENTS:
-        filters = {
-            "workspace_id": config.workspace_id,
-            "tag_id": config.tag_id,
-            "remote_query": [list(pair) for pair in config.remote_query],
-        }
-    if stream_name == INTEGRATED_ACCOUNTS and config.account_list is not None:
-        filters = {
-            "configured": sorted(config.configured_account_ids),
-            "integrations": sorted(config.account_list.integrations),
-            "tenant_ids": sorted(config.account_list.tenant_ids),
-            "shard": str(config.account_list.shard or ""),
-        }
+    if stream_name != SEGMENTS:
+        return {}
+    filters = {
+        "workspace_id": config.workspace_id,
+        "tag_id": config.tag_id,
+        "remote_query": [list(pair) for pair in config.remote_query],
+    }
     return {name: value for name, value in filters.items() if value}
 
 

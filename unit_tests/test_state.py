@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from source_truto_segments.config import Config
 from source_truto_segments.records.changes import ChangeClock, fingerprint
-from source_truto_segments.streams import ENVIRONMENT, read_filters
+from source_truto_segments.streams import read_filters
 from source_truto_segments.sync import state as state_module
 from source_truto_segments.sync.state import (
     RESUME_MAX_AGE,
@@ -143,13 +143,13 @@ def test_given_other_filters_when_loaded_then_everything_is_read(load: Any) -> N
 @pytest.mark.parametrize("load", LOADS)
 def test_given_partitions_in_any_order_when_stored_then_they_are_sorted(load: Any) -> None:
     state = load({})
-    for partition in ("b", ENVIRONMENT, "c", "a"):
+    for partition in ("b", "c", "a"):
         assert state.complete(partition)
         assert not state.complete(partition)
 
     partitions = [found["partition"] for found in state.snapshot()["states"]]
-    assert partitions == [{}] + [{"integrated_account_id": account} for account in "abc"]
-    assert sorted(state.partitions) == ["", "a", "b", "c"]
+    assert partitions == [{"integrated_account_id": account} for account in "abc"]
+    assert sorted(state.partitions) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -225,9 +225,10 @@ def test_given_complete_partitions_when_loaded_then_only_they_are_not_read_again
         {"partition": {}, "cursor": {"complete": True}},
     )
 
-    assert sorted(state.partitions) == ["", "a"]
-    assert [state.detector(partition) is None for partition in ("", "a", "b", "c", "d")] == (
-        [True, True, False, False, False]
+    # Version 0.2 noted the list of accounts as a whole.
+    assert sorted(state.partitions) == ["a"]
+    assert [state.detector(partition) is None for partition in "abcd"] == (
+        [True, False, False, False]
     )
 
 
@@ -256,8 +257,21 @@ def test_given_a_full_refresh_when_stored_then_it_is_complete_partitions_and_its
         "filters": {"tag_id": "t"},
         "started_at": "2026-01-02T03:04:05+00:00",
     }
-    assert state.snapshot(in_progress=True) == blob
+    assert state.snapshot(reserved=LATER) == blob
     assert load_full(stored(blob), tag_id="t").snapshot() == blob
+
+
+def test_given_other_columns_when_a_full_refresh_is_resumed_then_everything_is_read() -> None:
+    state = FullRefreshState({"columns": ["id", "name"]}, NOW)
+    state.complete("a")
+    blob = stored(state.snapshot())
+
+    assert load_full(blob, columns=["id", "name"]).detector("a") is None
+    for columns in (["id"], None):
+        assert load_full(blob, columns=columns).detector("a") is not None
+    # Version 0.2 noted no columns.
+    del blob["filters"]["columns"]
+    assert load_full(blob, columns=["id"]).detector("a") is None
 
 
 @pytest.mark.parametrize(
@@ -307,8 +321,7 @@ def test_given_a_start_that_is_no_time_when_loaded_then_it_is_said_why(
 
 
 def test_given_a_full_refresh_when_finished_then_its_state_is_the_neutral_one() -> None:
-    for partitions in ({"a"}, set(), None):
-        assert full(entry({"complete": True})).final_snapshot(partitions) == NEUTRAL
+    assert full(entry({"complete": True})).final_snapshot() == NEUTRAL
 
 
 # --- incremental ---
@@ -320,16 +333,16 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
         entry({"records": {}}, "b"),
         entry({"records": None}, "c"),
         entry({"complete": True}, "other mode"),
-        {"partition": {}, "cursor": {"records": versions("4")}},
+        {"partition": {}, "cursor": {"records": {"4": fingerprint({"id": "4"})}}},
         cursor_value=MOMENT,
     )
 
     assert known_ids(state, "a") == ["1", "2"]
     assert state.detector("a").missing_ids == ["1", "2", "3"]
     assert [state.detector(partition).missing_ids for partition in "bcd"] == [[], [], []]
-    assert known_ids(state, ENVIRONMENT) == ["4"]
-    assert sorted(state.partitions) == ["", "a", "b", "c"]
-    assert sorted(state.untracked) == ["c"]
+    # Each account of the list is known by itself.
+    assert known_ids(state, "4") == ["4"]
+    assert sorted(state.partitions) == ["4", "a", "b", "c"]
     assert state.cursor_value == MOMENT
     assert state.detector("a") is not None
 
@@ -374,8 +387,8 @@ def test_given_a_partition_without_records_when_complete_then_the_state_names_it
 def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_everything() -> None:
     """Behind the state, the destination may have got what the API no longer has."""
     state = incremental(entry({"records": versions("1", "2")}))
-    blob = state.snapshot(in_progress=True)
-    assert blob == {**state.snapshot(), "in_progress": True}
+    blob = state.snapshot(reserved=LATER)
+    assert blob == {**state.snapshot(), "in_progress": True, "cursor_value": LATER}
     killed = load_incremental(stored(blob))
 
     assert killed.detector("a").missing_ids == ["1", "2"]
@@ -383,25 +396,76 @@ def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_ever
     assert "in_progress" not in killed.snapshot()
 
 
-def test_given_a_sync_that_was_killed_when_loaded_then_cursor_values_go_on_behind_it() -> None:
-    """Where the clock was set back, what it emitted behind its state must not win."""
-    blob = {"states": [], "filters": {}, "cursor_value": MOMENT}
+def test_given_partitions_that_are_not_read_when_finished_then_they_keep_their_entries() -> None:
+    of_a, other = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "other")
+    state = incremental(of_a, other)
 
-    assert load_incremental(blob).cursor_value == MOMENT
-    for filters in ({}, {"tag_id": "t"}):
-        killed = load_incremental({**blob, "filters": filters, "in_progress": True})
-        assert killed.cursor_value == "2026-01-02T03:04:06.000006Z"
-    assert load_incremental({"states": [], "in_progress": True}).cursor_value == ""
+    assert state.retire({"a", "new"})
+    assert not state.retire({"a"})
+    unread = {**other, "cursor": {"records": {"2": "y"}, "unread": True}}
+    blob = state.final_snapshot()
+    assert blob["states"] == [of_a, unread]
+    again = load_incremental(stored(blob))
+    assert sorted(again.partitions) == ["a", "other"]
+    assert sorted(again.expected) == ["a"]
+    assert again.complete("other")
+    assert again.snapshot()["states"] == [of_a, other]
 
 
-def test_given_partitions_that_are_gone_when_finished_then_the_state_drops_them() -> None:
-    of_a, gone = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "gone")
+def test_given_an_account_of_the_list_when_stored_then_all_that_are_read_are_one_partition() -> (
+    None
+):
+    records = {"a": "x", "b": "y"}
+    one = {"partition": {}, "cursor": {"records": records}}
+    state = IncrementalState.load({"states": [one]}, {}, is_list=True)
+    assert state.snapshot()["states"] == [one]
 
-    assert incremental(of_a, gone).snapshot()["states"] == [of_a, gone]
-    assert incremental(of_a, gone).final_snapshot(None)["states"] == [of_a, gone]
-    state = incremental(of_a, gone)
-    assert state.final_snapshot({"a", "new"})["states"] == [of_a]
-    assert list(state.partitions) == ["a"]
+    state.retire({"a"})
+    parts = [{"partition": {}, "cursor": {"records": {"a": "x"}}}]
+    parts += [entry({"records": {"b": "y"}, "unread": True}, "b")]
+    assert state.snapshot()["states"] == parts
+    named = load_incremental(stored(state.snapshot()))
+    assert known_ids(named, "b") == []
+    assert named.snapshot()["states"] == [entry({"records": {"a": "x"}}), parts[1]]
+
+
+def test_given_the_same_account_in_two_forms_when_they_differ_then_its_version_is_unknown() -> None:
+    one = {"partition": {}, "cursor": {"records": {"a": "x", "b": "y"}}}
+    state = incremental(one, entry({"records": {"a": "z"}}), entry({"records": {"b": "y"}}, "b"))
+
+    assert state.snapshot()["states"] == [
+        entry({"records": {"a": ""}}),
+        entry({"records": {"b": "y"}}, "b"),
+    ]
+
+
+def test_given_a_partition_that_is_empty_at_once_when_stored_then_the_next_sync_knows() -> None:
+    state = incremental(entry({"records": {"1": "x"}}))
+    assert not state.was_emptied("a")
+    assert state.complete("a", emptied=True)
+    blob = stored(state.snapshot())
+    assert blob["states"] == [entry({"records": {"1": "x"}, "empty": True})]
+
+    again = load_incremental(blob)
+    assert again.was_emptied("a")
+    assert again.complete("a")
+    assert not again.was_emptied("a")
+
+
+def test_given_pairs_in_another_order_when_loaded_then_the_filters_are_the_same() -> None:
+    filters = {"remote_query": [["b", "1"], ["a", "2"], ["a", "1"]]}
+    blob = {"states": [entry({"records": versions("1")})], "filters": filters}
+
+    assert not is_empty(load_incremental(blob, remote_query=[["a", "2"], ["b", "1"], ["a", "1"]]))
+    # Of values of one name, a vendor can take the last.
+    assert is_empty(load_incremental(blob, remote_query=[["a", "1"], ["b", "1"], ["a", "2"]]))
+
+
+def test_given_the_selected_accounts_of_version_0_2_when_loaded_then_they_are_no_filter() -> None:
+    filters = {"configured": ["a"], "integrations": ["klaviyo"], "tenant_ids": ["t"]}
+    blob = {"states": [entry({"records": versions("1")})], "filters": filters}
+
+    assert known_ids(load_incremental(blob), "a") == ["1"]
 
 
 @pytest.mark.parametrize("records", [[], "x", 5, {"1": 5}, {"1": "x", "2": None}, [{"1": "x"}]])
@@ -436,13 +500,15 @@ def test_given_a_cursor_value_of_no_sync_when_loaded_then_it_is_said_why(
         incremental(cursor_value=cursor_value)
 
 
-def test_given_a_killed_sync_at_the_end_of_time_when_loaded_then_it_is_said_why() -> None:
-    value = "9999-12-31T23:59:59.500000Z"
+def test_given_a_time_beyond_which_nothing_can_be_reserved_when_loaded_then_it_is_said_why() -> (
+    None
+):
+    value = "9999-12-31T23:57:00.000000Z"
     assert load_incremental({"states": [], "cursor_value": value}).cursor_value == value
     with pytest.raises(
         InvalidStateError, match=message("its cursor_value is not a valid timestamp")
     ):
-        load_incremental({"states": [], "cursor_value": value, "in_progress": True})
+        load_incremental({"states": [], "cursor_value": "9999-12-31T23:58:00.000000Z"})
 
 
 def test_given_other_filters_when_loaded_then_the_cursor_values_still_go_on() -> None:
@@ -454,7 +520,7 @@ def test_given_other_filters_when_loaded_then_the_cursor_values_still_go_on() ->
 
 ids = st.text(max_size=6)
 partitions = st.dictionaries(
-    st.sampled_from(["", "a", "b", "c", "d"]), st.lists(ids).map(lambda found: versions(*found))
+    st.sampled_from(["a", "b", "c", "d"]), st.lists(ids).map(lambda found: versions(*found))
 )
 
 
@@ -492,12 +558,10 @@ def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partit
 ) -> None:
     state = with_records(records)
     blob = state.snapshot()
-    blob.pop("cursor_value", None)
     left_out = set(state.untracked)
     again = load_incremental(stored(blob))
 
     assert len(orjson.dumps(blob)) <= 600
-    assert set(again.untracked) == left_out
     for partition, of_partition in records.items():
         assert known_ids(state, partition) == sorted(of_partition)
         assert known_ids(again, partition) == (
@@ -512,6 +576,36 @@ def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partit
         again.add(partition, {**records[partition], **more.get(partition, {})}, MOMENT)
     again.snapshot()
     assert set(again.untracked) <= left_out
+
+
+@pytest.mark.usefixtures("small_state")
+def test_given_no_room_for_all_when_stored_then_those_that_are_not_read_lose_it_first() -> None:
+    half = versions(*(f"record {number:02}" for number in range(12)))
+    state = incremental(entry({"records": half}))
+    state.add("b", half, MOMENT)
+    assert list(state.untracked) == []
+    state.retire({"b"})
+
+    assert state.snapshot()["states"] == [entry({"records": half}, "b")]
+
+
+@pytest.mark.usefixtures("small_state")
+def test_given_a_new_partition_when_stored_in_between_then_the_others_keep_their_room() -> None:
+    half = versions(*(f"record {number:02}" for number in range(9)))
+    state = incremental(entry({"records": half}, "b"))
+    state.add("a", {**half, **versions("1", "2", "3")}, MOMENT)
+
+    assert [e["cursor"]["records"] for e in state.snapshot(reserved=LATER)["states"]] == (
+        [None, half]
+    )
+
+
+@pytest.mark.usefixtures("small_state")
+def test_given_other_streams_when_room_is_asked_for_then_all_of_them_stay_within_it() -> None:
+    assert state_module.room_beside([]) == 600
+    # Each stream has an eighth, whatever the others need.
+    assert state_module.room_beside([10, 100]) == 600 - 75 - 100
+    assert state_module.room_beside([600, 10]) == 75
 
 
 @pytest.mark.usefixtures("small_state")
@@ -582,23 +676,6 @@ def test_given_a_configuration_when_asked_then_a_stream_has_the_filters_that_nar
     assert read_filters(narrow, "integrated_accounts") == {}
 
 
-def test_given_all_accounts_when_asked_then_their_list_has_the_options_as_filters() -> None:
-    account = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
-    options = {"integrations": ["klaviyo", "brevo"], "tenant_ids": ["b", "a"]}
-    narrow = configured(additional_accounts={"mode": "all", **options})
-
-    assert read_filters(narrow, "integrated_accounts") == {
-        "configured": [account],
-        "integrations": ["brevo", "klaviyo"],
-        "tenant_ids": ["a", "b"],
-    }
-    everything = configured(additional_accounts={"mode": "all"})
-    assert read_filters(everything, "integrated_accounts") == {"configured": [account]}
-    assert read_filters(narrow, "segments") == {}
-    listed = configured(additional_accounts={"mode": "listed", "ids": [account]})
-    assert read_filters(listed, "integrated_accounts") == {}
-
-
 # --- a model of many syncs: accounts of pages, tasks that take turns, and an end at any moment ---
 
 Page = Sequence[tuple[str, int]]
@@ -616,9 +693,9 @@ class Attempt:
 
     def __init__(self, state: StreamState, clock: ChangeClock, world: World) -> None:
         self.state = state
+        self.clock = clock
         # Key, cursor value, and version; None for a tombstone.
         self.emitted: list[tuple[tuple[str, str], str, int | None]] = []
-        self._clock = clock
         self._turns = {
             account: self._read(account, pages(records))
             for account, records in world.items()
@@ -641,7 +718,7 @@ class Attempt:
         assert detector is not None
         for page in pages:
             fingerprints = {}
-            now = self._clock.next()
+            now = self.clock.next()
             for record_id, version in page:
                 record = {"id": record_id, "name": version}
                 found = detector.changed_fingerprint(record)
@@ -652,7 +729,7 @@ class Attempt:
                 self.state.add(account, fingerprints, now)
             yield page
         missing = detector.missing_ids
-        now = self._clock.next()
+        now = self.clock.next()
         self.emitted += [((account, record_id), now, None) for record_id in missing]
         if isinstance(self.state, IncrementalState):
             self.state.remove(account, missing, now)
@@ -677,14 +754,15 @@ def run(data: st.DataObject, attempt: Attempt) -> tuple[int, dict[str, Any]]:
         if action == "turn":
             attempt.turn(account)
         elif action == "checkpoint":
-            counted, blob = len(attempt.emitted), attempt.state.snapshot(in_progress=True)
+            reserved = attempt.clock.ahead(60)
+            counted, blob = len(attempt.emitted), attempt.state.snapshot(reserved=reserved)
         elif action == "fail":
             attempt.fail(account)
             is_whole = False
         else:
             return counted, blob
     state = attempt.state
-    return len(attempt.emitted), state.final_snapshot(None) if is_whole else state.snapshot()
+    return len(attempt.emitted), state.final_snapshot() if is_whole else state.snapshot()
 
 
 @given(st.data(), worlds)
@@ -740,7 +818,7 @@ def test_given_any_kills_and_changes_when_incremental_then_the_table_is_the_last
         if number == len(history):
             while attempt.under_way:
                 attempt.turn(attempt.under_way[0])
-            counted, last = len(attempt.emitted), state.final_snapshot(accounts)
+            counted, last = len(attempt.emitted), state.final_snapshot()
         else:
             counted, last = run(data, attempt)
         blob = stored(last) or blob

@@ -50,6 +50,17 @@ class ChangeClock:
             self._last = max(self._now() // 1000, self._last + 1)
             return _rfc3339(self._last)
 
+    def ahead(self, seconds: float) -> str:
+        """Return a time so many seconds after the present, and after each that was returned."""
+        with self._lock:
+            latest = max(self._now() // 1000, self._last)
+        return _rfc3339(latest + int(seconds * 1_000_000))
+
+    @property
+    def lead(self) -> float:
+        """The seconds by which the last time is later than the present; negative if it is not."""
+        return (self._last - self._now() // 1000) / 1_000_000
+
 
 class ChangeDetector:
     """Compares one partition, read once or twice, with its state.
@@ -64,23 +75,43 @@ class ChangeDetector:
         self._known = dict(known)
         self._missing = set(known)
         self._max_size = max_size
-        self._is_empty = True
+        self._emitted: set[str] = set()
+        # The ids that each of two reads found; None as long as there is one read.
+        self._first: set[str] | None = None
+        self._second: set[str] = set()
 
     def changed_fingerprint(self, record: Mapping[str, Any]) -> str | None:
-        """Return the fingerprint of a new or changed record; None if the destination has it.
+        """Return what the state remembers of a new or changed record; None if it is known.
+
+        That is its fingerprint. Of two versions in one sync a destination that does not compare
+        cursors can keep either: nothing is remembered ("") and the next sync emits it once more.
 
         Args:
             record: The record as it is emitted, with an id, without the columns of this module.
         """
         record_id, found = record["id"], fingerprint(record)
-        self._is_empty = False
         self._missing.discard(record_id)
+        if self._first is not None:
+            self._second.add(record_id)
         if self._known.get(record_id) == found:
             return None
         self._known[record_id] = found
-        if self._max_size is not None and len(self._known) > self._max_size:
+        if self._max_size is None:
+            if record_id in self._emitted:
+                return ""
+            self._emitted.add(record_id)
+        elif len(self._known) > self._max_size:
             del self._known[next(iter(self._known))]
         return found
+
+    def begin_second_read(self) -> None:
+        """Begin to compare the ids of the next records with those found so far."""
+        self._first = self._known.keys() - self._missing
+
+    @property
+    def reads_agree(self) -> bool:
+        """Whether both reads found exactly the same ids."""
+        return self._first == self._second
 
     @property
     def missing_ids(self) -> list[str]:
@@ -90,16 +121,7 @@ class ChangeDetector:
     @property
     def all_missing(self) -> bool:
         """Whether there were records before, and none was found now."""
-        return bool(self._missing) and self._is_empty
-
-
-def skip_ahead(cursor_value: str) -> str:
-    """Return the time a second after a value of the cursor field; "" if there is none.
-
-    A sync that was killed emitted more after its last state. If its clock was set back, each page
-    added a microsecond to that state's value.
-    """
-    return _rfc3339(_microseconds(cursor_value) + 1_000_000) if cursor_value else ""
+        return bool(self._missing) and len(self._missing) == len(self._known)
 
 
 def _rfc3339(microseconds: int) -> str:

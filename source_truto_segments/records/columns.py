@@ -19,8 +19,10 @@ from source_truto_segments.records.values import CoercionError
 UPDATED_AT = "_ab_cdc_updated_at"
 DELETED_AT = "_ab_cdc_deleted_at"
 
-# Added by the connector itself; all other columns are asked of Truto.
+# Added by the connector itself; all other columns are asked of Truto. An override's own
+# workspace_id is kept where the connector has none.
 CONNECTOR_COLUMNS = frozenset({"integrated_account_id", "workspace_id", UPDATED_AT, DELETED_AT})
+_UNCOERCED = CONNECTOR_COLUMNS - {"workspace_id"}
 # The key and the cursor field: read and emitted whatever the catalog leaves out.
 REQUIRED_COLUMNS = frozenset({"integrated_account_id", "id", UPDATED_AT})
 
@@ -62,12 +64,12 @@ class ColumnSelection:
     Attributes:
         converters: How to coerce the value of each known column.
         excluded: The columns of the stream's schema that are not selected.
-        included: All that may be emitted if something is excluded.
+        included: The columns of a record; None for whatever it has.
     """
 
     converters: tuple[tuple[str, Callable[[Any], Any]], ...]
     excluded: frozenset[str]
-    included: frozenset[str]
+    included: frozenset[str] | None
 
     @classmethod
     def from_schema(
@@ -75,20 +77,20 @@ class ColumnSelection:
     ) -> "ColumnSelection":
         """Read a configured catalog's schema; one without properties selects everything."""
         model = load_schema(stream_name)["properties"]
-        selected = (schema or {}).get("properties")
-        selected = selected if selected and isinstance(selected, Mapping) else model
+        named = (schema or {}).get("properties")
+        selected = named if named and isinstance(named, Mapping) else model
         # The model's own types hold whatever a catalog says.
         known = {**selected, **model}
         excluded = frozenset(model) - frozenset(selected) - REQUIRED_COLUMNS
         converters = (
             (name, _converter(known[name]))
             for name in known
-            if name not in excluded and name not in CONNECTOR_COLUMNS
+            if name not in excluded and name not in _UNCOERCED
         )
         return cls(
             converters=tuple((name, convert) for name, convert in converters if convert),
             excluded=excluded,
-            included=frozenset(known) - excluded,
+            included=frozenset(known) - excluded if selected is named else None,
         )
 
     @property
@@ -108,14 +110,10 @@ class ColumnSelection:
         return {**ignored, **({"truto_exclude_fields[]": fields} if fields else {})}
 
     def project(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record without nulls and without what is not selected.
-
-        Fields that are in no schema pass, unless some column was left out: then the user wants
-        just what the catalog names.
-        """
-        if not self.excluded:
-            return {name: value for name, value in record.items() if value is not None}
+        """Return a record without nulls and without what the catalog does not name."""
         included = self.included
+        if included is None:
+            return {name: value for name, value in record.items() if value is not None}
         return {
             name: value for name, value in record.items() if value is not None and name in included
         }
@@ -135,7 +133,7 @@ def coerce_record(
     Coercing a record twice changes nothing the second time.
 
     Args:
-        record: The record as Truto gave it.
+        record: The selected columns of the record as Truto gave it.
         columns: The selected columns.
         may_be_deep: Whether a value may be nested too deeply to be written.
         may_have_nul: Whether a text may contain U+0000.

@@ -6,15 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from source_truto_segments.config import AccountFilter, Config
-from source_truto_segments.streams import ACCOUNT_KEY, INTEGRATED_ACCOUNTS, IntegratedAccounts
-from source_truto_segments.sync.events import (
-    AccountFound,
-    AccountsListed,
-    Event,
-    ReadFailed,
-)
-from source_truto_segments.sync.partition import PartitionDiff
+from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT, IntegratedAccounts
+from source_truto_segments.sync.events import AccountFound, AccountsListed, Event, PartitionRead
+from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
+from source_truto_segments.truto import errors
 from source_truto_segments.truto.account_objects import HAS_OVERRIDE
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
@@ -38,7 +34,8 @@ class Account:
         is_optional: Whether its integration may have no segments: one that neither Truto's
             documentation nor the user names.
         is_active: Whether the list marks it so, or does not say. It is read in any case.
-        listed: Whether Truto's list has it: if it is not found later, it was deleted meanwhile.
+        page: What Truto's list says of it, as a page of one record; None if it is not listed.
+        is_readable: Whether the list says what it is; otherwise only its own row is written.
         has_override: Whether it changes the unified models, so that what holds for other accounts
             of its integration need not hold for it.
     """
@@ -48,7 +45,8 @@ class Account:
     detail: str = ""
     is_optional: bool = False
     is_active: bool = True
-    listed: bool = False
+    page: Page | None = None
+    is_readable: bool = True
     has_override: bool = False
 
     def describe(self, record: Mapping[str, Any]) -> None:
@@ -57,10 +55,13 @@ class Account:
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
-    """Return an account of Truto's list; None if it has no id or no integration."""
+    """Return an account of Truto's list; None if it has no id."""
     account_id, integration = record["id"], record["integration"]
-    if not isinstance(account_id, str) or not account_id.strip() or integration is None:
+    if not isinstance(account_id, str) or not account_id.strip():
         return None
+    page = Page([dict(record)], None, may_have_nul=True)
+    if integration is None:
+        return Account(account_id, page=page, is_readable=False)
     parts = [f"{integration} of tenant {preview(record['tenant_id'])}"]
     is_active = record["status"] in (None, "active")
     if not is_active:
@@ -75,7 +76,7 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
         detail,
         is_optional,
         is_active,
-        listed=True,
+        page,
         has_override=record[HAS_OVERRIDE],
     )
 
@@ -104,7 +105,7 @@ class NamedAccounts:
         for account_id in self.config.configured_account_ids:
             yield AccountFound(account_id)
             self.submit(Account(account_id))
-        yield AccountsListed(complete=True)
+        yield AccountsListed()
 
 
 class AccountList:
@@ -124,30 +125,30 @@ class AccountList:
         self._stream = stream
         self._submit = submit
         self._found: set[str] = set()
-        self._complete = True
-        self._reads = 0
+        # The ids of all entries, selected or not.
+        self._present: set[str] = set()
 
     def find(
-        self, known_ids: Collection[str] = (), diff: PartitionDiff | None = None
+        self, known_ids: Collection[str] = (), rows: SelectedStream | None = None
     ) -> Task[Event]:
         """List the accounts; those that are configured and not listed come last.
 
         Pages can shift while they are read: if a known account is missing, read the list once more.
 
         Args:
-            known_ids: The accounts that the state knows.
-            diff: Takes in the list as records, if its stream is selected.
+            known_ids: The accounts that the last sync read.
+            rows: The stream of the accounts, if it emits deletions.
 
         Raises:
             ReadError: If the accounts cannot be listed.
         """
+        configured = set(self._config.configured_account_ids)
+        known_rows = set(rows.state.partitions) if rows is not None else set()
         try:
-            yield from self._read_list(diff)
+            yield from self._read_list(first_read=True)
             # Those that are configured need not be listed: a filter can leave them out.
-            configured = set(self._config.configured_account_ids)
-            known = set(filter(self._wanted.in_shard, known_ids))
-            if known - self._found - configured:
-                yield from self._read_list(diff)
+            if known_rows.union(known_ids) - self._present - configured:
+                yield from self._read_list(first_read=False)
             filters = self._wanted.integrations or self._wanted.tenant_ids
             if filters and not self._found - configured:
                 logger.warning(
@@ -161,63 +162,61 @@ class AccountList:
             for account_id in unlisted:
                 self._submit(Account(account_id))
         yield from map(AccountFound, unlisted)
-        if diff is not None:
-            yield from self._close(diff, unlisted)
-        yield AccountsListed(self._complete)
+        yield AccountsListed()
+        if rows is not None:
+            yield from self._delete_rows(rows, known_rows - self._present - configured)
 
-    def _close(self, diff: PartitionDiff, unlisted: list[str]) -> Task[Event]:
-        """Close the partition of the list, with the accounts that are configured and not listed."""
-        all_read = True
-        for account_id in unlisted:
+    def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
+        """Delete the rows of accounts that neither read has, and of which Truto says so itself."""
+        is_empty = bool(missing) and not self._present
+        if is_empty and not rows.state.was_emptied(ENVIRONMENT):
+            logger.warning(
+                "Truto's list of integrated accounts is empty, and %d accounts are known. Nothing "
+                "is deleted yet; if the next sync finds none either, their rows are deleted.",
+                len(missing),
+            )
+            yield PartitionRead(rows.name, ENVIRONMENT, emptied=True)
+            return
+        for account_id in sorted(missing):
             try:
-                page = yield from fetch_account(self._client, self._stream, account_id)
-                yield diff.process(page, {})
+                yield from fetch_account(self._client, self._stream, account_id)
             except ReadError as error:  # noqa: PERF203 - each on its own
                 if error.resolution.scope is Scope.SYNC:
                     raise
-                yield ReadFailed([INTEGRATED_ACCOUNTS], error)
-                diff.complete = all_read = False
-        if diff.must_be_read_again and self._reads == 1:
-            yield from self._read_list(diff)
-        if all_read or self._config.skip_failed_accounts:
-            yield from diff.close()
+                if error.resolution is errors.ACCOUNT_NOT_FOUND:
+                    yield rows.tombstones(account_id, [account_id])
+        yield PartitionRead(rows.name, ENVIRONMENT)
 
-    def _read_list(self, diff: PartitionDiff | None) -> Task[Event]:
-        self._reads += 1
-        pages = Pages(self._client, self._stream.request_for({}))
+    def _read_list(self, *, first_read: bool) -> Task[Event]:
+        pages = Pages(self._client, self._stream.request_for({}, first_read=first_read))
         while (page := (yield from pages.next())) is not None:
-            new = self._new_accounts(page)
-            if diff is not None:
-                diff.complete = self._complete
-                records = [record for _, record in new.values()]
-                yield diff.process(replace(page, records=records), {})
-            for account, _ in new.values():
+            for account in self._new_accounts(page).values():
                 self._found.add(account.id)
                 yield AccountFound(account.id)
                 self._submit(account)
 
-    def _new_accounts(self, page: Page) -> dict[str, tuple[Account, dict[str, Any]]]:
-        """Return the accounts of a page that no earlier page had, by ID, with their records."""
+    def _new_accounts(self, page: Page) -> dict[str, Account]:
+        """Return the accounts of a page that no earlier page had, by ID."""
         if page.is_partial or page.invalid_entries:
-            self._complete = False
             logger.warning(
                 "Truto's list of integrated accounts may be incomplete: a page of it %s.",
                 "is marked as partial" if page.is_partial else "has entries that are not objects",
             )
-        new: dict[str, tuple[Account, dict[str, Any]]] = {}
+        new: dict[str, Account] = {}
+        self._present.update(page.left_out_ids)
         for record in page.records:
             account = parse_account(record, self._wanted)
-            if account is None:
-                self._complete = False
+            if account is None or not account.is_readable:
                 logger.warning(
                     "An entry in Truto's list of integrated accounts has no id or no integration "
                     "and is not read: %s",
                     preview({key: record[key] for key in ("id", "integration", "status")}),
                 )
-            elif account.id not in self._found:
+            if account is not None and account.id not in self._found:
+                self._present.add(account.id)
                 if account.id in self._config.configured_account_ids:
-                    account = replace(account, is_optional=False)
-                new[account.id] = (account, record)
+                    account = replace(account, is_optional=False, is_readable=True)
+                new[account.id] = account
         return new
 
 

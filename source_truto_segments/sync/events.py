@@ -17,13 +17,7 @@ class AccountFound:
 
 @dataclass(frozen=True)
 class AccountsListed:
-    """No further account will be found.
-
-    Attributes:
-        complete: Whether certainly none was overlooked.
-    """
-
-    complete: bool
+    """No further account will be found."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class RecordsRead:
         stream_name: The stream of the records.
         partition: The partition that they belong to.
         rows: The records, with what each of them lost.
-        fingerprints: Of each record that is now at the destination, by id.
+        fingerprints: What the state remembers of each record, by id.
         removed_ids: The ids of the records, if they are tombstones.
         cursor_value: The highest value of the cursor field.
         size: The bytes of the page, for the queue.
@@ -51,10 +45,18 @@ class RecordsRead:
 
 @dataclass(frozen=True)
 class PartitionRead:
-    """A partition of a stream was read completely."""
+    """A partition of a stream was read completely.
+
+    Attributes:
+        stream_name: The stream.
+        partition: The partition's key.
+        emptied: Whether all that is known of it was gone at once, which the next sync has to see
+            again.
+    """
 
     stream_name: str
     partition: str
+    emptied: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from source_truto_segments.records.changes import ChangeClock, ChangeDetector
 from source_truto_segments.records.columns import DELETED_AT, UPDATED_AT, Row
 from source_truto_segments.streams import ACCOUNT_KEY, Slice, TrutoStream
 from source_truto_segments.sync.events import PartitionRead, RecordsRead
-from source_truto_segments.sync.state import StreamState
+from source_truto_segments.sync.state import IncrementalState, StreamState
 from source_truto_segments.truto.responses import Page
 
 logger = logging.getLogger("airbyte")
@@ -19,6 +19,8 @@ _ISSUES = {
     "missing comes with a later sync, and no deletions are inferred.",
     "invalid": "entries that are not objects: {}. They were left out, and no deletions are "
     "inferred.",
+    "differing": "two reads did not find the same records, as some are added or move meanwhile. No "
+    "deletions are inferred; the next sync looks again.",
     "without id": "records without an id: {}. They were emitted, but a destination cannot "
     "deduplicate them, and no deletions are inferred.",
     "coerced": "records with a value that does not match its column's type, or that no destination "
@@ -45,12 +47,28 @@ class SelectedStream:
         """The stream's name."""
         return self.stream.name
 
+    @property
+    def has_deletions(self) -> bool:
+        """Whether the destination is told of deletions."""
+        return isinstance(self.state, IncrementalState) and self.stream.columns.has_deletions
+
+    def tombstones(self, partition: str, ids: Sequence[str]) -> RecordsRead:
+        """Return the tombstones of deleted records."""
+        now = self.clock.next()
+        has_account = ACCOUNT_KEY in (self.stream.primary_key or ())
+        key = {ACCOUNT_KEY: partition} if has_account else {}
+        deleted = {UPDATED_AT: now, DELETED_AT: now}
+        rows: list[Row] = [({**key, "id": record_id, **deleted}, []) for record_id in ids]
+        return RecordsRead(self.name, partition, rows, removed_ids=ids, cursor_value=now)
+
 
 class PartitionDiff:
     """Detects the new, changed and deleted records of a partition.
 
     Pages can shift while they are read: if a record that was there is missing, the caller reads the
-    partition once more, and only what both reads lack is deleted.
+    partition once more, and it is deleted only if both reads found exactly the same ids. If
+    everything is missing, the next sync has to see that again: an account that lost a permission,
+    or whose vendor fails softly, has an empty list.
 
     Args:
         selected: The stream.
@@ -65,6 +83,7 @@ class PartitionDiff:
         self._issues: Counter[str] = Counter()
         # Whether certainly everything of the partition was seen.
         self.complete = True
+        self.is_first_read = True
 
     @classmethod
     def begin(cls, selected: SelectedStream, partition: str) -> "PartitionDiff | None":
@@ -76,6 +95,11 @@ class PartitionDiff:
     def must_be_read_again(self) -> bool:
         """Whether records are missing that may only have been on no page."""
         return self._can_delete and bool(self._changes.missing_ids)
+
+    def begin_second_read(self) -> None:
+        """Begin to compare the second read with the first."""
+        self.is_first_read = False
+        self._changes.begin_second_read()
 
     def process(self, page: Page, stream_slice: Slice) -> RecordsRead:
         """Return what of a page is new or changed.
@@ -89,7 +113,8 @@ class PartitionDiff:
         fingerprints: dict[str, str] = {}
         for record, changes in self._selected.stream.rows(page, stream_slice):
             record_id = record.get("id")
-            if record_id is None:
+            if record_id is None or not str(record_id).strip():
+                record.pop("id", None)
                 self._issues["without id"] += 1
             else:
                 found = self._changes.changed_fingerprint(record)
@@ -111,12 +136,30 @@ class PartitionDiff:
 
     def close(self) -> Iterator[RecordsRead | PartitionRead]:
         """Yield the tombstones of what was deleted, and that the partition is complete."""
+        missing, emptied = self._changes.missing_ids, False
+        if missing and self._can_delete:
+            if not self._changes.reads_agree:
+                self._issues["differing"] += 1
+            elif self._changes.all_missing and not self._selected.state.was_emptied(
+                self._partition
+            ):
+                emptied = True
+                logger.warning(
+                    "%s: all %d known records are gone at once. Nothing is deleted yet, as a lost "
+                    "permission or a failure can look like that; if the next sync finds none "
+                    "either, they are deleted.",
+                    self._label,
+                    len(missing),
+                )
+            else:
+                yield self._selected.tombstones(self._partition, missing)
+        yield PartitionRead(self._selected.name, self._partition, emptied)
+
+    def delete(self) -> Iterator[RecordsRead]:
+        """Yield the tombstones of all records, as Truto itself says that they are gone."""
         missing = self._changes.missing_ids
         if missing and self._can_delete:
-            if self._changes.all_missing:
-                logger.info("%s: all %d known records were deleted.", self._label, len(missing))
-            yield self._tombstones(missing)
-        yield PartitionRead(self._selected.name, self._partition)
+            yield self._selected.tombstones(self._partition, missing)
 
     def log_issues(self) -> None:
         """Log once what was wrong with the data."""
@@ -127,21 +170,10 @@ class PartitionDiff:
     @property
     def _can_delete(self) -> bool:
         """Whether what is missing was certainly deleted, and a tombstone can be expressed."""
-        if not self.complete or not self._selected.stream.columns.has_deletions:
+        if not self.complete or not self._selected.has_deletions:
             return False
         return not any(self._issues[name] for name in ("partial", "invalid", "without id"))
 
     @property
     def _label(self) -> str:
-        of_account = f" of integrated account {self._partition}" if self._partition else ""
-        return f"Stream {self._selected.name}{of_account}"
-
-    def _tombstones(self, ids: list[str]) -> RecordsRead:
-        now = self._selected.clock.next()
-        has_account = ACCOUNT_KEY in (self._selected.stream.primary_key or ())
-        key = {ACCOUNT_KEY: self._partition} if has_account else {}
-        deleted = {UPDATED_AT: now, DELETED_AT: now}
-        rows: list[Row] = [({**key, "id": record_id, **deleted}, []) for record_id in ids]
-        return RecordsRead(
-            self._selected.name, self._partition, rows, removed_ids=ids, cursor_value=now
-        )
+        return f"Stream {self._selected.name} of integrated account {self._partition}"

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeAlias
 
+from airbyte_cdk.models import FailureType
+
 from source_truto_segments.config import Config
 from source_truto_segments.streams import (
     ACCOUNT_KEY,
@@ -42,14 +44,12 @@ class _Workspaces:
         listed: Whether they were listed for the read that is under way.
         complete: Whether certainly none was overlooked.
         required: Whether the vendor returns segments only for one workspace at a time.
-        segments_read: Whether the segments were read, so that a further read is the second.
     """
 
     ids: list[str] = field(default_factory=list)
     listed: bool = False
     complete: bool = True
     required: bool = False
-    segments_read: bool = False
 
     def add(self, page: Page) -> None:
         found = [_workspace_id(record) for record in page.records]
@@ -112,9 +112,9 @@ class AccountReader:
         self._client = client
         self._streams = streams
         self._stop = stop
+        self._accounts = selected.get(INTEGRATED_ACCOUNTS)
         # In this order: an account's segments can need its workspaces.
         reads: Mapping[str, Read] = {
-            INTEGRATED_ACCOUNTS: self._read_account,
             WORKSPACES: self._read_workspaces,
             SEGMENTS: self._read_segments,
         }
@@ -123,30 +123,38 @@ class AccountReader:
         self._page_sizes = PageSizes(config.page_size)
 
     def read(self, account: Account) -> Task[Event]:
-        """Read an account in all selected streams.
+        """Read an account in all selected streams; its own row comes last.
+
+        A request that is refused or succeeds changes what Truto says of the account, and its row is
+        to be as the API is after the sync.
 
         Yields:
             Delays, and the events of the account.
         """
-        workspaces = _Workspaces()
-        for selected, read in self._reads:
-            diff = PartitionDiff.begin(selected, account.id)
-            try:
-                if diff is not None:
-                    yield from read(account, workspaces, diff)
-                    if diff.must_be_read_again:
-                        yield from read(account, workspaces, diff)
-                    yield from diff.close()
-                else:
-                    yield PartitionRead(selected.name, account.id)
-            except Exception as error:  # noqa: BLE001 - a defect is reported, too
-                if account.listed and _is_not_found(error):
-                    logger.info("Integrated account %s was deleted during this sync.", account.id)
-                    break
-                yield self.failure([selected.name], error, account)
-            finally:
-                if diff is not None:
-                    diff.log_issues()
+        row = page = None
+        if self._accounts is not None:
+            row = PartitionDiff.begin(self._accounts, account.id)
+            if row is None:
+                yield PartitionRead(INTEGRATED_ACCOUNTS, account.id)
+            else:
+                page = account.page or (yield from self._describe(account, row))
+        workspaces, outcomes = _Workspaces(), set[FailureType | None]()
+        for selected, read in self._reads if account.is_readable else ():
+            error = yield from self._read_stream(account, workspaces, selected, read)
+            if error is None:
+                outcomes.add(None)
+                continue
+            if account.page and _is_not_found(error) and (yield from self._is_deleted(account)):
+                logger.info("Integrated account %s was deleted during the sync.", account.id)
+                page = None
+                if row is not None:
+                    yield from row.delete()
+                break
+            failed = self.failure([selected.name], error, account)
+            outcomes.add(failed.error.failure_type)
+            yield failed
+        if row is not None and page is not None:
+            yield from self._write_row(account, row, page, outcomes)
         self._client.discard(account.id)
         yield AccountFinished(account.id)
 
@@ -156,7 +164,7 @@ class AccountReader:
         Raises:
             ReadError: If it cannot be read.
         """
-        yield from self._segment_pages(account, _Workspaces()).next()
+        yield from self._segment_pages(account, _Workspaces(), self._page_sizes).next()
 
     def failure(
         self, stream_names: Collection[str], error: Exception, account: Account | None = None
@@ -173,13 +181,67 @@ class AccountReader:
             return ReadFailed(stream_names, error)
         return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
 
-    def _read_account(
-        self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
-    ) -> Task[Event]:
-        del workspaces
-        page = yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
+    def _read_stream(
+        self, account: Account, workspaces: _Workspaces, selected: SelectedStream, read: Read
+    ) -> Generator[Delay | Event, None, Exception | None]:
+        """Read a stream of an account; return the failure, if there is one."""
+        diff = PartitionDiff.begin(selected, account.id)
+        if diff is None:
+            yield PartitionRead(selected.name, account.id)
+            return None
+        try:
+            yield from read(account, workspaces, diff)
+            if diff.must_be_read_again:
+                diff.begin_second_read()
+                yield from read(account, workspaces, diff)
+            yield from diff.close()
+        except Exception as error:  # noqa: BLE001 - a defect is reported, too
+            return error
+        finally:
+            diff.log_issues()
+        return None
+
+    def _describe(
+        self, account: Account, row: PartitionDiff
+    ) -> Generator[Delay | Event, None, Page | None]:
+        """Ask Truto for an account; if it has none of this id, delete its row."""
+        try:
+            page = yield from fetch_account(
+                self._client, self._streams.integrated_accounts, account.id
+            )
+        except Exception as error:  # noqa: BLE001 - a defect is reported, too
+            if _is_not_found(error):
+                yield from row.delete()
+            yield self.failure([INTEGRATED_ACCOUNTS], error, account)
+            return None
         account.describe(page.records[0])
-        yield diff.process(page, {})
+        return page
+
+    def _write_row(
+        self,
+        account: Account,
+        row: PartitionDiff,
+        page: Page,
+        outcomes: Collection[FailureType | None],
+    ) -> Task[Event]:
+        """Write the account's own row; ask again if a request has changed it."""
+        is_active = page.records[0]["status"] in (None, "active")
+        if FailureType.config_error in outcomes or (None in outcomes and not is_active):
+            latest = yield from self._describe(account, row)
+            if latest is None:
+                return
+            page = latest
+        yield row.process(page, {})
+        yield PartitionRead(INTEGRATED_ACCOUNTS, account.id)
+        row.log_issues()
+
+    def _is_deleted(self, account: Account) -> Generator[Delay, None, bool]:
+        """Return whether Truto has no such account any more."""
+        try:
+            yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
+        except ReadError as error:
+            return _is_not_found(error)
+        return False
 
     def _read_workspaces(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
@@ -189,7 +251,8 @@ class AccountReader:
             diff.complete = False
             return
         stream_slice = {ACCOUNT_KEY: account.id}
-        pages = Pages(self._client, self._streams.workspaces.request_for(stream_slice))
+        request = self._streams.workspaces.request_for(stream_slice)
+        pages = Pages(self._client, request)
         try:
             while (page := (yield from pages.next())) is not None:
                 workspaces.add(page)
@@ -209,7 +272,9 @@ class AccountReader:
         if account.is_optional and self._integrations.lacks(account, SEGMENTS):
             diff.complete = False
             return
-        pages = self._segment_pages(account, workspaces)
+        # A second read is independent evidence: without a page size.
+        sizes = self._page_sizes if diff.is_first_read else None
+        pages = self._segment_pages(account, workspaces, sizes)
         try:
             while (page := (yield from pages.next())) is not None:
                 yield diff.process(page, pages.slice)
@@ -226,17 +291,19 @@ class AccountReader:
                 )
         if workspaces.required and not workspaces.complete:
             diff.complete = False
-        # A second read looks for missing segments in new workspaces, too, and without a page size.
-        workspaces.listed, workspaces.segments_read = False, True
+        # A second read looks for missing segments in new workspaces, too.
+        workspaces.listed = False
 
-    def _segment_pages(self, account: Account, workspaces: _Workspaces) -> "_SegmentPages":
+    def _segment_pages(
+        self, account: Account, workspaces: _Workspaces, sizes: PageSizes | None
+    ) -> "_SegmentPages":
         return _SegmentPages(
             self._client,
             self._streams,
             account,
             workspaces,
             self._integrations,
-            None if workspaces.segments_read else self._page_sizes,
+            sizes,
             self._config.workspace_id,
         )
 
@@ -365,6 +432,7 @@ class _SegmentPages:
 
 
 def _is_not_found(error: Exception) -> bool:
+    """Return whether Truto itself says that there is no such account."""
     return isinstance(error, ReadError) and error.resolution is errors.ACCOUNT_NOT_FOUND
 
 

@@ -3,12 +3,16 @@
     {"states": [{"partition": {"integrated_account_id": …}, "cursor": {…}}, …], "filters": {…}}
 
 In a full refresh a cursor is `{"complete": true}`, and `started_at` says when the first attempt
-began. In incremental mode a cursor is `{"records": {id: fingerprint, …}}`, or
-`{"records": null}` for a partition whose ids found no room, and `cursor_value` is the last value of
-the cursor field that was emitted. `in_progress` marks every state but the last of a sync: a sync
-that begins with such a one knows that an earlier one was killed, and may have emitted more than
-the state counts. Each mode knows its own cursors only: after a change of the mode everything is
-read and emitted.
+began. In incremental mode a cursor is `{"records": {id: fingerprint, …}}`, or `{"records": null}`
+for a partition whose ids found no room; "" is a version that nobody knows. `unread` marks what the
+last sync did not read, and `empty` what it found without any of its records. `cursor_value` is the
+last value of the cursor field that was emitted. `in_progress` marks every state but the last of a
+sync: a sync that begins with such a one knows that an earlier one was killed, and may have emitted
+more than the state counts, with cursor values up to `cursor_value`. Each mode knows its own
+cursors only: after a change of the mode everything is read and emitted.
+
+The list of accounts is one partition, `{}`, in the state; everything else knows its accounts one by
+one.
 """
 
 from abc import ABC, abstractmethod
@@ -20,17 +24,26 @@ import orjson
 from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 from typing_extensions import override
 
-from source_truto_segments.records.changes import ChangeClock, ChangeDetector, skip_ahead
+from source_truto_segments.records.changes import ChangeClock, ChangeDetector
 from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT
 
-# Airbyte saves no state above 10 MB, with what it adds to it.
+# Airbyte saves the states of all streams in one request of at most 10 MB.
 MAX_STATE_BYTES = 8_000_000
+# What the other streams leave to each stream, whatever they need.
+_MIN_SHARE = 1 / 8
+
+# So far beyond what was emitted is the cursor value of a state in progress: a checkpoint comes
+# earlier, see `Sync`.
+RESERVED_SECONDS = 150.0
 
 # A full refresh forgets older records of a partition: its memory must not grow with the partition.
 _MAX_REMEMBERED = 10_000
 
 # What a full refresh left unfinished so long ago says nothing about the accounts of today.
 RESUME_MAX_AGE = timedelta(hours=24)
+
+_FILTERS = ("workspace_id", "tag_id", "remote_query", "columns")
+_EMPTY_LIST_BYTES = len('{"partition":{},"cursor":{"records":{},"empty":true}},')
 
 # The final states of the CDK's own streams; none of them holds anything to resume from.
 _FINISHED = (NO_CURSOR_STATE_KEY, "__ab_full_refresh_sync_complete")
@@ -53,15 +66,24 @@ class StreamState(ABC):
 
     Args:
         filters: What narrows the read, see `read_filters`.
+
+    Attributes:
+        size: The bytes of the state that was read or written last.
     """
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
         self.filters = dict(filters)
+        self.size = 0
 
     @property
     @abstractmethod
     def partitions(self) -> Collection[str]:
         """The partitions that the state knows."""
+
+    @property
+    def expected(self) -> Collection[str]:
+        """The partitions that the last sync read, too."""
+        return self.partitions
 
     @abstractmethod
     def detector(self, partition: str) -> ChangeDetector | None:
@@ -71,32 +93,39 @@ class StreamState(ABC):
             None if an earlier attempt of this sync read the partition completely.
         """
 
-    @abstractmethod
-    def complete(self, partition: str) -> bool:
-        """Note that a partition was read completely; return whether that is new."""
+    def was_emptied(self, partition: str) -> bool:  # noqa: ARG002 - for those that have records
+        """Return whether the last read of a partition found none of its records."""
+        return False
+
+    def retire(self, found: Collection[str]) -> bool:  # noqa: ARG002 - as above
+        """Mark the partitions that this sync does not read; return whether that is new."""
+        return False
 
     @abstractmethod
-    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
+    def complete(self, partition: str, *, emptied: bool = False) -> bool:
+        """Note that a partition was read completely; return whether the state has changed.
+
+        Args:
+            partition: The partition.
+            emptied: Whether all its records were gone at once.
+        """
+
+    @abstractmethod
+    def snapshot(self, room: int | None = None, reserved: str = "") -> StateBlob:
         """Return the state as it stands: what the next attempt begins with.
 
         Args:
-            in_progress: Whether more may be emitted after it.
+            room: The bytes that it may take; None for MAX_STATE_BYTES.
+            reserved: A cursor value beyond all that may be emitted until the next state; "" if
+                nothing may.
         """
 
     @abstractmethod
-    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
-        """Return the state after a complete sync: what the next sync begins with.
-
-        Args:
-            partitions: All partitions that there are; the state keeps no others. None if that is
-                not known.
-        """
+    def final_snapshot(self, room: int | None = None) -> StateBlob:
+        """Return the state after a complete sync: what the next sync begins with."""
 
     def _blob(self, cursors: Iterable[tuple[str, StateBlob]]) -> StateBlob:
-        states = [
-            {"partition": {ACCOUNT_KEY: partition} if partition else {}, "cursor": cursor}
-            for partition, cursor in cursors
-        ]
+        states = [_entry(partition, cursor) for partition, cursor in cursors]
         return {"states": states, "filters": self.filters}
 
 
@@ -114,17 +143,25 @@ class FullRefreshState(StreamState):
     ) -> "FullRefreshState":
         """Read the state that Airbyte hands over.
 
+        Args:
+            blob: The state.
+            filters: What narrows the read; the selected columns, as `columns`, are part of it.
+            now: The time.
+
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
             InvalidStateError: If this connector cannot have written it.
         """
         entries = dict(_parse_entries(blob))
         started_at = _parse_time(blob.get("started_at"), now)
-        if blob.get("filters", filters) != filters or abs(now - started_at) >= RESUME_MAX_AGE:
+        if not _is_same_read(blob, filters) or abs(now - started_at) >= RESUME_MAX_AGE:
             return cls(filters, now)
         state = cls(filters, started_at)
+        # Version 0.2 noted the list of accounts as a whole; now it is read again.
         state._complete = {
-            partition for partition, cursor in entries.items() if cursor.get("complete") is True
+            partition
+            for partition, cursor in entries.items()
+            if cursor.get("complete") is True and partition != ENVIRONMENT
         }
         return state
 
@@ -138,60 +175,90 @@ class FullRefreshState(StreamState):
         return None if partition in self._complete else ChangeDetector({}, _MAX_REMEMBERED)
 
     @override
-    def complete(self, partition: str) -> bool:
+    def complete(self, partition: str, *, emptied: bool = False) -> bool:
         is_new = partition not in self._complete
         self._complete.add(partition)
         return is_new
 
     @override
-    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
+    def snapshot(self, room: int | None = None, reserved: str = "") -> StateBlob:
         blob = self._blob((partition, {"complete": True}) for partition in sorted(self._complete))
+        self.size = _size(blob)
         return {**blob, "started_at": self._started_at.isoformat()}
 
     @override
-    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
+    def final_snapshot(self, room: int | None = None) -> StateBlob:
         # The neutral state: the next sync reads everything.
         return {NO_CURSOR_STATE_KEY: True}
 
 
 class IncrementalState(StreamState):
-    """The fingerprint of each record that the destination has."""
+    """The fingerprint of each record that the destination has.
 
-    def __init__(self, filters: Mapping[str, Any]) -> None:
+    What is not read keeps its entry as long as there is room: when it is read again, what was
+    deleted in the meantime is noticed.
+
+    Args:
+        filters: What narrows the read.
+        is_list: Whether the accounts of the list are written as one partition.
+
+    Attributes:
+        cursor_value: The last value of the cursor field that was emitted.
+        untracked: The partitions whose ids found no room in the last snapshot.
+    """
+
+    def __init__(self, filters: Mapping[str, Any], *, is_list: bool = False) -> None:
         super().__init__(filters)
         self.cursor_value = ""
+        self.untracked: Collection[str] = ()
+        self._is_list = is_list
         self._records: dict[str, dict[str, str]] = {}
-        # The state had no room for their ids. They are known again once it has.
-        self._untracked: set[str] = set()
+        self._tracked: set[str] = set()
+        self._unread: set[str] = set()
+        self._emptied: set[str] = set()
 
     @classmethod
-    def load(cls, blob: Mapping[str, Any], filters: Mapping[str, Any]) -> "IncrementalState":
+    def load(
+        cls, blob: Mapping[str, Any], filters: Mapping[str, Any], *, is_list: bool = False
+    ) -> "IncrementalState":
         """Read the state that Airbyte hands over.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
             InvalidStateError: If this connector cannot have written it.
         """
-        state = cls(filters)
-        entries = dict(_parse_entries(blob))
-        was_killed = bool(blob.get("in_progress"))
-        state.cursor_value = _parse_cursor_value(
-            blob.get("cursor_value", ""), was_killed=was_killed
-        )
-        if blob.get("filters", filters) != filters:
+        state = cls(filters, is_list=is_list)
+        entries = list(_parse_entries(blob))
+        state.cursor_value = _parse_cursor_value(blob.get("cursor_value", ""))
+        if not _is_same_read(blob, filters):
             return state
-        for partition, cursor in entries.items():
+        for partition, cursor in entries:
             if "records" not in cursor:
                 continue
             records = _parse_records(cursor["records"])
-            if was_killed:
+            if blob.get("in_progress"):
                 # That sync may have emitted newer versions than this state records, so emit
                 # everything once.
                 records = dict.fromkeys(records, "")
-            state._records[partition] = records
+            if cursor.get("empty"):
+                state._emptied.add(partition)
             if cursor["records"] is None:
-                state._untracked.add(partition)
+                state._records.setdefault(partition, {})
+            elif partition == ENVIRONMENT:
+                for account_id, version in records.items():
+                    state._take(account_id, {account_id: version})
+            else:
+                state._take(partition, records)
+                if cursor.get("unread"):
+                    state._unread.add(partition)
+        state._records.pop(ENVIRONMENT, None)
         return state
+
+    def _take(self, partition: str, records: Mapping[str, str]) -> None:
+        known = self._records.setdefault(partition, {})
+        for record_id, version in records.items():
+            known[record_id] = version if known.get(record_id, version) == version else ""
+        self._tracked.add(partition)
 
     @property
     @override
@@ -199,16 +266,28 @@ class IncrementalState(StreamState):
         return self._records.keys()
 
     @property
-    def untracked(self) -> Collection[str]:
-        """The partitions whose ids found no room in the last snapshot."""
-        return self._untracked
+    @override
+    def expected(self) -> Collection[str]:
+        return self._records.keys() - self._unread
 
     @override
     def detector(self, partition: str) -> ChangeDetector:
         return ChangeDetector(self._records.get(partition, {}))
 
+    @override
+    def was_emptied(self, partition: str) -> bool:
+        return partition in self._emptied
+
+    @override
+    def retire(self, found: Collection[str]) -> bool:
+        unread = self._records.keys() - set(found)
+        is_new = unread != self._unread
+        self._unread = unread
+        return is_new
+
     def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
         """Take in records that were written."""
+        self._unread.discard(partition)
         self._records.setdefault(partition, {}).update(fingerprints)
         self.cursor_value = max(self.cursor_value, cursor_value)
 
@@ -220,41 +299,115 @@ class IncrementalState(StreamState):
         self.cursor_value = max(self.cursor_value, cursor_value)
 
     @override
-    def complete(self, partition: str) -> bool:
-        is_new = partition not in self._records
-        self._records.setdefault(partition, {})
+    def complete(self, partition: str, *, emptied: bool = False) -> bool:
+        is_new = emptied != (partition in self._emptied)
+        (self._emptied.add if emptied else self._emptied.discard)(partition)
+        if partition != ENVIRONMENT:
+            is_new |= partition not in self._records or partition in self._unread
+            self._unread.discard(partition)
+            self._records.setdefault(partition, {})
         return is_new
 
     @override
-    def snapshot(self, *, in_progress: bool = False) -> StateBlob:
-        blob = self._fitting_blob(self._records)
-        return {**blob, "in_progress": True} if in_progress else blob
+    def snapshot(self, room: int | None = None, reserved: str = "") -> StateBlob:
+        blob: StateBlob = self._blob(())
+        if reserved or self.cursor_value:
+            blob["cursor_value"] = reserved or self.cursor_value
+        if reserved:
+            blob["in_progress"] = True
+        self._track((MAX_STATE_BYTES if room is None else room) - _size(blob))
+        blob["states"] = list(self._entries())
+        self.size = _size(blob)
+        return blob
 
     @override
-    def final_snapshot(self, partitions: Collection[str] | None) -> StateBlob:
-        if partitions is not None:
-            for partition in self._records.keys() - set(partitions):
-                del self._records[partition]
-        return self.snapshot()
+    def final_snapshot(self, room: int | None = None) -> StateBlob:
+        return self.snapshot(room)
 
-    def _fitting_blob(self, records: Mapping[str, Mapping[str, str]]) -> StateBlob:
-        """Return the state, with the ids of as many partitions as there is room for."""
-        without_any = self._blob((key, {"records": None}) for key in records)
-        room = MAX_STATE_BYTES - len(orjson.dumps(without_any))
-        untracked: set[str] = set()
-        # Those that had room keep it: otherwise they would take turns, and be emitted in turn.
-        for partition in sorted(records, key=lambda key: (key in self._untracked, key)):
-            size = len(orjson.dumps(records[partition]))
+    def _track(self, room: int) -> None:
+        """Decide of which partitions there is room for the ids.
+
+        Those that are not read lose it first. Those that had it keep it: otherwise they would take
+        turns, and be emitted in turn.
+        """
+        # Each partition without ids takes this, with a comma, and so does the list of accounts.
+        base = {
+            partition: _size(_entry(partition, self._cursor(partition, None))) + 1
+            for partition in self._records
+            if not self._is_listed(partition)
+        }
+        room -= sum(base[key] for key in base.keys() - self._unread) - 1
+        room -= _EMPTY_LIST_BYTES if self._is_list else 0
+        tracked: set[str] = set()
+        for partition in sorted(
+            self._records, key=lambda key: (key in self._unread, key not in self._tracked, key)
+        ):
+            size = _size(self._records[partition])
+            size += base[partition] if partition in self._unread else 0
             if size <= room:
                 room -= size
-            else:
-                untracked.add(partition)
-        self._untracked = untracked
-        blob = self._blob(
-            (key, {"records": None if key in untracked else dict(records[key])})
-            for key in sorted(records)
-        )
-        return {**blob, "cursor_value": self.cursor_value} if self.cursor_value else blob
+                tracked.add(partition)
+        self._tracked = tracked
+        self.untracked = self._records.keys() - tracked
+
+    def _entries(self) -> Iterator[StateBlob]:
+        listed: dict[str, str] = {}
+        for partition in sorted(self._records):
+            if self._is_listed(partition) and partition in self._tracked:
+                listed |= self._records[partition]
+        if listed or ENVIRONMENT in self._emptied:
+            yield _entry(ENVIRONMENT, self._cursor(ENVIRONMENT, listed))
+        for partition in sorted(self._records):
+            records = self._records[partition] if partition in self._tracked else None
+            # Without its ids, an account that is not read has nothing to remember.
+            if not self._is_listed(partition) and (records or partition not in self._unread):
+                cursor = self._cursor(partition, None if records is None else dict(records))
+                yield _entry(partition, cursor)
+
+    def _is_listed(self, partition: str) -> bool:
+        return self._is_list and partition not in self._unread
+
+    def _cursor(self, partition: str, records: Mapping[str, str] | None) -> StateBlob:
+        cursor: StateBlob = {"records": records}
+        if partition in self._unread:
+            cursor["unread"] = True
+        if partition in self._emptied:
+            cursor["empty"] = True
+        return cursor
+
+
+def room_beside(sizes: Iterable[int]) -> int:
+    """Return the bytes that a stream's state may take, beside the states of the other streams."""
+    share = int(MAX_STATE_BYTES * _MIN_SHARE)
+    return max(share, MAX_STATE_BYTES - sum(max(size, share) for size in sizes))
+
+
+def _entry(partition: str, cursor: StateBlob) -> StateBlob:
+    return {"partition": {ACCOUNT_KEY: partition} if partition else {}, "cursor": cursor}
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value))
+
+
+def _is_same_read(blob: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
+    """Return whether a state was written under the same filters.
+
+    Version 0.2 kept pairs of remote_query in the order of the form, the selected accounts as
+    filters of their list, and no columns.
+    """
+    written = blob.get("filters", filters)
+    if not isinstance(written, Mapping):
+        return False
+    written = {"columns": filters.get("columns"), **written}
+    return all(_unordered(written.get(k)) == _unordered(filters.get(k)) for k in _FILTERS)
+
+
+def _unordered(value: Any) -> Any:
+    """Return pairs of names and values without the order of their names."""
+    if not isinstance(value, list):
+        return value
+    return sorted(value, key=lambda pair: str(pair[0]) if isinstance(pair, list) and pair else "")
 
 
 def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -289,13 +442,11 @@ def _parse_records(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _parse_cursor_value(value: Any, *, was_killed: bool) -> str:
+def _parse_cursor_value(value: Any) -> str:
     """Return the value of the cursor field that the values of this sync come after."""
     text = str(value)
     try:
-        if was_killed:
-            text = skip_ahead(text)
-        ChangeClock(text).next()
+        ChangeClock(text).ahead(RESERVED_SECONDS)
     except (ValueError, OverflowError):
         raise InvalidStateError("its cursor_value is not a valid timestamp") from None
     return text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from airbyte_cdk.models import AirbyteMessage, AirbyteStreamStatus, FailureType
 
 from source_truto_segments.config import Config
-from source_truto_segments.streams import ENVIRONMENT, INTEGRATED_ACCOUNTS, Streams
+from source_truto_segments.streams import INTEGRATED_ACCOUNTS, Streams
 from source_truto_segments.sync.accounts import Account, account_source
 from source_truto_segments.sync.events import (
     AccountFinished,
@@ -27,10 +27,14 @@ from source_truto_segments.sync.messages import (
     state_message,
     status_message,
 )
-from source_truto_segments.sync.partition import PartitionDiff, SelectedStream
+from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.progress import Progress
 from source_truto_segments.sync.reader import AccountReader
-from source_truto_segments.sync.state import IncrementalState
+from source_truto_segments.sync.state import (
+    RESERVED_SECONDS,
+    IncrementalState,
+    room_beside,
+)
 from source_truto_segments.sync.worker_pool import RateLimited, Task, TaskFailed, WorkerPool
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, unexpected_error
@@ -66,6 +70,7 @@ class StreamRun:
         running: Whether a record was written.
         readable: Whether a partition was read completely.
         incomplete: Whether a failure left something out.
+        reserved: The cursor value of its last state, beyond all that was emitted since.
     """
 
     selected: SelectedStream
@@ -74,13 +79,7 @@ class StreamRun:
     running: bool = False
     readable: bool = False
     incomplete: bool = False
-
-    def checkpoint(self, now: float) -> AirbyteMessage:
-        """Return the state as it stands."""
-        self.unsaved, self.saved_at = False, now
-        # From the first record on, a sync that is killed has emitted more than its state counts.
-        blob = self.selected.state.snapshot(in_progress=self.running)
-        return state_message(self.selected.name, blob)
+    reserved: str = ""
 
     def checkpoint_is_due(self, now: float) -> bool:
         """Return whether the state is to be written now."""
@@ -115,17 +114,10 @@ class Sync:
         self._shutdown = shutdown
         self._now = now
         self._runs = {name: StreamRun(each, now()) for name, each in selected.items()}
-        # The streams that are read account by account, and not from the list of accounts.
-        self._by_account = {
-            name: each
-            for name, each in selected.items()
-            if config.account_list is None or name != INTEGRATED_ACCOUNTS
-        }
-        self._reader = AccountReader(config, client, streams, self._by_account, pool.stop)
+        self._reader = AccountReader(config, client, streams, selected, pool.stop)
         self._source = account_source(config, client, streams.integrated_accounts, self._submit)
         self._progress = Progress()
         self._failures = Failures(skip_accounts=config.skip_failed_accounts)
-        self._all_listed = True
         self._logged_at = now()
         self._interrupted = False
 
@@ -155,37 +147,26 @@ class Sync:
         yield from self._finish()
 
     def _submit(self, account: Account) -> None:
-        if self._by_account:
-            self._pool.submit(self._reader.read(account))
+        self._pool.submit(self._reader.read(account))
 
     def _find_accounts(self) -> Task[Event]:
-        """Find the accounts; Truto's list of them is data of its stream as well."""
-        known = {
-            partition
-            for run in self._runs.values()
-            for partition in run.selected.state.partitions
-            if partition != ENVIRONMENT
-        }
-        diff = None
-        if INTEGRATED_ACCOUNTS in self._runs.keys() - self._by_account.keys():
-            diff = PartitionDiff.begin(self._runs[INTEGRATED_ACCOUNTS].selected, ENVIRONMENT)
-            if diff is None:
-                yield PartitionRead(INTEGRATED_ACCOUNTS, ENVIRONMENT)
+        """Find the accounts; what the list lacks is deleted from the stream of the accounts."""
+        known = {id_ for run in self._runs.values() for id_ in run.selected.state.expected}
+        run = self._runs.get(INTEGRATED_ACCOUNTS)
+        rows = run.selected if run is not None and run.selected.has_deletions else None
         try:
-            yield from self._source.find(known, diff)
+            yield from self._source.find(known, rows)
         except Exception as error:  # noqa: BLE001 - a defect is reported, too
             yield self._reader.failure(list(self._runs), error)
-        if diff is not None:
-            diff.log_issues()
 
     def _handle(self, event: Event | RateLimited | TaskFailed) -> Iterator[AirbyteMessage]:
         match event:
             case RecordsRead():
                 yield from self._write(event)
-            case PartitionRead(name, partition):
+            case PartitionRead(name, partition, emptied):
                 run = self._runs[name]
                 run.readable = True
-                run.unsaved |= run.selected.state.complete(partition)
+                run.unsaved |= run.selected.state.complete(partition, emptied=emptied)
             case ReadFailed(stream_names, error, integration):
                 self._take_failure(stream_names, error, integration)
             case AccountFound() | AccountsListed() | AccountFinished():
@@ -201,11 +182,10 @@ class Sync:
         match event:
             case AccountFound(account_id):
                 self._progress.found.add(account_id)
-                if not self._by_account:
-                    self._progress.done.add(account_id)
-            case AccountsListed(complete):
+            case AccountsListed():
                 self._progress.is_all_found = True
-                self._all_listed = complete
+                for run in self._runs.values():
+                    run.unsaved |= run.selected.state.retire(self._progress.found)
             case AccountFinished(account_id):
                 self._progress.done.add(account_id)
 
@@ -213,16 +193,17 @@ class Sync:
         name, run = event.stream_name, self._runs[event.stream_name]
         state = run.selected.state
         if event.rows:
-            if not run.running:
-                run.running = True
-                if state.partitions:
-                    yield run.checkpoint(self._now())
+            is_first, run.running = not run.running, True
+            # No state can be behind the clock of what follows it, even if that is killed.
+            if isinstance(state, IncrementalState) and event.cursor_value > run.reserved:
+                yield self._checkpoint(run)
+            if is_first:
                 yield status_message(name, AirbyteStreamStatus.RUNNING)
             emitted_at = time.time_ns() // 1_000_000
             yield RecordBatch(stream_name=name, records=event.rows, emitted_at=emitted_at)
             self._progress.records[name] += len(event.rows)
         # After the records: no state can be ahead of what it counts.
-        if isinstance(state, IncrementalState) and (event.fingerprints or event.removed_ids):
+        if isinstance(state, IncrementalState) and event.rows:
             state.add(event.partition, event.fingerprints, event.cursor_value)
             state.remove(event.partition, event.removed_ids, event.cursor_value)
             run.unsaved = True
@@ -241,7 +222,20 @@ class Sync:
         now = self._now()
         for run in self._runs.values():
             if run.checkpoint_is_due(now):
-                yield run.checkpoint(now)
+                yield self._checkpoint(run)
+
+    def _checkpoint(self, run: StreamRun) -> AirbyteMessage:
+        """Return the state of a stream as it stands."""
+        run.unsaved, run.saved_at = False, self._now()
+        # From the first record on, a sync that is killed has emitted more than its state counts.
+        run.reserved = run.selected.clock.ahead(RESERVED_SECONDS) if run.running else ""
+        blob = run.selected.state.snapshot(self._room(run), run.reserved)
+        return state_message(run.selected.name, blob)
+
+    def _room(self, run: StreamRun) -> int:
+        """Return the bytes that the states of the other streams leave to that of a stream."""
+        others = (other for other in self._runs.values() if other is not run)
+        return room_beside(other.selected.state.size for other in others)
 
     def _finish(self) -> Iterator[AirbyteMessage]:
         """Yield the last states and statuses, each state before the status that it stands for."""
@@ -249,10 +243,10 @@ class Sync:
         for name, run in self._runs.items():
             state = run.selected.state
             if all(complete.values()):
-                blob = state.final_snapshot(self._partitions(name))
+                blob = state.final_snapshot(self._room(run))
             else:
                 # The next attempt resumes from there, also with what is complete.
-                blob = state.snapshot()
+                blob = state.snapshot(self._room(run))
             yield state_message(name, blob)
             status = _COMPLETE if complete[name] else _INCOMPLETE
             yield status_message(name, status)
@@ -277,20 +271,14 @@ class Sync:
             return False
         return not run.incomplete and (not self._failures or run.readable)
 
-    def _partitions(self, name: str) -> set[str] | None:
-        """Return all partitions that a stream has now; None if that is not known."""
-        if name not in self._by_account:
-            return {ENVIRONMENT}
-        return self._progress.found if self._all_listed else None
-
     def _warn_of_large_states(self) -> None:
         for name, run in self._runs.items():
             state = run.selected.state
             if isinstance(state, IncrementalState) and state.untracked:
                 logger.warning(
                     "The state of the stream %s is full: %d accounts are not tracked. Each sync "
-                    "emits all records of these, and does not notice their deletions. Split the "
-                    "connection into shards (additional_accounts.shard).",
+                    "emits all their records, and the rows of records that are deleted stay in the "
+                    "table. Split the connection into shards (additional_accounts.shard).",
                     name,
                     len(state.untracked),
                 )

@@ -36,9 +36,14 @@ def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bo
         MalformedResponseError: If the body is not a list envelope.
     """
     page = parse_page(content)
-    return replace(
-        page, records=[account_record(entry) for entry in page.records if selects(entry)]
-    )
+    records: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for entry in page.records:
+        if selects(entry):
+            records.append(account_record(entry))
+        else:
+            left_out.append(str(entry["id"]).lower())
+    return replace(page, records=records, left_out_ids=left_out)
 
 
 def parse_account(content: bytes) -> Page:

@@ -51,13 +51,15 @@ class Page:
     Attributes:
         records: The objects of the page, in their order.
         next_cursor: The cursor of the next page; None at the end of the list.
-        is_partial: Whether Truto marked the response as partial. Its records are valid.
+        is_partial: Whether Truto marked the last page as partial. Its records are valid. On a page
+            that has a next one, the mark says nothing.
         invalid_entries: How many entries of the list are not objects, and so not records.
         digest: Identifies the content of the records; None if they cannot be serialized as they
             are.
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
         size: The bytes of the response.
         count: The entries that Truto sent; `records` can be a selection of them.
+        left_out_ids: The ids of the entries that were not selected.
     """
 
     records: Sequence[dict[str, Any]]
@@ -68,6 +70,7 @@ class Page:
     may_have_nul: bool = False
     size: int = 0
     count: int = 0
+    left_out_ids: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -110,10 +113,11 @@ def parse_page(content: bytes) -> Page:
     result = body.get("result", body.get("results"))
     entries = _entries(result) if result is not None else []
     records = [entry for entry in entries if isinstance(entry, dict)]
+    next_cursor = _next_cursor(body.get("next_cursor"))
     return Page(
         records=records,
-        next_cursor=_next_cursor(body.get("next_cursor")),
-        is_partial=body.get("is_partial_response") is True,
+        next_cursor=next_cursor,
+        is_partial=next_cursor is None and body.get("is_partial_response") is True,
         invalid_entries=len(entries) - len(records),
         digest=_digest(records),
         may_have_nul=_may_have_nul(content),
