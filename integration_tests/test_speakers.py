@@ -172,7 +172,7 @@ def test_account_deleted_after_it_was_listed(
 
     assert result.failure is None
     assert result.statuses[-1] == "COMPLETE"
-    assert f"Integrated account {id_of(1)} was deleted during this sync." in caplog.text
+    assert f"Integrated account {id_of(1)} was deleted during the sync." in caplog.text
     named = read(serve(numbered_account(0), gone), additional_accounts=listed(1))
     assert "Truto has no such account" in str(named.failure)
 

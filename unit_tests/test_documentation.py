@@ -370,7 +370,7 @@ def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
         IncrementalState.load(incremental, {}),
-        FullRefreshState.load(full_refresh, {}, NOW),
+        FullRefreshState.load(full_refresh, full_refresh["filters"], NOW),
     ]
 
     assert [state.snapshot() for state in states] == [incremental, full_refresh]

@@ -220,6 +220,14 @@ def test_given_a_partial_account_then_the_response_is_marked_so(serve: Serve) ->
     assert response["is_partial_response"] is True
 
 
+def test_given_an_account_with_partial_inner_pages_then_the_last_one_is_not(serve: Serve) -> None:
+    client = serve(Account("a", "klaviyo", records(3), partial="inner", default_page_size=2))
+    first = client.segments().json()
+    last = client.segments(params={"next_cursor": first["next_cursor"]}).json()
+
+    assert (first["is_partial_response"], last["is_partial_response"]) == (True, False)
+
+
 def test_given_remote_data_is_ignored_then_it_is_left_out(serve: Serve) -> None:
     client = serve(Account("a", "klaviyo", vendors.segments("klaviyo", 2)))
     shown = client.segments(params={"truto_ignore_remote_data": "true"}).json()["result"]
