@@ -28,7 +28,7 @@ def processes() -> Iterator[Processes]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     for name, seeds, description in (
         ("chaos", 40, "reads through a faulty network (test_chaos.py)"),
-        ("capture", 150, "syncs of accounts that change (test_change_capture.py)"),
+        ("capture", 120, "syncs of accounts that change (test_change_capture.py)"),
     ):
         group = parser.getgroup(name, description)
         help_ = f"how many seeds (default: {seeds})"

@@ -750,7 +750,9 @@ def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_tha
 
     sandbox.environment.faults = [Fault(times=None, when=delete)]
     state = first.last_state if known else None
-    second = read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
+    second = read(
+        sandbox, configured=incremental(), state=state, additional_accounts=ALL, num_workers=1
+    )
 
     assert second.failure is None
     assert second.statuses[-1] == "COMPLETE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import json
 import os
 import pwd
@@ -18,11 +19,12 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox import Account, Sandbox, demo_environment, faults
+from sandbox import Account, Fault, Request, Sandbox, demo_environment, faults
 from sandbox.accounts import account_object
 from sandbox.vendors import workspace_data
 from scripts._common import (
@@ -154,11 +156,14 @@ def main() -> None:
         with Sandbox(demo_environment()) as sandbox:
             replica = Replica(airbyte, sandbox, cache)
             check_syncs(replica, sandbox.environment.accounts)
+            check_changes_of_the_connection(replica, sandbox.environment.accounts)
             check_failures(replica, sandbox.environment.accounts)
             check_token(airbyte, replica)
         say("PostgreSQL")
         with Sandbox(demo_environment()) as sandbox, _postgresql(Path(sys.argv[1])) as cache:
-            check_syncs(Replica(airbyte, sandbox, cache), sandbox.environment.accounts)
+            replica = Replica(airbyte, sandbox, cache)
+            check_syncs(replica, sandbox.environment.accounts)
+            check_changes_of_the_connection(replica, sandbox.environment.accounts)
     say(f"\nAll tables equal what the sandbox holds ({time.monotonic() - started:.0f} s).")
 
 
@@ -193,6 +198,41 @@ def check_syncs(replica: Replica, accounts: Sequence[Account]) -> None:
     replica.sync("a workspace is gone, with its segments")
     replica.sync("full refresh: the deleted rows are gone", full_refresh=True)
     replica.sync("incremental, after it")
+
+
+def check_changes_of_the_connection(replica: Replica, accounts: Sequence[Account]) -> None:
+    """A column that is selected later, an account that is left out, and two reads that differ."""
+    of = {account.vendor: account for account in accounts}
+    # The model is that of the configured account, the first one.
+    known, first = _held(accounts), accounts[0]
+    first.segments = [{**segment, "owner": "north"} for segment in first.segments]
+    replica.sync("a field that is no column", expected=known)
+    first.custom_fields = {"owner": {"type": "string"}}
+    replica.sync("the custom column is selected later")
+
+    others = {"mode": "all", "integrations": [name for name in of if name != "mailerlite"]}
+    known = _held(accounts)
+    delete(of["mailerlite"], 1)
+    replica.sync("an account is left out", expected=known, additional_accounts=others)
+    replica.sync("it is back: one of its segments was deleted")
+
+    brevo = of["brevo"]
+    delete(brevo, 3)
+    before = brevo.segments
+    rename(brevo, 0)
+    after, brevo.segments, starts = brevo.segments, before, itertools.count(1)
+
+    def when(request: Request) -> bool:
+        is_start = request.kind == "segments" and request.param("next_cursor") is None
+        if is_start and next(starts) == 2:  # noqa: PLR2004 - the second read
+            brevo.segments = after
+        return False
+
+    brevo.faults.append(Fault(times=None, when=when))
+    renamed = _held([*(a for a in accounts if a is not brevo), replace(brevo, segments=after)])
+    replica.sync("one deleted, and one renamed between the two reads", expected=renamed)
+    brevo.faults.clear()
+    replica.sync("nothing changed after it")
 
 
 def check_failures(replica: Replica, accounts: Sequence[Account]) -> None:
