@@ -261,7 +261,7 @@ _TRANSIENT_ERRORS: tuple[Callable[[], Fault], ...] = (
 # Without the vendor's 404: for an ActiveCampaign account it means that there are no segments.
 _PERMANENT_ERRORS: tuple[Callable[[], Fault], ...] = (
     faults.bad_request,
-    faults.account_not_found,
+    # Not Truto's own 404 for an account: that is proof that the account is gone.
     faults.account_blocked,
     faults.credentials_refused,
     faults.scopes_missing,

@@ -265,9 +265,6 @@ def _field_label(schema: Mapping[str, Any], name: str) -> str:
 
 def _token(value: str) -> str:
     token = _BEARER_PREFIX.sub("", value.strip())
-    # The CDK masks the value as it was entered; the trimmed one is sent.
-    if token and filter_secrets(token) == token:
-        add_to_secrets(token)
     if not token:
         raise ConfigError("API token (token) is empty.")
     if not token.isascii() or not token.isprintable() or " " in token:
@@ -275,6 +272,9 @@ def _token(value: str) -> str:
             "API token (token) contains characters that are not valid in a token, such as spaces "
             "or line breaks. Copy it again from Truto."
         )
+    # The CDK masks the value as it was entered; the trimmed one is sent.
+    if filter_secrets(token) == token:
+        add_to_secrets(token)
     return token
 
 
