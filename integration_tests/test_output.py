@@ -37,7 +37,7 @@ def large(number: int) -> dict[str, object]:
 @pytest.fixture
 def sandbox(serve: Serve) -> Sandbox:
     segments = [large(number) for number in range(RECORDS)]
-    accounts = [numbered_account(n, segments=segments, default_page_size=100) for n in range(2)]
+    accounts = [numbered_account(n, segments=segments, default_page_size=1_000) for n in range(2)]
     return serve(*accounts)
 
 

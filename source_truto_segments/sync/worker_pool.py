@@ -15,6 +15,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from source_truto_segments.sync.event_queue import EventQueue, SyncCancelledError
 from source_truto_segments.truto.rate_limiter import Delay
+from source_truto_segments.truto.transport import MEMORY
 
 # 200 requests in flight reach Truto's limit (48 a second) up to a response time of 4 s. A thread
 # with its connection takes less than 0.3 MB.
@@ -253,17 +254,23 @@ class WorkerPool(Generic[Event]):
 
     def _advance(self, task: Task[Event]) -> Delay | None:
         """Run a task to its next wait, which is returned, or to its end."""
+        step: Delay | Event
         try:
             for step in task:
                 if isinstance(step, Delay):
                     return step
                 self._events.put(step, getattr(step, "size", 0))
+                MEMORY.release()
+                # While the task goes on, the queue alone holds the event.
+                del step
                 if self._is_stopped:
                     return None
         except SyncCancelledError:
             pass
         except Exception as error:  # noqa: BLE001 - a thread must not end silently
             self._put(TaskFailed(error))
+        finally:
+            MEMORY.release()
         return None
 
     def _put(self, event: RateLimited | TaskFailed | None) -> None:

@@ -138,6 +138,8 @@ class TrutoClient:
                 self._raise_if_too_long(delay, request, began, last_failure)
                 yield delay
             outcome = self._send_once(prepared, request)
+            # A slow destination does not use up the request's time.
+            began += transport.MEMORY.take_waited()
             if not isinstance(outcome, _FailedAttempt):
                 return outcome
             last_failure = outcome
@@ -159,6 +161,7 @@ class TrutoClient:
             ReadError: If no good response comes.
         """
         outcome = self._send_once(self._prepare(request), request, paced=False)
+        transport.MEMORY.release()
         if isinstance(outcome, _FailedAttempt):
             raise _read_error(request, outcome)
         return outcome

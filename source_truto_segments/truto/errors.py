@@ -24,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from source_truto_segments.truto.rate_limiter import parse_retry_after
 from source_truto_segments.truto.responses import ErrorBody, Origin, excerpt, parse_error
+from source_truto_segments.truto.transport import ResponseTooLargeError
 
 
 class Scope(Enum):
@@ -197,6 +198,11 @@ REDIRECTED = _rejected(
 )
 MALFORMED = _retried("the response is malformed")
 TIMED_OUT = _retried("the request timed out")
+RESPONSE_TOO_LARGE = _rejected(
+    "the response is too large",
+    "Lower page_size in the source's configuration, or deselect the column remote_data; if that "
+    "does not help, send this message to Truto's support.",
+)
 TLS_ERROR = _retried(
     "no secure connection could be established",
     "Check that the network's proxies allow this address, and that the machine that runs the sync "
@@ -326,6 +332,7 @@ def interpret_exception(error: requests.RequestException) -> Resolution:
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
 _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
+    (ResponseTooLargeError, RESPONSE_TOO_LARGE),
     (requests.exceptions.SSLError, TLS_ERROR),
     (requests.Timeout, TIMED_OUT),
     (requests.exceptions.InvalidURL, INVALID_URL),
