@@ -6,7 +6,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,11 +97,10 @@ class Config:
     num_workers: int | None = None
     api_url: str = DEFAULT_API_URL
 
-    @property
-    def configured_account_ids(self) -> tuple[str, ...]:
-        """The accounts that the configuration names, each once."""
-        ids = (self.integrated_account_id, *self.additional_ids)
-        return tuple(dict.fromkeys(ids))
+    @cached_property
+    def configured_account_ids(self) -> Mapping[str, None]:
+        """The accounts that the configuration names, each once; it is looked into for each."""
+        return dict.fromkeys((self.integrated_account_id, *self.additional_ids))
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":

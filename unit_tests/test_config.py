@@ -20,7 +20,7 @@ def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
     assert (config.workspace_id, config.tag_id, config.page_size) == (None, None, None)
     assert config.remote_query == ()
     assert (config.additional_ids, config.account_list) == ((), None)
-    assert config.configured_account_ids == (ACCOUNT_ID,)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID,)
     assert not config.skip_failed_accounts
     assert config.num_workers is None
     assert config.api_url == "https://api.truto.one"
@@ -133,7 +133,7 @@ def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
 
     assert config.additional_ids == (OTHER_ID, ACCOUNT_ID, OTHER_ID)
-    assert config.configured_account_ids == (ACCOUNT_ID, OTHER_ID)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID, OTHER_ID)
 
 
 @pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
@@ -143,7 +143,7 @@ def test_given_all_accounts_when_parsed_then_nothing_is_left_out_by_default(
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
     assert config.account_list == AccountFilter()
-    assert config.configured_account_ids == (ACCOUNT_ID,)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID,)
 
 
 def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered() -> None:

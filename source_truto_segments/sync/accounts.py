@@ -15,13 +15,17 @@ from source_truto_segments.sync.events import (
 )
 from source_truto_segments.sync.partition import PartitionDiff
 from source_truto_segments.sync.worker_pool import Task
-from source_truto_segments.truto.client import TrutoClient
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.pagination import Pages
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page, preview
 
 logger = logging.getLogger("airbyte")
+
+# Entries of the list in a page. One can weigh 100 kB, and Truto's default can be thousands of them.
+_PAGE_SIZE = 100
 
 Submit: TypeAlias = Callable[["Account"], None]
 
@@ -107,6 +111,7 @@ class AccountList:
         self._found: set[str] = set()
         self._complete = True
         self._reads = 0
+        self._page_size: int | None = _PAGE_SIZE
 
     def find(
         self, known_ids: Collection[str] = (), diff: PartitionDiff | None = None
@@ -162,8 +167,21 @@ class AccountList:
             yield from diff.close()
 
     def _read_list(self, diff: PartitionDiff | None) -> Task[Event]:
+        """Read the list in pages; whole if Truto rejects their size."""
         self._reads += 1
-        pages = Pages(self._client, self._stream.request_for({}))
+        request = self._stream.request_for({})
+        if self._page_size is not None:
+            limited = replace(request, params={**request.params, "limit": self._page_size})
+            try:
+                return (yield from self._read_pages(limited, diff))
+            except ReadError as error:
+                if error.resolution is not errors.ACCOUNT_LIST_REJECTED:
+                    raise
+                self._page_size = None
+        yield from self._read_pages(request, diff)
+
+    def _read_pages(self, request: Request[Page], diff: PartitionDiff | None) -> Task[Event]:
+        pages = Pages(self._client, request)
         while (page := (yield from pages.next())) is not None:
             new = self._new_accounts(page)
             if diff is not None:
@@ -174,6 +192,7 @@ class AccountList:
                 self._found.add(account.id)
                 yield AccountFound(account.id)
                 self._submit(account)
+            del page, new  # a task that waits keeps none
 
     def _new_accounts(self, page: Page) -> dict[str, tuple[Account, dict[str, Any]]]:
         """Return the accounts of a page that no earlier page had, by ID, with their records."""

@@ -32,6 +32,7 @@ from source_truto_segments.sync.progress import Progress
 from source_truto_segments.sync.reader import AccountReader
 from source_truto_segments.sync.state import IncrementalState
 from source_truto_segments.sync.worker_pool import RateLimited, Task, TaskFailed, WorkerPool
+from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, unexpected_error
 
@@ -152,6 +153,9 @@ class Sync:
                 self._log_progress()
         finally:
             self._pool.close()
+        if not (self._interrupted or self._failures.any_of_sync or self._progress.all_read):
+            error = ReadError(errors.NOT_ALL_READ, "Reading the integrated accounts")
+            yield from self._report(self._runs, error)
         yield from self._finish()
 
     def _submit(self, account: Account) -> None:
@@ -194,8 +198,9 @@ class Sync:
                 quota_reset = int((time.time() + seconds) * 1000)
                 yield from (rate_limited_message(name, quota_reset) for name in self._runs)
             case TaskFailed(error):
-                defect = unexpected_error("Reading the integrated accounts", None, error)
-                yield from self._report(self._runs, defect)
+                if not isinstance(error, ReadError):
+                    error = unexpected_error("Reading the integrated accounts", None, error)
+                yield from self._report(self._runs, error)
 
     def _count(self, event: AccountFound | AccountsListed | AccountFinished) -> None:
         match event:

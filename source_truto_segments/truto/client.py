@@ -25,8 +25,8 @@ _INITIAL_BACKOFF = 1.0
 _MAX_BACKOFF = 60.0
 # Truto's own 429 says Retry-After: 10; it is also a good guess for a 429 that says nothing.
 _DEFAULT_RETRY_AFTER = 10.0
-# Wait longer, up to this, each time a server keeps sending Retry-After: 0.
-_MAX_WAIT_FLOOR = 30.0
+# Wait longer, up to this, each time a server asks for a short wait and then refuses again.
+_MAX_WAIT_FLOOR = 120.0
 
 _T = TypeVar("_T")
 
@@ -215,7 +215,7 @@ class TrutoClient:
         wait = max(wait, min(2.0 ** (rate_limit_hits - 1), _MAX_WAIT_FLOOR))
         is_vendor = failure.origin is Origin.VENDOR
         account_id = request.account_id
-        if account_id and not is_vendor and not self._limiter.is_nearly_exhausted(account_id):
+        if account_id and not is_vendor and self._limiter.concerns_token(account_id):
             account_id = None
         reason = "the vendor's limit" if is_vendor else "Truto's limit"
         self._limiter.block(account_id, wait, reason)

@@ -240,6 +240,20 @@ UNEXPECTED = Resolution(
     "the connector failed unexpectedly",
     "Report this message to the connector's maintainers.",
 )
+NO_THREAD = Resolution(
+    ResponseAction.FAIL,
+    _TRANSIENT,
+    "this machine has no further thread",
+    "Raise the limit of processes, or the memory, of the container that runs the sync.",
+    Scope.SYNC,
+)
+NOT_ALL_READ = Resolution(
+    ResponseAction.FAIL,
+    _SYSTEM,
+    "the sync ended before all accounts were read, and no failure says why",
+    "Report this message to the connector's maintainers; the next sync reads the accounts again.",
+    Scope.SYNC,
+)
 MAX_WAIT_EXCEEDED = Resolution(
     ResponseAction.FAIL,
     _TRANSIENT,
@@ -251,6 +265,7 @@ MAX_WAIT_EXCEEDED = Resolution(
 # For the list of accounts, some statuses mean something else than for an account.
 _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     400: ACCOUNT_LIST_REJECTED,
+    422: ACCOUNT_LIST_REJECTED,
     404: ACCOUNT_LIST_NOT_FOUND,
     503: ACCOUNT_LIST_UNAVAILABLE,
 }
