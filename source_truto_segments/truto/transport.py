@@ -106,11 +106,15 @@ class _TimedSocket(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_ended:
             return None
-        remaining = self.deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
+        remaining = max(0.001, self.deadline - time.monotonic())
         self._socket.settimeout(min(filter(None, (self._timeout, remaining))))
-        return self._file.readinto(buffer)
+        with suppress(TimeoutError):
+            size = self._file.readinto(buffer)
+            if time.monotonic() <= self.deadline:
+                return size
+        if time.monotonic() <= self.deadline:
+            raise TimeoutError("timed out")
+        raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
 
     @override
     def close(self) -> None:
