@@ -25,7 +25,7 @@ MAX_WORKERS = 200
 
 # While there are tasks that have not begun, one start in so many is for a task that had to wait:
 # many throttled accounts must not starve the others.
-_STARTS_FOR_EACH_RETRY = 5
+_STARTS_FOR_EACH_RETRY = 10
 # Seconds that one slow request keeps the others back before another task may find out, too, whether
 # the token is good.
 PROBE_SECONDS = 3.0
