@@ -115,6 +115,12 @@ def after_an_interim_response(response: RawResponse, _: random.Random) -> Sent:
     return Sent(b"HTTP/1.1 100 Continue\r\n\r\n" + response.content)
 
 
+def after_early_hints(response: RawResponse, rng: random.Random) -> Sent:
+    """The response comes after that, and perhaps late."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    return Sent(hints + response.content, pause_at=len(hints), pause=rng.choice((0.0, 0.05)))
+
+
 # --- no complete response arrives ----------------------------------------------------------------
 
 
@@ -283,6 +289,7 @@ HARMLESS: tuple[NetworkFault, ...] = (
     twice,
     with_trailing_bytes,
     after_an_interim_response,
+    after_early_hints,
 )
 TRANSIENT: tuple[NetworkFault, ...] = (
     *(reset, reset, cut, cut, cut_in_chunks, cut_without_length),

@@ -21,12 +21,17 @@ class Processes:
             cwd=Path(__file__).parent.parent,
         )
 
-    def start(self, argv: list[str], out: Path, *, skip_waits: bool = False) -> int:
+    def start(
+        self, argv: list[str], out: Path, *, skip_waits: bool = False, stdout: str = ""
+    ) -> int:
         """Starts a process and gives its ID; it can skip all waits but those for responses.
 
-        Its stderr goes to a file beside `out`, with the suffix `.err`.
+        Its stdout can be `unbuffered`, `nonblocking` or `closed`; its stderr goes to a file beside
+        `out`, with the suffix `.err`.
         """
-        return self._order({"argv": argv, "out": str(out), "skip_waits": skip_waits})
+        return self._order(
+            {"argv": argv, "out": str(out), "skip_waits": skip_waits, "stdout": stdout}
+        )
 
     def wait(self, pid: int, seconds: float = 60.0) -> int:
         """Waits for the end of a process and gives its exit code.
@@ -52,5 +57,6 @@ class Processes:
 
 def result_of(out: Path) -> Result:
     """The messages that were written; a kill can cut the last line."""
-    lines = out.read_text().splitlines(keepends=True) if out.exists() else []
-    return Result([json.loads(line) for line in lines if line.endswith("\n")])
+    # Not splitlines: a text can hold other ends of lines than that of the protocol.
+    *lines, _ = out.read_bytes().split(b"\n") if out.exists() else [b""]
+    return Result([json.loads(line) for line in lines])

@@ -267,7 +267,7 @@ class Job:
         return {account.id for account in accounts if any(account.id in text for text in known)}
 
     def _postponed(self, result: Result) -> set[str]:
-        """The accounts of which only deletions are missing: two reads disagreed, and a line says so."""
+        """The accounts of which only deletions are missing, as a line about two reads says."""
         lines = [log["message"] for log in result.of_type("LOG")]
         disagreed = [line for line in lines if "two reads did not find the same records" in line]
         lacking = {

@@ -1,5 +1,6 @@
 """Many accounts in one sync: found, read side by side, each on its own."""
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -25,7 +26,10 @@ from integration_tests.support import (
 from sandbox import Account, Fault, Sandbox, faults, large_environment, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.sync import sync
+from source_truto_segments.sync.events import RecordsRead
+from source_truto_segments.sync.reader import AccountReader
 from source_truto_segments.truto import rate_limiter
+from source_truto_segments.truto.responses import Page
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -439,8 +443,8 @@ def test_given_num_workers_when_read_then_no_more_requests_are_in_flight(
     assert most_in_flight(sandbox, 0.2) == num_workers
 
 
-def test_given_trutos_429_when_read_then_all_accounts_wait(serve: Serve) -> None:
-    fault = faults.truto_rate_limited(1, after=5)
+def test_given_two_of_trutos_429s_when_read_then_all_accounts_wait(serve: Serve) -> None:
+    fault = faults.truto_rate_limited(1, after=5, times=2)
     sandbox = serve(*[numbered_account(number) for number in range(20)], faults=[fault])
 
     result = read_in_real_time(sandbox, additional_accounts=ALL, num_workers=2)
@@ -574,7 +578,7 @@ def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_
     ("fault", "message", "requests"),
     [
         (faults.truto_error(404), "no list of integrated accounts at this URL", 1),
-        (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 1),
+        (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 2),
         (faults.truto_error(503), "Truto is unavailable", 11),
         (faults.truto_error(500), "Truto had an internal error", 11),
     ],
@@ -606,3 +610,46 @@ def test_given_a_verified_token_when_read_then_no_account_waits_for_the_response
     assert arrived[1] - arrived[0] > 0.25
     assert arrived[-1] - arrived[1] < 1.4
     assert len(result.records) == 18
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_list_without_a_limit(serve: Serve, status: int) -> None:
+    """The list is asked for in pages of 100, and whole if Truto rejects that."""
+    rejected = faults.truto_error(
+        status, kind="accounts", when=lambda r: r.param("limit") is not None
+    )
+    for script in ([], [rejected]):
+        sandbox = serve(*map(numbered_account, range(3)), faults=script, list_page_size=2)
+
+        result = read(sandbox, additional_accounts=ALL)
+
+        assert len(result.records) == 9
+        limits = [r.param("limit") for r in sandbox.requests if r.kind == "accounts"]
+        assert limits == (["100", None, None] if script else ["100"] * 2)
+
+
+def test_waiting_accounts_keep_no_page(serve: Serve) -> None:
+    """Accounts that wait between two pages hold nothing of the first one."""
+    accounts = [
+        numbered_account(n, count=20, faults=[faults.vendor_rate_limited(600, after=1)])
+        for n in range(5)
+    ]
+    sandbox = serve(*accounts)
+    configured = ConfiguredAirbyteCatalogSerializer.load(catalog())
+    source, settings = SourceTrutoSegments(), config(sandbox, additional_accounts=ALL)
+    messages = source.read(logging.getLogger("airbyte.test"), settings, configured)
+    for message in messages:
+        if message.trace and message.trace.stream_status and message.trace.stream_status.reasons:
+            break
+
+    assert not [found for found in gc.get_objects() if isinstance(found, Page | RecordsRead)]
+
+
+def test_an_account_without_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync in which an account is neither read nor failed is not complete."""
+    monkeypatch.setattr(AccountReader, "read", lambda *_: iter(()))
+
+    result = read(serve(numbered_account(0)), on_account_error="skip")
+
+    assert result.statuses == ["STARTED", "INCOMPLETE"]
+    assert "ended before all accounts were read, and no failure says why" in str(result.failure)

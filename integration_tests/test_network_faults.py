@@ -11,6 +11,7 @@ from integration_tests.network_faults import HARMLESS, PERMANENT, TIMEOUTS, TRAN
 from integration_tests.support import account
 from sandbox import Environment, Sandbox
 from source_truto_segments.truto.responses import MalformedResponseError, Page, parse_page
+from source_truto_segments.truto.transport import DeadlineAdapter
 
 URL = "/unified/marketing-automation/segments"
 TRIES = 40
@@ -28,6 +29,8 @@ def fetch_repeatedly(
     """The page that a client of one connection gets each time, or None."""
     environment = sandbox.environment
     with FaultyProxy(sandbox.url, 0, rates) as proxy, requests.Session() as session:
+        # The connector's own: requests takes an interim response for the response.
+        session.mount(proxy.url, DeadlineAdapter())
         session.headers["Authorization"] = f"Bearer {environment.token}"
         params = {"integrated_account_id": environment.accounts[0].id}
         for _ in range(tries):

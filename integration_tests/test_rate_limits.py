@@ -1,6 +1,5 @@
 """429s in all their forms, the budgets that avoid them, and the statuses that report a wait."""
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +9,10 @@ from airbyte_cdk.models import Status
 
 from integration_tests.support import (
     ALL_STREAMS,
-    FakeClock,
     Result,
     account,
     catalog,
     check,
-    config,
     id_of,
     listed,
     numbered_account,
@@ -32,10 +29,6 @@ from sandbox import (
     large_environment,
 )
 from sandbox.faults import Delivery
-from source_truto_segments.config import Config
-from source_truto_segments.truto.client import READ_POLICY, Request, TrutoClient
-from source_truto_segments.truto.errors import ReadError
-from source_truto_segments.truto.responses import parse_page
 
 Serve = Callable[..., Sandbox]
 ALL = {"mode": "all"}
@@ -121,30 +114,38 @@ def test_given_a_429_for_a_day_when_read_then_the_account_fails_at_once(serve: S
     assert len(sandbox.requests) == 1
 
 
-def test_given_trutos_429_for_a_day_when_another_account_waits_for_its_vendor_then_truto_is_named(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0, faults=[faults.vendor_rate_limited(30)]),
-        numbered_account(1, faults=[faults.truto_rate_limited(86_400)]),
-    )
-    clock, parsed = FakeClock(), Config.parse(config(sandbox))
-    client = TrutoClient(parsed.api_url, parsed.token, READ_POLICY, clock.now)
-    path = "unified/marketing-automation/segments"
-    first, second = (
-        client.fetch(Request(path, "Reading", parse_page, id_, {"integrated_account_id": id_}))
-        for id_ in (id_of(0), id_of(1))
-    )
+@pytest.mark.parametrize("streams", [("segments",), ("integrated_accounts",)])
+def test_one_account_for_a_day(serve: Serve, streams: tuple[str, ...]) -> None:
+    """Truto's 429 for a day concerns the account that got it; the others are read."""
+    refused = numbered_account(1, faults=[faults.truto_rate_limited(86_400, times=None)])
+    sandbox = serve(numbered_account(0), refused, numbered_account(2))
 
-    assert next(first).seconds == 30
-    with pytest.raises(ReadError, match="Truto's rate limit was exceeded"):
-        next(second)
-    clock.wait(threading.Condition(), 30)
-    with pytest.raises(ReadError) as failure:
-        next(first)
+    result = read(sandbox, configured=catalog(streams=streams), additional_accounts=listed(0, 1, 2))
 
-    assert "(86,370 s for Truto's limit)" in str(failure.value)
-    assert "vendor" not in str(failure.value)
+    (error,) = result.errors
+    assert (
+        f"integrated account {id_of(1)} failed: Truto's rate limit was exceeded" in error["message"]
+    )
+    assert "the wait would be 86,400 s" in error["message"]
+    assert all(wait < 60 for wait in result.waits)
+    found = {r.get("integrated_account_id", r["id"]) for r in result.records_of(streams[0])}
+    assert found == {id_of(0), id_of(2)}
+
+
+def test_one_account_at_its_limit(serve: Serve) -> None:
+    """While one account gets nothing but Truto's 429, each other one is asked once, at once."""
+    refused = numbered_account(1, faults=[faults.truto_rate_limited(10, times=None)])
+    others = [numbered_account(number) for number in (0, *range(2, 30))]
+    sandbox = serve(refused, *others)
+
+    result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
+
+    assert len(result.records) == 29 * 3
+    # The sandbox answers at once, so the others were done before the first wait ended.
+    order = [request.account_id for request in sandbox.requests if request.account_id]
+    assert set(order[:31]) >= {other.id for other in others}
+    assert order[31:] == [refused.id] * len(order[31:])
+    assert max(result.waits) >= 100
 
 
 def test_given_a_429_when_checked_then_the_form_is_not_held_up(serve: Serve) -> None:

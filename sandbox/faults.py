@@ -36,12 +36,18 @@ class Delivery:
             the headers are sent.
         cut_after: Bytes of the body after which the connection is closed properly, although
             `Content-Length` announced all of it.
+        prelude: Bytes that are sent at once, in front of the response.
+        preludes: How often they are sent.
+        seconds_per_prelude: Pause after each.
     """
 
     delay: float = 0.0
     seconds_per_byte: float | None = None
     reset_after: int | None = None
     cut_after: int | None = None
+    prelude: bytes = b""
+    preludes: int = 1
+    seconds_per_prelude: float = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -199,6 +205,13 @@ def delay(seconds: float, **match: Unpack[Match]) -> Fault:
 def drip(seconds_per_byte: float = 0.1, **match: Unpack[Match]) -> Fault:
     """The normal response, its body byte by byte."""
     return Fault(delivery=Delivery(seconds_per_byte=seconds_per_byte), **match)
+
+
+def interim(status: int = 103, delay: float = 0.0, count: int = 1, **match: Unpack[Match]) -> Fault:
+    """Interim responses, each so many seconds before what follows; then the normal response."""
+    prelude = f"HTTP/1.1 {status} Interim\r\nLink: </style.css>\r\n\r\n".encode()
+    delivery = Delivery(prelude=prelude, preludes=count, seconds_per_prelude=delay)
+    return Fault(delivery=delivery, **match)
 
 
 # --- the rows of the error table: Truto's own -----------------------------------------------------

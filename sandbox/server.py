@@ -131,6 +131,10 @@ class Sandbox:
         request = parse_request(incoming.method, target, incoming.headers, time.monotonic())
         number = self._log.add(request)
         response, delivery = self._api.handle(request)
+        for _ in range(delivery.preludes if delivery.prelude else 0):
+            if incoming.transport is not None:
+                incoming.transport.write(delivery.prelude)
+            await asyncio.sleep(delivery.seconds_per_prelude)
         if delivery.delay > 0:
             await asyncio.sleep(delivery.delay)
         if incoming.transport is not None and delivery.is_complete:

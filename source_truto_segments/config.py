@@ -5,7 +5,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,12 +126,15 @@ class Config:
     num_workers: int | None = None
     api_url: str = DEFAULT_API_URL
 
-    @property
-    def configured_account_ids(self) -> tuple[str, ...]:
-        """The accounts that the configuration names, each once; if a shard is read, those in it."""
-        ids = dict.fromkeys((self.integrated_account_id, *self.additional_ids))
+    @cached_property
+    def configured_account_ids(self) -> Mapping[str, None]:
+        """The accounts that the configuration names, each once; if a shard is read, those in it.
+
+        A mapping, as it is looked into for each account.
+        """
         wanted = self.account_list or AccountFilter()
-        return tuple(id_ for id_ in ids if wanted.in_shard(id_))
+        ids = (self.integrated_account_id, *self.additional_ids)
+        return dict.fromkeys(filter(wanted.in_shard, ids))
 
     @property
     def shard_count(self) -> int:

@@ -1,13 +1,20 @@
 """The console entry: the CDK's entrypoint, with every failure as a sentence."""
 
+import errno
 import gc
+import io
+import logging
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stdout
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from airbyte_cdk.entrypoint import AirbyteEntrypoint
 from airbyte_cdk.logger import PRINT_BUFFER
@@ -19,8 +26,99 @@ from typing_extensions import override
 from source_truto_segments.source import SourceTrutoSegments
 from source_truto_segments.sync.messages import RecordBatch
 
-_STATE = '{"type":"STATE"'
-_STDOUT = 1  # the file descriptor: the CDK has put its buffer in the place of sys.stdout
+_STDOUT = 1
+# A platform that ends a sync may send both signals at once; only a later one ends the process.
+_SECONDS_OF_ONE_REQUEST = 1.0
+
+
+class OutputError(Exception):
+    """The output takes no more, and so no later state."""
+
+
+class Output(io.TextIOBase):
+    """The process's stdout: UTF-8 and complete, whatever the environment says.
+
+    Python's own stream loses the rest of a partial write if it is unbuffered. This one writes a
+    text completely before the next one; if that fails, it writes nothing more.
+
+    Args:
+        descriptor: The file descriptor; it stays open.
+    """
+
+    def __init__(self, descriptor: int = _STDOUT) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+        self._error: OSError | None = None
+        self._descriptor = -1
+        try:
+            # Python has no stream if stdout was closed; something else may have its number now.
+            self._descriptor = os.dup(-1 if sys.__stdout__ is None else descriptor)
+        except OSError as error:
+            self._error = error
+
+    def send(self, text: str) -> None:
+        """Write a text.
+
+        Raises:
+            OutputError: If it, or something before it, could not be written.
+        """
+        self.write(text)
+        if self._error is not None:
+            raise OutputError(
+                f"The output could not be written: {self._error.strerror}."
+            ) from self._error
+
+    @override
+    def write(self, text: str) -> int:
+        """Write a text, or note that this is not possible: a log handler's thread goes on."""
+        rest = memoryview(text.encode(errors="backslashreplace"))
+        with self._lock:
+            try:
+                while rest and self._error is None:
+                    rest = rest[self._write_some(rest) :]
+            except OSError as error:
+                self._error = error
+        return len(text)
+
+    def is_lost(self) -> bool:
+        """Return whether nothing more can be written, also if nothing was tried."""
+        if self._error is None:
+            events = dict(self._poll(0))
+            if events.get(self._descriptor, 0) & (select.POLLERR | select.POLLHUP):
+                self._error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return self._error is not None
+
+    @override
+    def close(self) -> None:
+        """Close the descriptor that was opened; stdout itself stays open."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        super().close()
+
+    def _write_some(self, content: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, content)
+        except BlockingIOError:
+            self._poll(select.POLLOUT, timeout=None)
+            return 0
+
+    def _poll(self, events: int, timeout: int | None = 0) -> list[tuple[int, int]]:
+        poll = select.poll()
+        poll.register(self._descriptor, events)
+        return poll.poll(timeout)
+
+
+class Shutdown(threading.Event):
+    """Set if the sync is to end: by a signal, or because nobody takes its output any more."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    @override
+    def is_set(self) -> bool:
+        return super().is_set() or self._output.is_lost()
 
 
 class BatchSource(SourceTrutoSegments):
@@ -68,41 +166,68 @@ def run(argv: list[str] | None = None) -> None:
         argv: The command and its options; by default those of the process.
     """
     arguments = Entrypoint.parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
-    source = BatchSource()
-    entrypoint = Entrypoint(source)
-    # The modules stay to the end: looking through them for garbage costs time with every page.
-    gc.freeze()
     exit_code = 0
-    if arguments.command == "read":
-        _install_signal_handlers(source)
-    try:
-        with PRINT_BUFFER:
+    with closing(Output()) as output, _as_stdout(output):
+        source = BatchSource(shutdown=Shutdown(output))
+        entrypoint = Entrypoint(source)
+        # The modules stay to the end: looking through them for garbage costs time with every page.
+        gc.freeze()
+        if arguments.command == "read":
+            _install_signal_handlers(source)
+        try:
             try:
                 for message in entrypoint.run(arguments):
-                    sys.stdout.write(f"{message}\n")
-                    if message.startswith(_STATE):
-                        # The CDK holds lines back for a moment; a kill would lose this one.
-                        PRINT_BUFFER.flush()
-            except BrokenPipeError:
+                    output.send(f"{message}\n")
+            except OutputError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the user sees a sentence
-                trace = _as_traced(error).as_sanitized_airbyte_message()
-                sys.stdout.write(f"{Entrypoint.airbyte_message_to_string(trace)}\n")
                 exit_code = 1
-    except BrokenPipeError:
-        # Whoever read the messages has gone; nobody is left to read an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-        exit_code = 1
+                trace = _as_traced(error).as_sanitized_airbyte_message()
+                output.send(f"{Entrypoint.airbyte_message_to_string(trace)}\n")
+        except OutputError as lost:
+            exit_code = 1
+            # Whoever left by themselves need not be told.
+            if not isinstance(lost.__cause__, BrokenPipeError):
+                sys.stderr.write(f"{lost}\n")
     sys.exit(exit_code)
 
 
+@contextmanager
+def _as_stdout(output: Output) -> Iterator[None]:
+    """Let the messages and the CDK's log, which has a buffer of its own, go to one output."""
+    root = logging.getLogger()
+    replaced = {
+        handler: logging.StreamHandler(output)
+        for handler in root.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is PRINT_BUFFER
+    }
+    for old, new in replaced.items():
+        new.setFormatter(old.formatter)
+        root.removeHandler(old)
+        root.addHandler(new)
+    try:
+        with redirect_stdout(cast("TextIO", output)):
+            yield
+    finally:
+        for old, new in replaced.items():
+            root.removeHandler(new)
+            # Without a stdout, flushing the CDK's buffer at the exit would fail.
+            if sys.__stdout__ is not None:
+                root.addHandler(old)
+
+
 def _install_signal_handlers(source: SourceTrutoSegments) -> None:
-    """Let a sync that is terminated write its state first; a second signal ends it at once."""
+    """Let a sync that is terminated write its state first; a later signal ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    first_at: list[float] = []
 
     def handle(number: int, _: FrameType | None) -> None:
-        if source.shutdown_requested:
+        if not first_at:
+            first_at.append(time.monotonic())
+            source.request_shutdown()
+        elif time.monotonic() - first_at[0] >= _SECONDS_OF_ONE_REQUEST:
             os._exit(128 + number)
-        source.request_shutdown()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

@@ -71,20 +71,16 @@ class SourceTrutoSegments(AbstractSource):
 
     Args:
         clock: The time; tests have one whose waits take no time.
+        shutdown: Set when a read is to end early, with its state written.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, shutdown: threading.Event | None = None) -> None:
         self._clock = clock or Clock()
-        self._shutdown = threading.Event()
+        self._shutdown = shutdown or threading.Event()
 
     def request_shutdown(self) -> None:
         """End a read early, with its state written; can be called by a signal handler."""
         self._shutdown.set()
-
-    @property
-    def shutdown_requested(self) -> bool:
-        """Whether a read was asked to end early."""
-        return self._shutdown.is_set()
 
     @property
     def name(self) -> str:

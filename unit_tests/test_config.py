@@ -21,7 +21,7 @@ def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
     assert (config.workspace_id, config.tag_id, config.page_size) == (None, None, None)
     assert config.remote_query == ()
     assert (config.additional_ids, config.account_list) == ((), None)
-    assert config.configured_account_ids == (ACCOUNT_ID,)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID,)
     assert not config.skip_failed_accounts
     assert config.num_workers is None
     assert config.api_url == "https://api.truto.one"
@@ -154,7 +154,7 @@ def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
 
     assert config.additional_ids == (OTHER_ID, ACCOUNT_ID, OTHER_ID)
-    assert config.configured_account_ids == (ACCOUNT_ID, OTHER_ID)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID, OTHER_ID)
 
 
 @pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
@@ -164,7 +164,7 @@ def test_given_all_accounts_when_parsed_then_nothing_is_left_out_by_default(
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
     assert config.account_list == AccountFilter()
-    assert config.configured_account_ids == (ACCOUNT_ID,)
+    assert tuple(config.configured_account_ids) == (ACCOUNT_ID,)
 
 
 def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered() -> None:
@@ -210,7 +210,7 @@ def test_given_a_shard_when_parsed_then_its_accounts_are_configured() -> None:
         assert config.account_list == AccountFilter(shard=Shard(number, 5))
         assert config.shard_count == 5
         is_home = Shard(number, 5).contains(ACCOUNT_ID)
-        assert config.configured_account_ids == ((ACCOUNT_ID,) if is_home else ())
+        assert list(config.configured_account_ids) == ([ACCOUNT_ID] if is_home else [])
 
 
 json_values = st.recursive(

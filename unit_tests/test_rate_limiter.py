@@ -114,7 +114,6 @@ def test_given_requests_that_have_to_wait_when_tried_then_they_are_not_counted()
     assert sent == TOKEN_BUDGET
     for _ in range(ACCOUNT_LIMIT):
         assert limiter.try_acquire("b") is not None
-    assert not limiter.is_nearly_exhausted("b")
 
 
 def test_given_a_full_window_when_its_responses_are_old_then_the_account_goes_on() -> None:
@@ -123,7 +122,6 @@ def test_given_a_full_window_when_its_responses_are_old_then_the_account_goes_on
     exhaust(limiter, "a")
     clock.now += WINDOW_SECONDS
 
-    assert not limiter.is_nearly_exhausted("a")
     assert limiter.try_acquire("a") is None
 
 
@@ -143,16 +141,45 @@ def test_given_requests_in_flight_when_the_window_passes_then_they_still_count()
     assert limiter.try_acquire("a") is None
 
 
-def test_given_an_account_when_nearly_all_of_its_budget_is_used_then_it_is_nearly_exhausted() -> (
-    None
-):
+def test_blame_of_one_account() -> None:
+    """A 429 of a single account concerns that account, however often it comes."""
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    for _ in range(5):
+        assert not limiter.concerns_token("a")
+        clock.now += 1
+
+
+@pytest.mark.parametrize(("seconds", "concerns"), [(9.9, True), (10.0, False)])
+def test_blame_of_two_accounts(seconds: float, concerns: bool) -> None:
+    """A first 429 of a second account within the window concerns the token."""
+    clock = FakeClock()
+    limiter = RateLimiter(clock)
+    assert not limiter.concerns_token("a")
+    clock.now += seconds
+
+    assert limiter.concerns_token("b") is concerns
+    assert not limiter.concerns_token("b")
+
+
+def test_blame_at_the_accounts_limit() -> None:
+    """An account whose own window is nearly full is not evidence against the token."""
     limiter = RateLimiter(FakeClock())
-    for _ in range(46):
-        limiter.try_acquire("a")
-    assert not limiter.is_nearly_exhausted("a")
-    limiter.try_acquire("a")
-    assert limiter.is_nearly_exhausted("a")
-    assert not limiter.is_nearly_exhausted("b")
+    exhaust(limiter, "a")
+    assert not limiter.concerns_token("b")
+    assert not limiter.concerns_token("a")
+
+
+@pytest.mark.parametrize("in_flight", [0, 1])
+def test_blame_at_the_tokens_limit(in_flight: int) -> None:
+    """The token's own full window is evidence if no other request can tell."""
+    limiter = RateLimiter(FakeClock())
+    for number in range(TOKEN_BUDGET):
+        assert limiter.try_acquire(f"{number}") is None
+    for number in range(TOKEN_BUDGET - in_flight):
+        limiter.release(f"{number}")
+
+    assert limiter.concerns_token("0") is (in_flight == 0)
 
 
 @pytest.mark.parametrize(
@@ -264,9 +291,7 @@ def test_given_an_account_that_is_done_when_discarded_then_nothing_is_known_of_i
 
     limiter.release("a")
     exhaust(limiter, "a")
-    assert limiter.is_nearly_exhausted("a")
     limiter.discard("a")
-    assert not limiter.is_nearly_exhausted("a")
     assert limiter.try_acquire("a") is None
 
 

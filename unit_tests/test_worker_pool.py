@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -369,8 +370,87 @@ def test_given_a_machine_without_any_thread_when_run_then_that_is_an_event(
     started.allowed = 0
     pool = make_pool(task("a"), task("b"), workers=4)
 
-    assert list(events(pool)) == [TaskFailed(started.error)]
+    (failed,) = events(pool)
+    assert "this machine has no further thread (can't start new thread)" in str(failed.error)
     assert len(started.threads) == 1
+
+
+def test_no_thread_for_the_scheduler(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """Not even the scheduler starts: the cause is an event, and the pool can be closed."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = make_pool(task("a"))
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    (failed,) = events(pool)
+    assert "can't start new thread" in str(failed.error)
+    pool.close()
+
+
+def test_no_thread_after_a_stop(started: StartedWorkers, make_pool: MakePool) -> None:
+    """A pool that is stopped while a task runs starts no worker for the others."""
+    pool = make_pool(workers=8)
+
+    def stopping() -> Task[Any]:
+        for _ in range(5):
+            pool.submit(task("never"))
+        pool.stop()
+        yield "stopped"
+
+    pool.submit(stopping())
+    assert list(events(pool)) == ["stopped"]
+    assert len(started.threads) == 1
+
+
+@pytest.mark.parametrize("method", ["_report_pause", "_put_back"])
+def test_defect_of_the_pool(
+    monkeypatch: pytest.MonkeyPatch, make_pool: MakePool, method: str
+) -> None:
+    """An exception outside of the tasks ends the run with an event."""
+
+    def fail(*_: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(WorkerPool, method, fail)
+    found = list(events(make_pool(task(backoff(0.0), "a"))))
+
+    assert "(ValueError: a defect)" in str(found[-1].error)
+
+
+def test_slow_first_task(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """A first request that is slow holds the second back for a moment only."""
+    monkeypatch.setattr(worker_pool, "PROBE_SECONDS", A_MOMENT)
+    may_end = threading.Event()
+
+    def slow() -> Task[Any]:
+        yield "slow"
+        assert may_end.wait(SOON)
+
+    found = events(make_pool(slow(), task("second"), workers=8, is_open=False))
+    assert [next(found), next(found)] == ["slow", "second"]
+    may_end.set()
+    assert list(found) == []
+
+
+def test_task_that_waits_keeps_no_event(clock: FakeClock, make_pool: MakePool) -> None:
+    """What a task has yielded is freed while it waits."""
+    kept: list[weakref.ref[Page]] = []
+
+    def waiting() -> Task[Any]:
+        page = Page(1)
+        kept.append(weakref.ref(page))
+        yield page
+        del page
+        yield of_account(10)
+
+    found = events(make_pool(waiting()))
+    next(found)
+    assert next(found) == RateLimited(10.0)
+    assert kept[0]() is None
+    clock.advance_to(10)
+    assert list(found) == []
 
 
 # --- delays ---
@@ -407,24 +487,26 @@ def test_given_delays_when_time_passes_then_each_task_goes_on_at_its_time(
     assert list(found) == ["b again"]
 
 
-def test_given_a_task_that_was_begun_when_its_delay_is_over_then_it_goes_before_new_ones(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_retries_do_not_starve_new_tasks(clock: FakeClock, make_pool: MakePool) -> None:
+    """Tasks that had to wait get one start in ten while others have not begun."""
     may_go_on = threading.Event()
+    pool = make_pool(*(task(backoff(10), "retry") for _ in range(4)))
 
     def under_way() -> Task[Any]:
         yield "under way"
         may_go_on.wait(SOON)
 
-    pool = make_pool(task(backoff(20)), task(backoff(10), "begun"), under_way(), task("new"))
+    pool.submit(under_way())
+    for _ in range(8):
+        pool.submit(task("new"))
     found = events(pool)
     assert next(found) == "under way"
-    clock.advance_to(10)
-    clock.expect_wait_until(20)
+    clock.pass_to(10)
     may_go_on.set()
-    assert [next(found), next(found)] == ["begun", "new"]
-    clock.advance_to(20)
-    assert list(found) == []
+
+    order = list(found)
+    assert order[:9].count("retry") == 1
+    assert order.count("retry") == 4
 
 
 def test_given_tasks_that_wait_when_asked_then_their_delays_are_named(

@@ -12,13 +12,16 @@ from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.account_objects import HAS_OVERRIDE
-from source_truto_segments.truto.client import TrutoClient
+from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.pagination import Pages
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page, preview
 
 logger = logging.getLogger("airbyte")
+
+# Entries of the list in a page. One can weigh 100 kB, and Truto's default can be thousands of them.
+_PAGE_SIZE = 100
 
 Submit: TypeAlias = Callable[["Account"], None]
 
@@ -127,6 +130,7 @@ class AccountList:
         self._found: set[str] = set()
         # The ids of all entries, selected or not.
         self._present: set[str] = set()
+        self._page_size: int | None = _PAGE_SIZE
 
     def find(
         self, known_ids: Collection[str] = (), rows: SelectedStream | None = None
@@ -188,12 +192,26 @@ class AccountList:
         yield PartitionRead(rows.name, ENVIRONMENT)
 
     def _read_list(self, *, first_read: bool) -> Task[Event]:
-        pages = Pages(self._client, self._stream.request_for({}, first_read=first_read))
+        """Read the list in pages; whole if Truto rejects their size."""
+        request = self._stream.request_for({}, first_read=first_read)
+        if self._page_size is not None:
+            limited = replace(request, params={**request.params, "limit": self._page_size})
+            try:
+                return (yield from self._read_pages(limited))
+            except ReadError as error:
+                if error.resolution is not errors.ACCOUNT_LIST_REJECTED:
+                    raise
+                self._page_size = None
+        yield from self._read_pages(request)
+
+    def _read_pages(self, request: Request[Page]) -> Task[Event]:
+        pages = Pages(self._client, request)
         while (page := (yield from pages.next())) is not None:
             for account in self._new_accounts(page).values():
                 self._found.add(account.id)
                 yield AccountFound(account.id)
                 self._submit(account)
+            del page  # a task that waits keeps none
 
     def _new_accounts(self, page: Page) -> dict[str, Account]:
         """Return the accounts of a page that no earlier page had, by ID."""

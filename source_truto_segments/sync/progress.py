@@ -28,6 +28,11 @@ class Progress:
     failed: set[str] = field(default_factory=set)
     records: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def all_read(self) -> bool:
+        """Whether every account was found, and was read or has failed."""
+        return self.is_all_found and self.found <= self.done | self.failed
+
     def status_line(self, delays: Sequence[Delay]) -> str:
         """Return everything in one line.
 

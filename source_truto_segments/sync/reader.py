@@ -257,6 +257,7 @@ class AccountReader:
             while (page := (yield from pages.next())) is not None:
                 workspaces.add(page)
                 yield diff.process(page, stream_slice)
+                del page  # a task that waits keeps none
         except ReadError as error:
             if error.resolution is not errors.NOT_SUPPORTED:
                 raise
@@ -278,6 +279,7 @@ class AccountReader:
         try:
             while (page := (yield from pages.next())) is not None:
                 yield diff.process(page, pages.slice)
+                del page  # a task that waits keeps none
         except ReadError as error:
             is_unsupported = error.resolution is errors.NOT_SUPPORTED and not workspaces.required
             if not is_unsupported or not account.is_optional:
@@ -403,6 +405,7 @@ class _SegmentPages:
         pages = Pages(self._client, request)
         while (page := (yield from pages.next())) is not None:
             self._workspaces.add(page)
+            del page
         self._workspaces.listed = True
 
     def _integration(self, error: ReadError) -> Generator[Delay, None, str | None]:

@@ -36,6 +36,7 @@ from source_truto_segments.sync.state import (
     room_beside,
 )
 from source_truto_segments.sync.worker_pool import RateLimited, Task, TaskFailed, WorkerPool
+from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, unexpected_error
 
@@ -144,6 +145,9 @@ class Sync:
                 self._log_progress()
         finally:
             self._pool.close()
+        if not (self._interrupted or self._failures.any_of_sync or self._progress.all_read):
+            error = ReadError(errors.NOT_ALL_READ, "Reading the integrated accounts")
+            self._take_failure(self._runs, error)
         yield from self._finish()
 
     def _submit(self, account: Account) -> None:
@@ -175,8 +179,9 @@ class Sync:
                 quota_reset = int((time.time() + seconds) * 1000)
                 yield from (rate_limited_message(name, quota_reset) for name in self._runs)
             case TaskFailed(error):
-                defect = unexpected_error("Reading the integrated accounts", None, error)
-                self._take_failure(self._runs, defect)
+                if not isinstance(error, ReadError):
+                    error = unexpected_error("Reading the integrated accounts", None, error)
+                self._take_failure(self._runs, error)
 
     def _count(self, event: AccountFound | AccountsListed | AccountFinished) -> None:
         match event:

@@ -14,12 +14,21 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
 
 from source_truto_segments.sync.event_queue import EventQueue, SyncCancelledError
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.errors import ReadError, unexpected_error
 from source_truto_segments.truto.rate_limiter import Delay
+from source_truto_segments.truto.transport import MEMORY
 
 # 200 requests in flight reach Truto's limit (48 a second) up to a response time of 4 s. A thread
 # with its connection takes less than 0.3 MB.
 MAX_WORKERS = 200
 
+# While there are tasks that have not begun, one start in so many is for a task that had to wait:
+# many throttled accounts must not starve the others.
+_STARTS_FOR_EACH_RETRY = 10
+# Seconds that one slow request keeps the others back before another task may find out, too, whether
+# the token is good.
+PROBE_SECONDS = 3.0
 # A shorter pause is not worth a message.
 _MIN_REPORTED_WAIT = 1.0
 _JOIN_SECONDS = 2.0
@@ -84,6 +93,10 @@ class WorkerPool(Generic[Event]):
         self._changed = threading.Condition(self._lock)
         self._events: EventQueue[Event | RateLimited | TaskFailed | None] = EventQueue()
         self._ready: deque[Task[Event]] = deque()
+        # Those whose delay has passed.
+        self._retries: deque[Task[Event]] = deque()
+        self._starts = 0
+        self._began = float("inf")
         self._delayed: list[_Delayed[Event]] = []
         self._threads: list[threading.Thread] = []
         self._token_is_verified = False
@@ -106,6 +119,7 @@ class WorkerPool(Generic[Event]):
         """Let all workers start."""
         with self._lock:
             self._token_is_verified = True
+            self._work_available.notify_all()
             self._changed.notify()
 
     def stop(self) -> None:
@@ -130,8 +144,12 @@ class WorkerPool(Generic[Event]):
             interval: The time in seconds.
         """
         scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
+        try:
+            scheduler.start()
+        except RuntimeError as error:
+            yield TaskFailed(_no_thread(error))
+            return
         self._threads.append(scheduler)
-        scheduler.start()
         while True:
             is_finished = self._is_finished
             event = self._events.get(0 if is_finished else interval)
@@ -153,6 +171,8 @@ class WorkerPool(Generic[Event]):
             try:
                 while not self._is_over():
                     self._step()
+            except Exception as error:  # noqa: BLE001 - a thread must not end silently
+                self._put(TaskFailed(_defect("Scheduling the requests", error)))
             finally:
                 self._is_finished = True
                 self._is_stopped = True
@@ -162,50 +182,63 @@ class WorkerPool(Generic[Event]):
     def _step(self) -> None:
         now = self._clock.now()
         while self._delayed and self._delayed[0].at <= now:
-            # What has begun goes first: its cursor grows old.
-            self._ready.appendleft(heapq.heappop(self._delayed).task)
-        if now >= self._token_free_at:
+            self._retries.append(heapq.heappop(self._delayed).task)
+        if now >= self._token_free_at and not self._is_stopped:
             self._start_workers()
         self._report_pause(now)
         if not self._is_over():
             self._wait(now)
 
+    @property
+    def _waiting(self) -> int:
+        """How many tasks can go on."""
+        return len(self._ready) + len(self._retries)
+
     def _is_over(self) -> bool:
-        is_empty = self._is_stopped or not (self._ready or self._delayed)
+        is_empty = self._is_stopped or not (self._waiting or self._delayed)
         return is_empty and self._active == 0
 
     def _start_workers(self) -> None:
-        waiting = len(self._ready)
+        waiting = self._waiting
         self._work_available.notify(waiting)
         alive = self._idle + self._active
-        limit = self._max_workers if self._token_is_verified else 1
-        for _ in range(min(waiting - self._idle, limit - alive)):
+        for _ in range(min(waiting - self._idle, self._limit - alive)):
             worker = threading.Thread(target=self._work, name="worker", daemon=True)
             try:
                 worker.start()
             except RuntimeError as error:
-                # The machine has no further thread: those that run go on.
+                # Those that run go on.
                 self._max_workers = self._idle + self._active
                 if self._max_workers == 0:
-                    self._put(TaskFailed(error))
+                    self._put(TaskFailed(_no_thread(error)))
                     self._is_stopped = True
                 return
             # It counts as one that is idle until it takes a task.
             self._idle += 1
             self._threads.append(worker)
+            self._began = min(self._began, time.monotonic())
+
+    @property
+    def _limit(self) -> int:
+        """How many workers there may be now."""
+        if self._token_is_verified:
+            return self._max_workers
+        seconds = max(0.0, time.monotonic() - self._began)
+        return min(self._max_workers, 1 + int(seconds / PROBE_SECONDS))
 
     def _wait(self, now: float) -> None:
         moments = [delayed.at for delayed in self._delayed[:1]]
-        if self._ready and now < self._token_free_at:
+        if self._waiting and now < self._token_free_at:
             moments.append(self._token_free_at)
         if moments:
             self._clock.wait(self._changed, max(0.0, min(moments) - now))
         else:
-            self._changed.wait()
+            # A response is slow in real time, whatever the clock of the waits.
+            self._changed.wait(None if self._token_is_verified else PROBE_SECONDS)
 
     def _report_pause(self, now: float) -> None:
         """Report once for each such wait that no request can go out."""
-        if self._ready or self._active:
+        if self._waiting or self._active:
             resumes_at, is_rate_limit = self._token_free_at, True
         elif self._delayed:
             first = self._delayed[0]
@@ -218,14 +251,18 @@ class WorkerPool(Generic[Event]):
             self._put(RateLimited(resumes_at - now))
 
     def _work(self) -> None:
-        while (task := self._next_task()) is not None:
-            delay = self._advance(task)
-            with self._lock:
-                self._active -= 1
-                self._idle += 1
-                if delay is not None and not self._is_stopped:
-                    self._put_back(task, delay)
-                self._changed.notify()
+        try:
+            while (task := self._next_task()) is not None:
+                delay = self._advance(task)
+                with self._lock:
+                    self._active -= 1
+                    self._idle += 1
+                    if delay is not None and not self._is_stopped:
+                        self._put_back(task, delay)
+                    self._changed.notify()
+        except Exception as error:  # noqa: BLE001 - a thread must not end silently
+            self._put(TaskFailed(_defect("Running the requests", error)))
+            self.stop()
 
     def _next_task(self) -> Task[Event] | None:
         with self._lock:
@@ -235,16 +272,23 @@ class WorkerPool(Generic[Event]):
             if self._is_stopped:
                 return None
             self._active += 1
+            self._starts += 1
+            # Until the token is verified, the same task goes on finding out.
+            is_turn = self._starts % _STARTS_FOR_EACH_RETRY == 0 or not self._token_is_verified
+            if self._retries and (is_turn or not self._ready):
+                return self._retries.popleft()
             return self._ready.popleft()
 
     def _can_start(self) -> bool:
-        """Return whether a task can go on; until the token is verified, only the first one does."""
-        if not self._token_is_verified and self._delayed:
+        """Return whether a task can go on; until the token is verified, only the first ones do."""
+        if not self._token_is_verified and (self._delayed or self._active >= self._limit):
             return False
-        return bool(self._ready) and self._clock.now() >= self._token_free_at
+        return bool(self._waiting) and self._clock.now() >= self._token_free_at
 
     def _put_back(self, task: Task[Event], delay: Delay) -> None:
         at = self._clock.now() + delay.seconds
+        # What failed was not slow: one request goes on finding out.
+        self._began = time.monotonic()
         if delay.for_token:
             self._ready.appendleft(task)
             self._token_delay, self._token_free_at = delay, max(self._token_free_at, at)
@@ -253,20 +297,34 @@ class WorkerPool(Generic[Event]):
 
     def _advance(self, task: Task[Event]) -> Delay | None:
         """Run a task to its next wait, which is returned, or to its end."""
+        step: Delay | Event
         try:
             for step in task:
                 if isinstance(step, Delay):
                     return step
                 self._events.put(step, getattr(step, "size", 0))
+                MEMORY.release()
+                # While the task goes on, the queue alone holds the event.
+                del step
                 if self._is_stopped:
                     return None
         except SyncCancelledError:
             pass
         except Exception as error:  # noqa: BLE001 - a thread must not end silently
             self._put(TaskFailed(error))
+        finally:
+            MEMORY.release()
         return None
 
     def _put(self, event: RateLimited | TaskFailed | None) -> None:
         """Add an event without a size, which never waits; drop it if the pool is closed."""
         with suppress(SyncCancelledError):
             self._events.put(event)
+
+
+def _no_thread(error: RuntimeError) -> ReadError:
+    return ReadError(errors.NO_THREAD, "Starting the sync", detail=f" ({error})")
+
+
+def _defect(operation: str, error: Exception) -> ReadError:
+    return unexpected_error(operation, None, error)

@@ -34,8 +34,8 @@ _INITIAL_BACKOFF = 1.0
 _MAX_BACKOFF = 60.0
 # Truto's own 429 says Retry-After: 10; it is also a good guess for a 429 that says nothing.
 _DEFAULT_RETRY_AFTER = 10.0
-# Wait longer, up to this, each time a server keeps sending Retry-After: 0.
-_MAX_WAIT_FLOOR = 30.0
+# Wait longer, up to this, each time a server asks for a short wait and then refuses again.
+_MAX_WAIT_FLOOR = 120.0
 
 _T = TypeVar("_T")
 
@@ -153,6 +153,8 @@ class TrutoClient:
                 yield delay
             sent_at = self._now()
             outcome = self._send_once(prepared, request)
+            # A slow destination does not use up the request's time.
+            began += transport.MEMORY.take_waited()
             if not isinstance(outcome, _FailedAttempt):
                 return outcome
             failure, action = outcome, outcome.resolution.response_action
@@ -276,7 +278,7 @@ class TrutoClient:
         wait = max(wait, min(2.0 ** (rate_limit_hits - 1), _MAX_WAIT_FLOOR))
         is_vendor = failure.speaker is Speaker.VENDOR
         account_id = request.account_id
-        if account_id and not is_vendor and not self._limiter.is_nearly_exhausted(account_id):
+        if account_id and not is_vendor and self._limiter.concerns_token(account_id):
             account_id = None
         reason = "the vendor's limit" if is_vendor else "Truto's limit"
         self._limiter.block(account_id, wait, reason)
@@ -325,8 +327,10 @@ class _FailedAttempt:
     @property
     def got_through(self) -> bool:
         """Whether the request reached Truto, and Truto was able to handle it."""
-        is_retried = self.resolution.response_action is ResponseAction.RETRY
-        return self.speaker is Speaker.VENDOR or (self.speaker is Speaker.TRUTO and not is_retried)
+        if self.speaker is Speaker.VENDOR or self.resolution.response_action is ResponseAction.FAIL:
+            return True
+        is_limit = self.resolution.response_action is ResponseAction.RATE_LIMITED
+        return self.speaker is Speaker.TRUTO and is_limit
 
 
 def _classify(response: requests.Response, request: Request[_T]) -> "_T | _FailedAttempt":

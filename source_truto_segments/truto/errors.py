@@ -23,6 +23,7 @@ from urllib3.exceptions import NameResolutionError
 
 from source_truto_segments.truto.rate_limiter import parse_retry_after
 from source_truto_segments.truto.responses import ErrorBody, Speaker, excerpt, parse_error
+from source_truto_segments.truto.transport import ResponseTooLargeError
 
 
 class Scope(Enum):
@@ -239,6 +240,11 @@ CURSOR_REJECTED = Resolution(
 )
 MALFORMED = _retried("the response is malformed")
 TIMED_OUT = _retried("the request timed out")
+RESPONSE_TOO_LARGE = _rejected(
+    "the response is too large",
+    "Lower page_size in the source's configuration, or deselect the column remote_data; if that "
+    "does not help, send this message to Truto's support.",
+)
 TLS_ERROR = _retried(
     "no secure connection could be established",
     "Check that the network's proxies allow this address, and that the machine that runs the sync "
@@ -281,6 +287,20 @@ UNEXPECTED = Resolution(
     "the connector failed unexpectedly",
     "Report this message to the connector's maintainers.",
 )
+NO_THREAD = Resolution(
+    ResponseAction.FAIL,
+    _TRANSIENT,
+    "this machine has no further thread",
+    "Raise the limit of processes, or the memory, of the container that runs the sync.",
+    Scope.SYNC,
+)
+NOT_ALL_READ = Resolution(
+    ResponseAction.FAIL,
+    _SYSTEM,
+    "the sync ended before all accounts were read, and no failure says why",
+    "Report this message to the connector's maintainers; the next sync reads the accounts again.",
+    Scope.SYNC,
+)
 MAX_WAIT_EXCEEDED = Resolution(
     ResponseAction.FAIL,
     _TRANSIENT,
@@ -295,6 +315,7 @@ _TEMPORARY = (408, 423, 425, 499)
 # For the list of accounts, some statuses mean something else than for an account.
 _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     400: ACCOUNT_LIST_REJECTED,
+    422: ACCOUNT_LIST_REJECTED,
     404: ACCOUNT_LIST_NOT_FOUND,
     503: ACCOUNT_LIST_UNAVAILABLE,
 }
@@ -357,6 +378,7 @@ def interpret_exception(error: requests.RequestException) -> Resolution:
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
 _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
+    (ResponseTooLargeError, RESPONSE_TOO_LARGE),
     (requests.exceptions.SSLError, TLS_ERROR),
     (requests.exceptions.ProxyError, PROXY_ERROR),
     (requests.Timeout, TIMED_OUT),

@@ -69,6 +69,8 @@ class RateLimiter:
             lambda: _SlidingWindow(int(ACCOUNT_LIMIT * _SAFETY_FACTOR))
         )
         self._blocks: dict[str | None, _Block] = {}
+        # When an account got its first 429 of Truto's.
+        self._refused: dict[str, float] = {}
 
     def try_acquire(self, account_id: str | None) -> Delay | None:
         """Count a request that may go out now, or return the delay until it may.
@@ -116,11 +118,23 @@ class RateLimiter:
             if current is None or until > current.until:
                 self._blocks[account_id] = _Block(until, reason)
 
-    def is_nearly_exhausted(self, account_id: str) -> bool:
-        """Return whether the account's own window is nearly full: a 429 of Truto's is for it."""
+    def concerns_token(self, account_id: str) -> bool:
+        """Return whether a 429 of Truto's, which an account got, concerns the whole token.
+
+        Call it for each such 429. It needs evidence: a second account that got its first one within
+        the same window, or the token's own window nearly full, with no other request in flight that
+        could tell. An account that got one before is known to be at its own limit.
+        """
         with self._lock:
-            window = self._account_windows[account_id]
-            return window.count(self._clock()) >= window.limit * _SAFETY_FACTOR
+            now = self._clock()
+            is_first = account_id not in self._refused
+            others = [at for at in self._refused.values() if now - at < WINDOW_SECONDS]
+            if is_first:
+                self._refused[account_id] = now
+            if not is_first or self._account_windows[account_id].is_nearly_full(now):
+                return False
+            is_alone = not self._token_window.in_flight
+            return bool(others) or (is_alone and self._token_window.is_nearly_full(now))
 
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely.
@@ -131,6 +145,7 @@ class RateLimiter:
             if not self._account_windows[account_id].in_flight:
                 del self._account_windows[account_id]
                 self._blocks.pop(account_id, None)
+                self._refused.pop(account_id, None)
 
     def _account_delay(self, account_id: str | None, now: float) -> Delay | None:
         if account_id is None:
@@ -215,6 +230,9 @@ class _SlidingWindow:
         while self._finished and self._finished[0] + WINDOW_SECONDS <= now:
             self._finished.popleft()
         return self.in_flight + len(self._finished)
+
+    def is_nearly_full(self, now: float) -> bool:
+        return self.count(now) >= self.limit * _SAFETY_FACTOR
 
     def sent(self) -> None:
         self.in_flight += 1

@@ -1,14 +1,22 @@
-"""An HTTP adapter with a deadline: the whole response body before it, or an error."""
+"""An HTTP adapter for whole responses: each to its request, in time, and of a sane size."""
 
+import http.client
 import io
+import socket
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
-from urllib3 import HTTPResponse
+from urllib3 import HTTPResponse, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
 # Seconds to connect, and seconds without a byte of the response. Truto waits for the vendor, which
@@ -19,20 +27,190 @@ TIMEOUT = (10.0, 60.0)
 # that comes byte by byte could block its account, and with it the sync, for days.
 RESPONSE_TIMEOUT = 300.0
 
+# Bytes of a response, decompressed. The largest page that Truto's vendors can send is far smaller.
+MAX_RESPONSE_BYTES = 64_000_000
+
+# Bytes of the responses that are in memory at once. A parsed page takes many times its bytes.
+CAPACITY_BYTES = 8_000_000
+
 _CHUNK_SIZE = 64 * 1024
+# A server that sends more of them in front of one response never sends it.
+_MAX_INTERIM_RESPONSES = 10
+
+
+class ResponseTooLargeError(requests.RequestException):
+    """A response of more than MAX_RESPONSE_BYTES."""
+
+
+class MemoryBudget:
+    """Bounds the bytes of the responses that threads hold, from their arrival until `release`.
+
+    A thread that needs more waits until others have released theirs. One of them at a time may
+    exceed the bound, so that some thread always gets on.
+    """
+
+    def __init__(self) -> None:
+        self._released = threading.Condition()
+        self._held: defaultdict[int, int] = defaultdict(int)
+        self._total = 0
+        self._exceeding: int | None = None
+        self._waited = threading.local()
+
+    def acquire(self, size: int) -> float:
+        """Count bytes that this thread is about to hold; return how long it had to wait."""
+        me, began = threading.get_ident(), time.monotonic()
+        with self._released:
+            while self._total + size > CAPACITY_BYTES and self._exceeding not in {None, me}:
+                self._released.wait()
+            if self._total + size > CAPACITY_BYTES:
+                self._exceeding = me
+            self._held[me] += size
+            self._total += size
+        waited = time.monotonic() - began
+        self._waited.seconds = getattr(self._waited, "seconds", 0.0) + waited
+        return waited
+
+    def release(self) -> None:
+        """Note that this thread holds no response any more."""
+        me = threading.get_ident()
+        with self._released:
+            self._total -= self._held.pop(me, 0)
+            if self._exceeding == me:
+                self._exceeding = None
+            self._released.notify_all()
+
+    def take_waited(self) -> float:
+        """Return the seconds that this thread has waited since the last call."""
+        seconds: float = getattr(self._waited, "seconds", 0.0)
+        self._waited.seconds = 0.0
+        return seconds
+
+
+class _TimedSocket(io.RawIOBase):
+    """The bytes of one response, as long as its deadline has not passed."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._socket = connection
+        # It keeps the socket open until the response is read.
+        self._file = connection.makefile("rb", buffering=0)
+        self._timeout = connection.gettimeout()
+        self.deadline = time.monotonic() + RESPONSE_TIMEOUT
+        self.is_ended = False
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int | None:
+        if self.is_ended:
+            return None
+        remaining = max(0.001, self.deadline - time.monotonic())
+        self._socket.settimeout(min(filter(None, (self._timeout, remaining))))
+        with suppress(TimeoutError):
+            size = self._file.readinto(buffer)
+            if time.monotonic() <= self.deadline:
+                return size
+        if time.monotonic() <= self.deadline:
+            raise TimeoutError("timed out")
+        raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
+
+    @override
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def shut(self) -> None:
+        """Make the connection unusable for another request."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _ResponseStream(io.BufferedReader):
+    """Closes the connection if more arrived than belongs to the response."""
+
+    raw: _TimedSocket
+
+    @override
+    def close(self) -> None:
+        if not self.closed:
+            self.raw.is_ended = True
+            if self.peek(1):
+                self.raw.shut()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads over interim responses, and leaves no connection in doubt for another request."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.stream = _ResponseStream(_TimedSocket(sock), _CHUNK_SIZE)
+        self.fp = self.stream
+
+    @override
+    def begin(self) -> None:
+        super().begin()
+        interim = 0
+        while self.status < HTTPStatus.OK and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            # A 103, for example. http.client would take it for the response, and the response for
+            # that to the next request.
+            interim += 1
+            if interim > _MAX_INTERIM_RESPONSES:
+                raise http.client.HTTPException("too many interim responses came")
+            vars(self)["headers"] = None
+            super().begin()
+        lengths = self.headers.get_all("Content-Length", [])
+        is_clear = len(set(lengths)) + self.chunked == 1 and all(map(str.isdigit, lengths))
+        if interim or not is_clear or self.status in {101, 204, 304}:
+            self.will_close = True
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+# Of the whole process.
+MEMORY = MemoryBudget()
 
 
 class DeadlineAdapter(HTTPAdapter):
     """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it."""
 
     @override
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _use_pools(self.poolmanager)
+
+    @override
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        _use_pools(manager)
+        return manager
+
+    @override
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        deadline = time.monotonic() + RESPONSE_TIMEOUT
+        # What this thread fetched before is parsed and written.
+        MEMORY.release()
         response = super().send(request, *args, **{**kwargs, "stream": True})
         try:
-            response.raw = io.BytesIO(_body(response.raw, deadline))
+            response.raw = io.BytesIO(_body(response.raw))
         except ProtocolError as error:
             raise requests.exceptions.ChunkedEncodingError(error, request=request) from error
         except DecodeError as error:
@@ -44,23 +222,35 @@ class DeadlineAdapter(HTTPAdapter):
         return response
 
 
-def _body(raw: HTTPResponse, deadline: float) -> bytes:
+def _use_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
+def _body(raw: HTTPResponse) -> bytes:
     """Return the bytes of a body, decoded.
 
     Raises:
-        TimeoutError: If it is not complete before the deadline, a time of the monotonic clock.
+        ResponseTooLargeError: If there are too many.
     """
     try:
-        return b"".join(_iter_chunks(raw, deadline))
+        return b"".join(_iter_chunks(raw))
     except BaseException:
         # The rest of it must not be taken for the response to the next request.
         raw.close()
+        MEMORY.release()
         raise
 
 
-def _iter_chunks(raw: HTTPResponse, deadline: float) -> Iterator[bytes]:
+def _iter_chunks(raw: HTTPResponse) -> Iterator[bytes]:
+    stream = getattr(getattr(raw, "_original_response", None), "stream", None)
+    size = 0
     # read1 returns the bytes that have arrived, and blocks only while there are none.
     while chunk := raw.read1(_CHUNK_SIZE, decode_content=True):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
+        size += len(chunk)
+        if size > MAX_RESPONSE_BYTES:
+            raise ResponseTooLargeError(f"more than {MAX_RESPONSE_BYTES // 1_000_000} MB")
+        waited = MEMORY.acquire(len(chunk))
+        if stream is not None:
+            # The time is the server's, not that of a slow destination.
+            stream.raw.deadline += waited
         yield chunk

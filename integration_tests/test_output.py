@@ -1,0 +1,149 @@
+"""The output: whatever takes it, no state counts what was not written."""
+
+import array
+import fcntl
+import os
+import signal
+import termios
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from integration_tests.processes import Processes, result_of
+from integration_tests.support import Result, catalog, config, numbered_account, write
+from integration_tests.test_state import assert_no_state_is_ahead
+from sandbox import Sandbox, faults
+
+Serve = Callable[..., Sandbox]
+# Several times what a pipe holds.
+RECORDS = 2_000
+
+
+def arguments(folder: Path, sandbox: Sandbox) -> list[str]:
+    fields = {"additional_accounts": {"mode": "all"}}
+    return [
+        "read",
+        *("--config", write(folder / "config.json", config(sandbox, **fields))),
+        *("--catalog", write(folder / "catalog.json", catalog("incremental"))),
+    ]
+
+
+def large(number: int) -> dict[str, object]:
+    return {"id": f"s{number}", "name": "ä\u2028" * 30}
+
+
+@pytest.fixture
+def sandbox(serve: Serve) -> Sandbox:
+    segments = [large(number) for number in range(RECORDS)]
+    accounts = [numbered_account(n, segments=segments, default_page_size=1_000) for n in range(2)]
+    return serve(*accounts)
+
+
+def read_all(descriptor: int, out: Path) -> Result:
+    """Takes what is left in a pipe, as lines that are all complete."""
+    with os.fdopen(descriptor, "rb") as pipe:
+        content = pipe.read()
+    out.write_bytes(content)
+    result = result_of(out)
+    assert content.endswith(b"\n")
+    assert len(result.messages) == content.count(b"\n")
+    return result
+
+
+@pytest.mark.parametrize("stdout", ["", "unbuffered", "nonblocking"])
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGTERM, signal.SIGTERM]],
+    ids=["TERM", "INT", "all"],
+)
+def test_signal_while_full(
+    sandbox: Sandbox, processes: Processes, tmp_path: Path, stdout: str, signals: Sequence[int]
+) -> None:
+    """A sync whose pipe is full is terminated: its last states count just what was written."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    pid = processes.start(arguments(tmp_path, sandbox), pipe, stdout=stdout)
+    deadline = time.monotonic() + 20
+    while not is_full(reader) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for number in signals:
+        os.kill(pid, number)
+        time.sleep(0.003)
+    os.set_blocking(reader, True)
+
+    result = read_all(reader, tmp_path / "out.jsonl")
+
+    assert processes.wait(pid) == 1
+    assert_no_state_is_ahead(result)
+    assert result.statuses[-1] == "INCOMPLETE"
+    assert 0 < len(result.records) < 2 * RECORDS
+    assert sum(state["sourceStats"]["recordCount"] for state in result.states) == len(
+        result.records
+    )
+    last = result.last_state[0]["stream"]["stream_state"]["states"]
+    counted = sum(len(entry["cursor"]["records"]) for entry in last)
+    assert counted == len(result.records)
+
+
+def is_full(reader: int) -> bool:
+    """Whether a pipe holds as much as it can, but for less than a page."""
+    return unread(reader) > 32_768
+
+
+def unread(reader: int) -> int:
+    held = array.array("i", [0])
+    fcntl.ioctl(reader, termios.FIONREAD, held)
+    return held[0]
+
+
+def test_second_signal(sandbox: Sandbox, processes: Processes, tmp_path: Path) -> None:
+    """A signal of a second later ends a sync whose pipe nobody empties."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    pid = processes.start(arguments(tmp_path, sandbox), pipe)
+    while not is_full(reader):
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(1.05)
+    os.kill(pid, signal.SIGTERM)
+
+    assert processes.wait(pid, 5) == 128 + signal.SIGTERM
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "message"), [("", "No space left on device"), ("closed", "Bad file descriptor")]
+)
+def test_no_output(
+    sandbox: Sandbox, processes: Processes, tmp_path: Path, stdout: str, message: str
+) -> None:
+    """A full disk, or a stdout that is closed, is one sentence on stderr and exit code 1."""
+    out = tmp_path / "out.jsonl"
+    out.symlink_to("/dev/full")
+
+    pid = processes.start(arguments(tmp_path, sandbox), out, stdout=stdout)
+
+    assert processes.wait(pid) == 1
+    assert Path(f"{out}.err").read_text() == f"The output could not be written: {message}.\n"
+    assert len(sandbox.requests) < 10
+
+
+def test_consumer_gone_during_wait(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A consumer that leaves while there is nothing to write ends the sync."""
+    waiting = numbered_account(0, faults=[faults.vendor_rate_limited(600)])
+    sandbox = serve(waiting)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    pid = processes.start(arguments(tmp_path, sandbox), pipe)
+    while not any(request.status == 429 for request in sandbox.requests):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.close(reader)
+
+    assert processes.wait(pid, 10) == 1
+    assert Path(f"{pipe}.err").read_text() == ""
