@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -120,7 +120,8 @@ class SourceTrutoSegments(AbstractSource):
         parsed = Config.parse(config)
         client, _ = self._connect(parsed, CHECK_POLICY)
         streams = [stream.as_airbyte_stream() for stream in Streams.build(parsed)]
-        custom = custom_columns(parsed.integrated_account_id, client)
+        with closing(client):
+            custom = custom_columns(parsed.integrated_account_id, client)
         for stream in streams:
             if stream.name == SEGMENTS:
                 columns = {**stream.json_schema["properties"], **custom}
@@ -142,7 +143,9 @@ class SourceTrutoSegments(AbstractSource):
         """Return whether the accounts can be read, and if not, the sentences that say why."""
         try:
             parsed = Config.parse(config)
-            message = ConnectionCheck(parsed, *self._connect(parsed, CHECK_POLICY)).error_message()
+            client, pool = self._connect(parsed, CHECK_POLICY)
+            with closing(client):
+                message = ConnectionCheck(parsed, client, pool).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
         return message is None, message
@@ -193,7 +196,8 @@ class SourceTrutoSegments(AbstractSource):
         client, pool = self._connect(parsed, READ_POLICY)
         now = self._clock.now
         sync = Sync(parsed, client, pool, streams, selected, self._shutdown, now)
-        yield from sync.run()
+        with closing(client):
+            yield from sync.run()
 
     def _connect(
         self, config: Config, policy: RetryPolicy

@@ -137,9 +137,10 @@ class TrutoClient:
             while (delay := self._limiter.try_acquire(request.account_id)) is not None:
                 self._raise_if_too_long(delay, request, began, last_failure)
                 yield delay
+            waited = transport.MemoryBudget.waited()
             outcome = self._send_once(prepared, request)
             # A slow destination does not use up the request's time.
-            began += transport.MEMORY.take_waited()
+            began += transport.MemoryBudget.waited() - waited
             if not isinstance(outcome, _FailedAttempt):
                 return outcome
             last_failure = outcome
@@ -161,7 +162,7 @@ class TrutoClient:
             ReadError: If no good response comes.
         """
         outcome = self._send_once(self._prepare(request), request, paced=False)
-        transport.MEMORY.release()
+        transport.MemoryBudget.release()
         if isinstance(outcome, _FailedAttempt):
             raise _read_error(request, outcome)
         return outcome
@@ -169,6 +170,10 @@ class TrutoClient:
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely."""
         self._limiter.discard(account_id)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
 
     def _prepare(self, request: Request[Any]) -> requests.PreparedRequest:
         url = f"{self._api_url}/{request.path}"
