@@ -1,8 +1,11 @@
 """Which columns there are, which are selected, and what values of another type become."""
 
+import gc
 import json
 import logging
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ def selection(*names: str) -> dict[str, Any]:
 
 
 def of_page(serve: Serve, *records: Any, configured: dict[str, Any] | None = None) -> Result:
-    content = json.dumps({"result": list(records), "next_cursor": None})
+    content = json.dumps({"result": list(records), "next_cursor": None}, ensure_ascii=False)
     return read(serve(account(faults=[faults.body(content)])), configured=configured)
 
 
@@ -69,6 +72,28 @@ CUSTOM = {
     "unknown": {"type": "enum", "values": ["a"]},
     "nothing": {},
 }
+
+
+def test_discover_leaks_nothing(serve: Serve) -> None:
+    """A process that discovers time and again keeps no connection and no thread of it."""
+    sandbox = serve(account(custom_fields=CUSTOM))
+
+    def held() -> tuple[int, int]:
+        return len([*Path("/proc/self/fd").iterdir()]), threading.active_count()
+
+    discover(sandbox)
+    gc.disable()
+    try:
+        before = held()
+        for _ in range(5):
+            discover(sandbox)
+        # The sandbox notices a moment later, in this process.
+        deadline = time.monotonic() + 5
+        while held() != before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert held() == before
+    finally:
+        gc.enable()
 
 
 def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(

@@ -121,4 +121,4 @@ def test_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     budget.release()
     assert second.wait(5)
     thread.join()
-    assert budget.take_waited() < 0.05
+    assert budget.waited() < 0.05

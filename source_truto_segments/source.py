@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -122,7 +123,8 @@ class SourceTrutoSegments(AbstractSource):
         streams = [stream.as_airbyte_stream() for stream in Streams.build(parsed)]
         pool = WorkerPool[Mapping[str, Any] | ReadError](1, self._clock)
         client = self._client(parsed, CHECK_POLICY, pool.token_verified)
-        custom = custom_columns(parsed.integrated_account_id, client, pool)
+        with closing(client):
+            custom = custom_columns(parsed.integrated_account_id, client, pool)
         for stream in streams:
             if stream.name == SEGMENTS:
                 columns = {**stream.json_schema["properties"], **custom}
@@ -146,7 +148,8 @@ class SourceTrutoSegments(AbstractSource):
             parsed = Config.parse(config)
             pool = WorkerPool[Event](_max_workers(parsed), self._clock)
             client = self._client(parsed, CHECK_POLICY, pool.token_verified)
-            message = ConnectionCheck(parsed, client, pool).error_message()
+            with closing(client):
+                message = ConnectionCheck(parsed, client, pool).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
         return message is None, message
@@ -202,7 +205,8 @@ class SourceTrutoSegments(AbstractSource):
         sync = Sync(parsed, client, pool, streams, selected, self._shutdown, self._clock.now)
         try:
             if selected:
-                yield from sync.run()
+                with closing(client):
+                    yield from sync.run()
         except AirbyteTracedException:
             if unknown:
                 yield missing.as_sanitized_airbyte_message()

@@ -242,8 +242,9 @@ def shared_privates(kind: type) -> set[str]:
 def names_in(kind: type) -> set[str]:
     try:
         source = inspect.getsource(kind)
-    except OSError:
-        # Written in C, as typing.Generic is from Python 3.12 on: it has no instance attributes.
+    except (OSError, TypeError):
+        # Written in C, as io's classes are, and typing.Generic from Python 3.12 on: such a class
+        # has no instance attributes.
         return {name for name in vars(kind) if name[0] == "_" and not name.endswith("__")}
     return private_names(ast.parse(dedent(source)))
 

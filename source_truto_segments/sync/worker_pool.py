@@ -17,7 +17,7 @@ from source_truto_segments.sync.event_queue import EventQueue, SyncCancelledErro
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import ReadError, unexpected_error
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.transport import MEMORY
+from source_truto_segments.truto.transport import MemoryBudget
 
 # 200 requests in flight reach Truto's limit (48 a second) up to a response time of 4 s. A thread
 # with its connection takes less than 0.3 MB.
@@ -303,7 +303,7 @@ class WorkerPool(Generic[Event]):
                 if isinstance(step, Delay):
                     return step
                 self._events.put(step, getattr(step, "size", 0))
-                MEMORY.release()
+                MemoryBudget.release()
                 # While the task goes on, the queue alone holds the event.
                 del step
                 if self._is_stopped:
@@ -313,7 +313,7 @@ class WorkerPool(Generic[Event]):
         except Exception as error:  # noqa: BLE001 - a thread must not end silently
             self._put(TaskFailed(error))
         finally:
-            MEMORY.release()
+            MemoryBudget.release()
         return None
 
     def _put(self, event: RateLimited | TaskFailed | None) -> None:

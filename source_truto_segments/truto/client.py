@@ -152,9 +152,10 @@ class TrutoClient:
                     self._raise_if_too_long(delay, request, began, failure)
                 yield delay
             sent_at = self._now()
+            waited = transport.MemoryBudget.waited()
             outcome = self._send_once(prepared, request)
             # A slow destination does not use up the request's time.
-            began += transport.MEMORY.take_waited()
+            began += transport.MemoryBudget.waited() - waited
             if not isinstance(outcome, _FailedAttempt):
                 return outcome
             failure, action = outcome, outcome.resolution.response_action
@@ -213,6 +214,10 @@ class TrutoClient:
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely."""
         self._limiter.discard(account_id)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
 
     def _prepare(self, request: Request[Any]) -> requests.PreparedRequest:
         url = f"{self._api_url}/{request.path}"

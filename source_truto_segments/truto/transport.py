@@ -5,7 +5,6 @@ import io
 import socket
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -42,6 +41,17 @@ class ResponseTooLargeError(requests.RequestException):
     """A response of more than MAX_RESPONSE_BYTES."""
 
 
+class _Thread(threading.local):
+    """What a thread holds, and how long it has waited for that in all."""
+
+    budget: "MemoryBudget | None" = None
+    held = 0
+    waited = 0.0
+
+
+_THREAD = _Thread()
+
+
 class MemoryBudget:
     """Bounds the bytes of the responses that threads hold, from their arrival until `release`.
 
@@ -51,39 +61,41 @@ class MemoryBudget:
 
     def __init__(self) -> None:
         self._released = threading.Condition()
-        self._held: defaultdict[int, int] = defaultdict(int)
         self._total = 0
         self._exceeding: int | None = None
-        self._waited = threading.local()
 
-    def acquire(self, size: int) -> float:
-        """Count bytes that this thread is about to hold; return how long it had to wait."""
+    def acquire(self, size: int) -> None:
+        """Count bytes that this thread is about to hold; wait until there is room for them."""
         me, began = threading.get_ident(), time.monotonic()
         with self._released:
             while self._total + size > CAPACITY_BYTES and self._exceeding not in {None, me}:
                 self._released.wait()
             if self._total + size > CAPACITY_BYTES:
                 self._exceeding = me
-            self._held[me] += size
             self._total += size
-        waited = time.monotonic() - began
-        self._waited.seconds = getattr(self._waited, "seconds", 0.0) + waited
-        return waited
+        _THREAD.budget = self
+        _THREAD.held += size
+        _THREAD.waited += time.monotonic() - began
 
-    def release(self) -> None:
-        """Note that this thread holds no response any more."""
-        me = threading.get_ident()
+    def _release(self, size: int) -> None:
         with self._released:
-            self._total -= self._held.pop(me, 0)
-            if self._exceeding == me:
+            self._total -= size
+            if self._exceeding == threading.get_ident():
                 self._exceeding = None
             self._released.notify_all()
 
-    def take_waited(self) -> float:
-        """Return the seconds that this thread has waited since the last call."""
-        seconds: float = getattr(self._waited, "seconds", 0.0)
-        self._waited.seconds = 0.0
-        return seconds
+    @staticmethod
+    def release() -> None:
+        """Note that this thread holds no response any more."""
+        budget, _THREAD.budget = _THREAD.budget, None
+        size, _THREAD.held = _THREAD.held, 0
+        if budget is not None:
+            budget._release(size)  # noqa: SLF001 - its own
+
+    @staticmethod
+    def waited() -> float:
+        """Return the seconds that this thread has waited in all."""
+        return _THREAD.waited
 
 
 class _TimedSocket(io.RawIOBase):
@@ -95,7 +107,8 @@ class _TimedSocket(io.RawIOBase):
         # It keeps the socket open until the response is read.
         self._file = connection.makefile("rb", buffering=0)
         self._timeout = connection.gettimeout()
-        self.deadline = time.monotonic() + RESPONSE_TIMEOUT
+        # A slow destination does not use up the server's time.
+        self._began = time.monotonic() - MemoryBudget.waited()
         self.is_ended = False
 
     @override
@@ -106,13 +119,14 @@ class _TimedSocket(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_ended:
             return None
-        remaining = max(0.001, self.deadline - time.monotonic())
+        deadline = self._began + MemoryBudget.waited() + RESPONSE_TIMEOUT
+        remaining = max(0.001, deadline - time.monotonic())
         self._socket.settimeout(min(filter(None, (self._timeout, remaining))))
         with suppress(TimeoutError):
             size = self._file.readinto(buffer)
-            if time.monotonic() <= self.deadline:
+            if time.monotonic() <= deadline:
                 return size
-        if time.monotonic() <= self.deadline:
+        if time.monotonic() <= deadline:
             raise TimeoutError("timed out")
         raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
 
@@ -147,8 +161,7 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.stream = _ResponseStream(_TimedSocket(sock), _CHUNK_SIZE)
-        self.fp = self.stream
+        self.fp = _ResponseStream(_TimedSocket(sock), _CHUNK_SIZE)
 
     @override
     def begin(self) -> None:
@@ -184,12 +197,12 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
-# Of the whole process.
-MEMORY = MemoryBudget()
-
-
 class DeadlineAdapter(HTTPAdapter):
     """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._memory = MemoryBudget()
+        super().__init__(*args, **kwargs)
 
     @override
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -207,10 +220,10 @@ class DeadlineAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         # What this thread fetched before is parsed and written.
-        MEMORY.release()
+        MemoryBudget.release()
         response = super().send(request, *args, **{**kwargs, "stream": True})
         try:
-            response.raw = io.BytesIO(_body(response.raw))
+            response.raw = io.BytesIO(_body(response.raw, self._memory))
         except ProtocolError as error:
             raise requests.exceptions.ChunkedEncodingError(error, request=request) from error
         except DecodeError as error:
@@ -226,31 +239,27 @@ def _use_pools(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
-def _body(raw: HTTPResponse) -> bytes:
+def _body(raw: HTTPResponse, memory: MemoryBudget) -> bytes:
     """Return the bytes of a body, decoded.
 
     Raises:
         ResponseTooLargeError: If there are too many.
     """
     try:
-        return b"".join(_iter_chunks(raw))
+        return b"".join(_iter_chunks(raw, memory))
     except BaseException:
         # The rest of it must not be taken for the response to the next request.
         raw.close()
-        MEMORY.release()
+        MemoryBudget.release()
         raise
 
 
-def _iter_chunks(raw: HTTPResponse) -> Iterator[bytes]:
-    stream = getattr(getattr(raw, "_original_response", None), "stream", None)
+def _iter_chunks(raw: HTTPResponse, memory: MemoryBudget) -> Iterator[bytes]:
     size = 0
     # read1 returns the bytes that have arrived, and blocks only while there are none.
     while chunk := raw.read1(_CHUNK_SIZE, decode_content=True):
         size += len(chunk)
         if size > MAX_RESPONSE_BYTES:
             raise ResponseTooLargeError(f"more than {MAX_RESPONSE_BYTES // 1_000_000} MB")
-        waited = MEMORY.acquire(len(chunk))
-        if stream is not None:
-            # The time is the server's, not that of a slow destination.
-            stream.raw.deadline += waited
+        memory.acquire(len(chunk))
         yield chunk
