@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,14 @@ def test_discover_leaks_nothing(serve: Serve) -> None:
         before = held()
         for _ in range(5):
             discover(sandbox)
-        # The sandbox notices a moment later, in this process.
+        # The sandbox runs in this process and closes its ends a moment later, so fewer may be open
+        # now than before; five discovers that each keep something would be more.
         deadline = time.monotonic() + 5
-        while held() != before and time.monotonic() < deadline:
+        while any(map(gt, held(), before)) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert held() == before
+        files, threads = held()
+        assert files <= before[0]
+        assert threads <= before[1]
     finally:
         gc.enable()
 
