@@ -133,18 +133,19 @@ def test_one_account_for_a_day(serve: Serve, streams: tuple[str, ...]) -> None:
 
 
 def test_one_account_at_its_limit(serve: Serve) -> None:
-    """While one account gets nothing but Truto's 429, each other one is asked once, at once."""
+    """While one account gets nothing but Truto's 429, nine starts in ten are for the others."""
     refused = numbered_account(1, faults=[faults.truto_rate_limited(10, times=None)])
     others = [numbered_account(number) for number in (0, *range(2, 30))]
     sandbox = serve(refused, *others)
 
-    result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
+    # Its waits take no time, so its retries are as eager as they can be.
+    result = read(sandbox, additional_accounts=ALL, on_account_error="skip", num_workers=1)
 
     assert len(result.records) == 29 * 3
-    # The sandbox answers at once, so the others were done before the first wait ended.
     order = [request.account_id for request in sandbox.requests if request.account_id]
-    assert set(order[:31]) >= {other.id for other in others}
-    assert order[31:] == [refused.id] * len(order[31:])
+    others_done = max(order.index(other.id) for other in others) + 1
+    assert len(order) - order.count(refused.id) == 29
+    assert others_done <= 29 + 1 + 29 // 9
     assert max(result.waits) >= 100
 
 

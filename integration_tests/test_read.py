@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any
@@ -299,4 +300,7 @@ def test_given_a_consumer_that_leaves_when_read_then_the_workers_end(serve: Serv
     messages.close()
 
     assert before < during
+    deadline = time.monotonic() + 20
+    while not set(threading.enumerate()) <= before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert set(threading.enumerate()) <= before
