@@ -2,8 +2,11 @@
 
 import array
 import fcntl
+import json
 import os
 import signal
+import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -147,3 +150,26 @@ def test_consumer_gone_during_wait(serve: Serve, processes: Processes, tmp_path:
 
     assert processes.wait(pid, 10) == 1
     assert Path(f"{pipe}.err").read_text() == ""
+
+
+def test_in_a_thread(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A program that runs a command in a thread of its own gets all of its messages."""
+    program = (
+        "import sys, threading\n"
+        "from source_truto_segments.run import run\n"
+        "thread = threading.Thread(target=run, args=(sys.argv[1:],))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments(tmp_path, sandbox)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    result = Result([json.loads(line) for line in done.stdout.split("\n") if line])
+
+    assert done.stderr == ""
+    assert result.statuses[-1] == "COMPLETE"
+    assert len(result.records) == 2 * RECORDS

@@ -221,10 +221,13 @@ def test_null_list(serve: Serve, content: str) -> None:
     assert result.ids == []
 
 
-def test_end_with_its_own_cursor(serve: Serve) -> None:
-    """An empty page whose cursor is the one just sent is the end of the list."""
-    first = {"result": [{"id": "1"}], "next_cursor": "c"}
-    end = {"result": [], "next_cursor": "c"}
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_end_with_its_own_cursor(
+    serve: Serve, caplog: pytest.LogCaptureFixture, is_partial: bool
+) -> None:
+    """An empty page whose cursor is the one just sent is the end of the list; it can be partial."""
+    first = {"result": [{"id": "1"}], "next_cursor": "c", "is_partial_response": True}
+    end = {"result": [], "next_cursor": "c", "is_partial_response": is_partial}
     script = [faults.body(json.dumps(page), times=None, when=when) for page, when in (
         (end, lambda request: request.param("next_cursor") == "c"), (first, None)
     )]  # fmt: skip
@@ -235,6 +238,7 @@ def test_end_with_its_own_cursor(serve: Serve) -> None:
     assert result.failure is None
     assert result.ids == ["1"]
     assert len(sandbox.requests) == 2
+    assert any("as partial: 1." in text for text in caplog.messages) is is_partial
 
 
 def test_repeated_empty_page(serve: Serve) -> None:

@@ -174,7 +174,7 @@ class Pages:
             if self._previous_is_empty and self._same_cursor == 1:
                 return None
             self._token = None
-            return page
+            return replace(page, next_cursor=None)
         self._previous_is_empty, self._same_cursor = page.is_empty, 0
         count = page.count
         if count and self._first_is_short:

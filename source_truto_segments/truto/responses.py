@@ -51,8 +51,7 @@ class Page:
     Attributes:
         records: The objects of the page, in their order.
         next_cursor: The cursor of the next page; None at the end of the list.
-        is_partial: Whether Truto marked the last page as partial. Its records are valid. On a page
-            that has a next one, the mark says nothing.
+        marked_partial: Whether Truto marked the page as partial. Its records are valid.
         invalid_entries: How many entries of the list are not objects, and so not records.
         digest: Identifies the content of the records; None if they cannot be serialized as they
             are.
@@ -64,13 +63,18 @@ class Page:
 
     records: Sequence[dict[str, Any]]
     next_cursor: str | None
-    is_partial: bool = False
+    marked_partial: bool = False
     invalid_entries: int = 0
     digest: bytes | None = None
     may_have_nul: bool = False
     size: int = 0
     count: int = 0
     left_out_ids: Sequence[str] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is a last page that is marked; on one that has a next, that says nothing."""
+        return self.marked_partial and self.next_cursor is None
 
     @property
     def is_empty(self) -> bool:
@@ -113,11 +117,10 @@ def parse_page(content: bytes) -> Page:
     result = body.get("result", body.get("results"))
     entries = _entries(result) if result is not None else []
     records = [entry for entry in entries if isinstance(entry, dict)]
-    next_cursor = _next_cursor(body.get("next_cursor"))
     return Page(
         records=records,
-        next_cursor=next_cursor,
-        is_partial=next_cursor is None and body.get("is_partial_response") is True,
+        next_cursor=_next_cursor(body.get("next_cursor")),
+        marked_partial=body.get("is_partial_response") is True,
         invalid_entries=len(entries) - len(records),
         digest=_digest(records),
         may_have_nul=_may_have_nul(content),
