@@ -95,7 +95,7 @@ class ColumnSelection:
 
     @property
     def has_deletions(self) -> bool:
-        """Whether a tombstone can be told from a row."""
+        """Whether the columns can tell a tombstone from a row."""
         return DELETED_AT not in self.excluded
 
     def query_params(self, *, needs_remote_data: bool = False) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def coerce_record(
         The coerced record and the changes that lost something, one for each field.
     """
     coerced = dict(record)
-    # The connector alone says that a row is gone.
+    # Only the connector sets these two.
     coerced.pop(DELETED_AT, None)
     coerced.pop(UPDATED_AT, None)
     changes: list[FieldChange] = []

@@ -49,7 +49,7 @@ class SelectedStream:
 
     @property
     def has_deletions(self) -> bool:
-        """Whether the destination is told of deletions."""
+        """Whether the destination receives deletions."""
         return isinstance(self.state, IncrementalState) and self.stream.columns.has_deletions
 
     def tombstones(self, partition: str, ids: Sequence[str]) -> RecordsRead:
@@ -156,7 +156,7 @@ class PartitionDiff:
         yield PartitionRead(self._selected.name, self._partition, emptied)
 
     def delete(self) -> Iterator[RecordsRead]:
-        """Yield the tombstones of all records, as Truto itself says that they are gone."""
+        """Yield the tombstones of all records: Truto itself says that they are deleted."""
         missing = self._changes.missing_ids
         if missing and self._can_delete:
             yield self._selected.tombstones(self._partition, missing)

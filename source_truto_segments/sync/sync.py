@@ -199,7 +199,7 @@ class Sync:
         state = run.selected.state
         if event.rows:
             is_first, run.running = not run.running, True
-            # No state can be behind the clock of what follows it, even if that is killed.
+            # If the sync is killed, the next one must know a time later than all it emitted.
             if isinstance(state, IncrementalState) and event.cursor_value > run.reserved:
                 yield self._checkpoint(run)
             if is_first:

@@ -77,7 +77,7 @@ class _Delayed(Generic[Event]):
 class WorkerPool(Generic[Event]):
     """Advances tasks in up to `max_workers` threads.
 
-    It begins with a single worker, so that one request alone finds out whether the token is good;
+    It starts with one worker, so that a single request shows whether the token is good;
     `token_verified` lets the others start.
 
     Args:
@@ -296,7 +296,7 @@ class WorkerPool(Generic[Event]):
             heapq.heappush(self._delayed, _Delayed(at, task, delay))
 
     def _advance(self, task: Task[Event]) -> Delay | None:
-        """Run a task to its next wait, which is returned, or to its end."""
+        """Run a task until it has to wait or finishes; return the wait."""
         step: Delay | Event
         try:
             for step in task:

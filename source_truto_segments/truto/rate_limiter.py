@@ -57,7 +57,7 @@ class RateLimiter:
     """Decides when each request may go out. Safe for threads.
 
     Args:
-        clock: Gives the time in seconds; monotonic.
+        clock: Returns the time in seconds; monotonic.
         share: The connector uses one part of so many of the token's limit.
     """
 
