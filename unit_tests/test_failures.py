@@ -77,12 +77,15 @@ def test_one_cause() -> None:
     assert failures.messages() == failures.grouped() == [expected]
     assert failures.final_error() is None
     (trace,) = failures.traced(None)
-    assert (trace.message, trace.failure_type) == (expected, TRANSIENT)
+    assert (trace.message, trace.internal_message) == (expected, expected)
+    assert trace.failure_type is TRANSIENT
 
 
 def test_without_details() -> None:
     """What nobody reported, and integrations that are not known, are left out."""
-    (text,) = collected(failed("a", detail=""), failed("b", detail="")).messages()
+    failures = collected(failed("a", detail=""), failed("b", detail=""))
+    (text,) = failures.messages()
+    assert failures.grouped() == [text]
     assert text == (
         "Reading the segments of integrated accounts failed: it rained. Affected: 2 integrated "
         "accounts, such as a, b. Wait."
@@ -115,6 +118,8 @@ def test_many_causes(causes: int, messages: int) -> None:
     if causes > MAX_MESSAGES - 1:
         more = causes - messages + 1
         assert found[-1] == f"{more} more failures have {more} other causes; see the log."
+    else:
+        assert found == [str(failed(f"a{n}", f"cause {n}")) for n in range(causes)]
 
 
 def test_of_sync() -> None:

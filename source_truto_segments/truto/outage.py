@@ -1,5 +1,6 @@
 """An outage: while nothing gets through to Truto, one request at a time probes."""
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -18,10 +19,10 @@ class Outage:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._reached_at = float("-inf")
+        self._reached_at = -math.inf
         self._probes = 0
-        self._probing = False
-        self._next_probe_at = 0.0
+        # Infinite while a probe is under way.
+        self._next_probe_at = math.inf
         # When the outage began; None if there is none.
         self.since: float | None = None
 
@@ -32,21 +33,19 @@ class Outage:
                 return 0.0
             remaining = self._next_probe_at - self._now()
             if remaining > 0:
-                return remaining
-            if self._probing:
-                return _WHILE_PROBING
-            self._probing = True
+                return _WHILE_PROBING if remaining == math.inf else remaining
+            self._next_probe_at = math.inf
             return 0.0
 
     def withdraw(self) -> None:
         """Let another request probe: the one that was allowed to does not go out now."""
         with self._lock:
-            self._probing = False
+            self._next_probe_at = self._now()
 
     def reached(self) -> None:
         """Note that Truto or a vendor answered."""
         with self._lock:
-            self._reached_at, self.since, self._probes, self._probing = self._now(), None, 0, False
+            self._reached_at, self.since, self._probes = self._now(), None, 0
 
     def failed(self, sent_at: float) -> None:
         """Note that a request did not get through.
@@ -59,6 +58,5 @@ class Outage:
                 return
             if self.since is None:
                 self.since = sent_at
-            self._probing = False
             self._next_probe_at = self._now() + min(2.0**self._probes, _MAX_PAUSE)
             self._probes += 1
