@@ -173,7 +173,8 @@ class FaultyProxy:
         self.fault_counts[fault.__name__] += 1
         if fault is repeated and last is not None:
             response = last
-        if response.is_page and fault not in PERMANENT:
+        # Not a third time: an empty page that comes three times is how some vendors end a list.
+        if response.is_page and fault not in PERMANENT and fault is not repeated:
             self._last_pages[key] = response
         return fault(response, rng)
 
