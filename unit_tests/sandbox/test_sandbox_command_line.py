@@ -79,13 +79,6 @@ def test_given_no_arguments_then_the_demo_runs_until_a_signal(ending: signal.Sig
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
-def test_given_many_accounts_then_the_table_is_truncated() -> None:
-    with running("--accounts", "1000", "--segments", "3") as process:
-        lines = head(process, "Ctrl-C")
-    assert "… and 990 more" in lines
-    assert len(lines) < 20
-
-
 def test_given_json_then_one_line_describes_everything() -> None:
     with running("--json", "--accounts", "20", "--segments", "4", "--token", "t") as process:
         (line,) = head(process, "}")
