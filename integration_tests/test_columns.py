@@ -419,12 +419,6 @@ def test_given_a_record_above_16_mb_when_read_then_its_remote_data_is_null_and_n
     assert "meta" not in large
 
 
-def test_given_an_id_twice_when_read_then_both_come(serve: Serve) -> None:
-    result = of_page(serve, {"id": "1", "name": "a"}, {"id": "1", "name": "b"})
-
-    assert [(record["id"], record["name"]) for record in result.records] == [("1", "a"), ("1", "b")]
-
-
 def test_given_an_id_that_is_not_valid_when_read_then_the_record_comes_and_is_counted(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,12 +428,6 @@ def test_given_an_id_that_is_not_valid_when_read_then_the_record_comes_and_is_co
     assert all(record["integrated_account_id"] == ACCOUNT_ID for record in result.records)
     assert any("records without an id: 4." in line for line in caplog.messages)
     assert any("or that no destination takes: 2." in line for line in caplog.messages)
-
-
-def test_given_numbers_for_ids_when_read_then_they_become_strings(serve: Serve) -> None:
-    result = of_page(serve, {"id": 53}, {"id": 2**63 - 1}, {"id": "007"})
-
-    assert result.ids == ["53", str(2**63 - 1), "007"]
 
 
 def test_given_a_catalog_with_other_types_when_incremental_then_dates_mean_the_same(

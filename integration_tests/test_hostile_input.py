@@ -801,15 +801,6 @@ def read_some(sandbox: Sandbox, mode: str, accounts: list[Account]) -> Synced:
 
 
 @pytest.fixture(scope="module")
-def interrupted(sandbox: Sandbox) -> Synced:
-    """A full refresh with two accounts that failed at a later page, and one that is complete."""
-    first, second, third = some_accounts()
-    first.faults = [faults.vendor_refused(after=1, kind="segments")]
-    second.faults = [faults.vendor_refused(after=1, kind="segments", times=None)]
-    return read_some(sandbox, "full_refresh", [first, second, third])
-
-
-@pytest.fixture(scope="module")
 def synced(sandbox: Sandbox) -> Synced:
     """An incremental sync that was whole."""
     return read_some(sandbox, "incremental", some_accounts())
@@ -825,25 +816,6 @@ def everything(sandbox: Sandbox) -> Synced:
 def changed(sandbox: Sandbox) -> Synced:
     """A full refresh of what is there later."""
     return read_some(sandbox, "full_refresh", changed_accounts())
-
-
-def test_given_the_states_that_are_changed_here_when_written_then_they_are_of_every_kind(
-    interrupted: Synced, synced: Synced, everything: Synced
-) -> None:
-    complete = {"complete": True}
-    segments = interrupted.states["segments"]
-    assert [cursors_of(segments, id_) for id_ in (A, B, C)] == [[], [], [complete]]
-    workspaces = interrupted.states["workspaces"]
-    assert [cursors_of(workspaces, id_) for id_ in (A, B, C)] == [[complete]] * 3
-    assert 0 < len(interrupted.tables["segments"]) < len(everything.tables["segments"]) == 60
-    for name in ALL_STREAMS:
-        partitions = [""] if name == "integrated_accounts" else [A, B, C]
-        assert set(synced.states[name]) == {"states", "filters", "cursor_value"}
-        for partition in partitions:
-            (cursor,) = cursors_of(synced.states[name], partition)
-            assert {(partition, id_) for id_ in cursor["records"]} == {
-                key for key in everything.tables[name] if key[0] == partition
-            }
 
 
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -939,39 +911,6 @@ def asks_to_reset(result: Result) -> bool:
     assert described(result.failure)[1] == "config_error"
     assert result.of_type("RECORD") == []
     return True
-
-
-@given(st.sampled_from(ALL_STREAMS), mutations())
-@examples(40)
-@example("segments", [])
-def test_given_a_changed_state_of_a_broken_read_when_resumed_then_nothing_unclaimed_is_missing(
-    sandbox: Sandbox,
-    folder: Path,
-    interrupted: Synced,
-    everything: Synced,
-    stream: str,
-    changes: list[tuple[int, str, int, Any]],
-) -> None:
-    state, messages = with_changes(interrupted.states, stream, changes)
-    result = read_from(sandbox, folder, "full_refresh", messages, some_accounts())
-
-    if asks_to_reset(result):
-        return
-    assert result.failure is None
-    for name, table in everything.tables.items():
-        emitted = applied({}, result.records_of(name))
-        used = state if name == stream else interrupted.states[name]
-        is_claimed = {
-            partition
-            for partition in (A, B, C)
-            if any(cursor.get("complete") is True for cursor in cursors_of(used, partition))
-        }
-        unclaimed = {k: row for k, row in table.items() if (k[0] or k[1]) not in is_claimed}
-        assert {key: emitted.get(key) for key in unclaimed} == unclaimed, name
-        assert applied(interrupted.tables[name], result.records_of(name)).keys() <= table.keys()
-        if not changes:
-            assert applied(interrupted.tables[name], result.records_of(name)) == table
-            assert len(emitted) == len(unclaimed)
 
 
 @given(st.sampled_from(ALL_STREAMS), mutations())

@@ -182,29 +182,6 @@ def test_given_a_record_is_gone_when_synced_then_its_tombstone_has_the_key_and_t
         assert tombstone[DELETED_AT] == tombstone[CURSOR]
 
 
-def test_given_no_column_for_deletions_when_a_record_is_gone_then_its_tombstone_waits_for_it(
-    serve: Serve,
-) -> None:
-    account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
-    columns = load_schema("segments")["properties"]
-    without_column = {"properties": {k: v for k, v in columns.items() if k != DELETED_AT}}
-    with_column = {"properties": columns}
-    sync_into(destination, sandbox, schema=without_column)
-
-    account.segments = rows("a")
-    for _ in range(2):
-        without = sync_into(destination, sandbox, schema=without_column)
-        assert without.records == []
-        assert known_ids(without) == ["a", "b"]
-    later = sync_into(destination, sandbox, schema=with_column)
-
-    assert deleted_ids(later) == ["b"]
-    assert live_ids(later) == []
-    assert known_ids(later) == stored_ids(destination) == ["a"]
-
-
 def test_given_a_catalog_without_properties_when_a_record_is_gone_then_its_tombstone_comes(
     serve: Serve,
 ) -> None:
@@ -483,18 +460,6 @@ def test_given_a_workspace_that_may_be_left_out_when_synced_then_nothing_is_dele
     assert known_ids(result) == ["a", "b"]
 
 
-def test_given_an_integration_without_workspaces_when_synced_then_it_has_none(
-    serve: Serve,
-) -> None:
-    sandbox = serve(numbered_account(0, "klaviyo"))
-
-    result = sync_into(Destination(), sandbox, ALL_STREAMS)
-
-    assert result.failure is None
-    assert result.records_of("workspaces") == []
-    assert cursors_of(result, "workspaces") == {id_of(0): {"records": {}}}
-
-
 @pytest.mark.parametrize("vendor", ["klaviyo", "activecampaign"])
 def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_to_see_it_again(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
@@ -615,16 +580,6 @@ def test_given_any_date_of_a_vendor_when_a_record_changes_then_the_later_version
     sync_into(destination, sandbox)
 
     assert destination.rows("segments")[id_of(0), "a"].get("updated_at") == later
-
-
-def test_given_the_same_record_twice_in_a_read_when_synced_then_it_comes_once(
-    serve: Serve,
-) -> None:
-    sandbox = serve(brevo("a", "b", "c", "a", "c", "c"))
-
-    result = sync_into(Destination(), sandbox)
-
-    assert result.ids == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("page_size", [2, 10], ids=["on two pages", "on one page"])

@@ -490,26 +490,6 @@ def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: S
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
-def test_given_all_accounts_when_checked_then_the_list_is_read_and_those_not_active_are_named(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0),
-        numbered_account(1),
-        numbered_account(2, status="connecting"),
-        numbered_account(3, status="needs_reauth"),
-    )
-
-    status, message = check(sandbox, additional_accounts=ALL)
-
-    assert status is Status.FAILED
-    asked = "3 of 4 integrated accounts were asked for their segments"
-    assert str(message).startswith(f"{asked}; 2 of them cannot be read.")
-    assert id_of(2) in str(message)
-    assert id_of(3) in str(message)
-    assert {request.kind for request in sandbox.requests} == {"segments", "accounts"}
-
-
 def test_given_bad_accounts_are_skipped_when_checked_then_it_succeeds_with_warnings(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -559,19 +539,6 @@ def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
     assert len([text for text in caplog.messages if "Trying again" in text]) < 20
     assert len(result.errors) == 1
     assert result.statuses[-1] == "INCOMPLETE"
-
-
-def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_are_read(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0), broken(1, faults.reset()), numbered_account(2), numbered_account(3)
-    )
-
-    result = read(sandbox, additional_accounts=ALL, num_workers=2)
-
-    assert set(read_ids(result.records)) == {id_of(0), id_of(2), id_of(3)}
-    assert len(result.errors) == 1
 
 
 @pytest.mark.parametrize(

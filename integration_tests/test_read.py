@@ -11,7 +11,7 @@ from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer
 from jsonschema import Draft7Validator
 
 from integration_tests.support import ACCOUNT_ID, account, catalog, config, read
-from sandbox import MISSING, Sandbox, faults, vendors
+from sandbox import MISSING, Sandbox, vendors
 from sandbox.environment import VENDORS_WITH_WORKSPACES
 from source_truto_segments import SourceTrutoSegments
 
@@ -85,13 +85,6 @@ def test_given_a_workspace_is_configured_when_read_then_only_that_one_is_read(se
     assert {record["workspace_id"] for record in result.records} == {"b"}
     assert len(result.records) == 5
     assert {request.kind for request in sandbox.requests} == {"segments"}
-
-
-def test_given_beehiiv_without_a_workspace_when_read_then_it_has_no_segments(serve: Serve) -> None:
-    result = read(serve(account("beehiiv", segments=[])))
-
-    assert result.records == []
-    assert result.statuses[-1] == "COMPLETE"
 
 
 def test_given_workspaces_are_optional_when_read_then_they_are_not_requested(serve: Serve) -> None:
@@ -237,40 +230,6 @@ def test_given_pasted_white_space_when_read_then_it_is_ignored(serve: Serve) -> 
 
     assert len(result.records) == 5
     assert {record["integrated_account_id"] for record in result.records} == {ACCOUNT_ID}
-
-
-def test_given_values_of_another_type_when_read_then_they_are_null_and_named(serve: Serve) -> None:
-    good, bad = vendors.segments("klaviyo", 2)
-    bad = {**bad, "created_at": "yesterday", "name": {"en": "x"}, "custom": [1, {"a": None}]}
-    result = read(serve(account(segments=[good, bad])))
-
-    first, second = result.of_type("RECORD")
-    assert "meta" not in first
-    assert second["meta"]["changes"] == [
-        {"field": "name", "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"},
-        {"field": "created_at", "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"},
-    ]
-    assert "name" not in second["data"]
-    assert second["data"]["custom"] == [1, {"a": None}]
-
-
-def test_given_entries_that_are_not_objects_when_read_then_a_warning_counts_them(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    page = '{"result": [{"id": "1"}, null, "x", {"name": "no id"}], "next_cursor": null}'
-    result = read(serve(account(faults=[faults.body(page)])))
-
-    assert [record.get("id") for record in result.records] == ["1", None]
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("not objects: 2." in warning for warning in warnings)
-    assert any("without an id: 1." in warning for warning in warnings)
-
-
-def test_given_lone_surrogates_when_read_then_the_page_is_read(serve: Serve) -> None:
-    page = '{"result": [{"id": "1", "name": "a\\ud800b"}], "next_cursor": null}'
-    result = read(serve(account(faults=[faults.body(page)])))
-
-    assert [record["name"] for record in result.records] == ["a\N{REPLACEMENT CHARACTER}b"]
 
 
 def test_given_a_state_of_a_finished_sync_when_read_then_it_precedes_the_status(

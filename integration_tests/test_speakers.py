@@ -15,7 +15,6 @@ from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import (
     FakeClock,
-    Result,
     account,
     catalog,
     check,
@@ -42,10 +41,6 @@ ALONE = "; nothing else got through"
 
 def always(make: Callable[..., Fault], *arguments: Any, **how: Any) -> Fault:
     return make(*arguments, **{"times": None, **how})
-
-
-def errors_of(result: Result) -> str:
-    return " ".join(error["message"] for error in result.errors)
 
 
 # --- gateways, firewalls and proxies in between ---
@@ -162,21 +157,6 @@ def test_two_lengths() -> None:
     assert status is Status.FAILED
     assert "the response is malformed" in str(message)
     assert "api_url" not in str(message)
-
-
-def test_account_deleted_after_it_was_listed(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A listed account that Truto does not know any more is gone, and no failure."""
-    caplog.set_level(logging.INFO)
-    gone = numbered_account(1, faults=[always(faults.account_not_found)])
-    result = read(serve(numbered_account(0), gone), additional_accounts=ALL)
-
-    assert result.failure is None
-    assert result.statuses[-1] == "COMPLETE"
-    assert f"Integrated account {id_of(1)} was deleted during the sync." in caplog.text
-    named = read(serve(numbered_account(0), gone), additional_accounts=listed(1))
-    assert "Truto has no such account" in str(named.failure)
 
 
 @pytest.mark.parametrize("status", [408, 423, 425, 499, 501, 507, 599])

@@ -447,33 +447,6 @@ def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     assert sandbox.requests == []
 
 
-@pytest.mark.parametrize(
-    ("mode", "state"),
-    [
-        ("full_refresh", {"states": [], "started_at": "yesterday"}),
-        ("full_refresh", {"states": [], "started_at": 5}),
-        ("incremental", {"states": [], "cursor_value": "yesterday"}),
-        ("incremental", {"states": [], "cursor_value": 5}),
-    ],
-)
-def test_given_a_malformed_time_in_a_state_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, mode: str, state: dict[str, Any]
-) -> None:
-    result = read(serve(numbered_account(0)), configured=catalog(mode), state=of_stream(state))
-
-    assert "is not a valid timestamp. Reset the stream" in str(result.failure)
-
-
-@pytest.mark.parametrize("records", ["x", ["a"], {"a": 5}, {"a": None}], ids=str)
-def test_given_malformed_fingerprints_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, records: Any
-) -> None:
-    state = state_of((0, {"records": records}))
-    result = read(serve(numbered_account(0)), configured=catalog("incremental"), state=state)
-
-    assert "a cursor's records are not fingerprints by id. Reset" in str(result.failure)
-
-
 class TimedSource(SourceTrutoSegments):
     """Notes when each stream's states are emitted, by the clock of the sync."""
 

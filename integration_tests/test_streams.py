@@ -81,25 +81,6 @@ def test_given_mode_all_when_read_then_the_accounts_come_from_the_list(serve: Se
     assert kinds(sandbox) == {"accounts": 3}
 
 
-def test_given_mode_all_and_filters_when_read_then_the_selected_accounts_and_the_named_come(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0, "brevo"),
-        numbered_account(1, tenant_id="acme"),
-        numbered_account(2, tenant_id="other"),
-        numbered_account(3, "brevo", tenant_id="acme"),
-    )
-
-    option = {"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["acme"]}
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=option)
-
-    # The named one is not in the filtered list, so that it is asked for by its ID.
-    assert keys(result, "integrated_accounts") == [(id_of(1),), (id_of(0),)]
-    assert {key[0] for key in keys(result, "segments")} == {id_of(0), id_of(1)}
-    assert [r.account_id for r in sandbox.requests if r.kind == "account"] == [id_of(0)]
-
-
 @pytest.mark.parametrize("selection", SELECTIONS, ids="+".join)
 def test_given_any_streams_when_read_in_mode_all_then_the_list_is_asked_for_once(
     serve: Serve, selection: tuple[str, ...]
@@ -441,31 +422,6 @@ def test_given_a_rejected_token_when_all_streams_are_read_then_one_error_reports
             assert result.statuses_of(stream)[-1] == "INCOMPLETE"
 
 
-def test_given_an_unknown_account_when_it_is_read_by_its_id_then_it_is_named(serve: Serve) -> None:
-    sandbox = serve(numbered_account(0))
-
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(sandbox, configured=configured, additional_accounts=listed(1))
-
-    assert keys(result, "integrated_accounts") == [(id_of(0),)]
-    (error,) = result.errors
-    assert error["message"].startswith(
-        f"Reading integrated account {id_of(1)} failed: Truto has no such account"
-    )
-
-
-def test_given_the_list_fails_when_read_then_no_stream_is_complete(serve: Serve) -> None:
-    fault = faults.truto_failed(kind="accounts", times=None)
-    sandbox = serve(numbered_account(0), faults=[fault])
-
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
-
-    (error,) = result.errors
-    assert error["message"].startswith("Listing the integrated accounts of the environment failed")
-    for stream in ALL_STREAMS:
-        assert result.statuses_of(stream)[-1] == "INCOMPLETE"
-
-
 # --- tombstones -----------------------------------------------------------------------------------
 
 
@@ -737,8 +693,9 @@ def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_
 
 @pytest.mark.parametrize("known", [True, False])
 def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_that_is_no_failure(
-    serve: Serve, known: bool
+    serve: Serve, known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
     first = read(sandbox, configured=incremental(), additional_accounts=ALL)
     gone = sandbox.environment.accounts[1]
@@ -756,6 +713,7 @@ def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_tha
 
     assert second.failure is None
     assert second.statuses[-1] == "COMPLETE"
+    assert f"Integrated account {id_of(1)} was deleted during the sync." in caplog.text
     assert deleted_ids(second, "integrated_accounts") == ([id_of(1)] if known else [])
     assert {row["id"] for row in second.records_of("integrated_accounts")} == (
         {id_of(1)} if known else {id_of(0)}

@@ -268,22 +268,6 @@ def not_found(after: int = 0) -> Fault:
 @pytest.mark.parametrize(
     "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
 )
-def test_given_a_429_with_a_reset_in_any_form_when_read_then_just_that_is_waited(
-    serve: Serve, form: Any
-) -> None:
-    fault = faults.vendor_rate_limited(300, form, after=1)
-    sandbox = serve(of_vendor("beehiiv", 25, faults=[fault]))
-
-    result = read(sandbox)
-
-    assert len(set(result.ids)) == 25
-    assert 298 <= sum(result.waits) <= 302
-    assert Counter(request.status for request in sandbox.requests)[429] == 1
-
-
-@pytest.mark.parametrize(
-    "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
-)
 @pytest.mark.parametrize(("reset", "wait"), [(20, 20), (600, 60), (86_400, 60)])
 def test_given_a_used_up_budget_in_a_good_response_when_read_then_a_minute_is_waited_at_most(
     serve: Serve, form: Any, reset: float, wait: float
@@ -345,6 +329,3 @@ def test_given_a_segment_with_a_status_that_nobody_knows_when_read_then_it_is_ke
     result = read(serve(account(segments=segments)))
 
     assert [record.get("status") for record in result.rows] == ["archived", "", None]
-
-
-# --- discover -------------------------------------------------------------------------------------

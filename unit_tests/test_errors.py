@@ -261,13 +261,6 @@ def test_gateway_status(status: int) -> None:
     assert interpret(429, GATEWAY).response_action is RATE_LIMITED
 
 
-def test_payment() -> None:
-    """A vendor's 402 is about the customer's plan: the account's owner acts."""
-    found = interpret(402, VENDOR)
-    assert (found.response_action, found.failure_type) == (FAIL, CONFIG)
-    assert found.guidance.startswith("The account's owner must renew or upgrade the plan")
-
-
 def test_retry_times() -> None:
     """Truto's own 503 becomes a block after three retries; all else is retried for 5 minutes."""
     assert errors.BLOCKED.retry_seconds == 10

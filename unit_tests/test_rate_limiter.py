@@ -385,6 +385,15 @@ def test_given_any_headers_when_parsed_then_it_is_a_number_or_none(
     assert seconds is None or 0 <= seconds < float("inf")
 
 
+@given(st.datetimes(min_value=datetime(1900, 1, 1)), st.integers(-23 * 60, 23 * 60))
+def test_any_date(local: datetime, minutes: int) -> None:
+    """The wait lasts until it, for a year at most."""
+    date = local.replace(microsecond=0, tzinfo=timezone(timedelta(minutes=minutes)))
+    seconds = (date - NOW).total_seconds()
+    expected = min(max(0, seconds), A_YEAR)
+    assert parse_retry_after({"Retry-After": format_datetime(date)}, NOW) == expected
+
+
 # --- the vendors' announced budgets ---
 
 
