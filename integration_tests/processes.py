@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ class Processes:
         return self._order(
             {"argv": argv, "out": str(out), "skip_waits": skip_waits, "stdout": stdout}
         )
+
+    def run(self, *argv: str, out: Path) -> Result:
+        """Runs a command to its end and returns its messages."""
+        code = self.wait(self.start(list(argv), out))
+        return replace(result_of(out), exit_code=code)
 
     def wait(self, pid: int, seconds: float = 60.0) -> int:
         """Waits for the end of a process and gives its exit code.

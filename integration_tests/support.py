@@ -7,7 +7,9 @@ import subprocess
 import sysconfig
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -24,6 +26,7 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
 from source_truto_segments import SourceTrutoSegments
+from source_truto_segments.run import BatchSource, Entrypoint
 from source_truto_segments.streams import STREAMS
 from source_truto_segments.sync.worker_pool import Clock
 from source_truto_segments.truto import errors
@@ -232,6 +235,27 @@ def run(*arguments: str, seconds: float = 60.0) -> Result:
     # Not splitlines: a text can hold other ends of lines than that of the protocol.
     lines = process.stdout.split("\n")
     return Result([json.loads(line) for line in lines if line], exit_code=process.returncode)
+
+
+def command(*arguments: str) -> Result:
+    """One command in this process, from its files to its lines, with waits that take no time."""
+    clock = FakeClock()
+    result = Result()
+    entrypoint = Entrypoint(BatchSource(clock))
+    with redirect_stdout(StringIO()) as printed:
+        try:
+            for line in entrypoint.run(Entrypoint.parse_args(list(arguments))):
+                printed.write(f"{line}\n")
+        except AirbyteTracedException as failure:
+            result.failure = failure
+    lines = printed.getvalue().split("\n")
+    result.messages = [json.loads(line, parse_constant=_no_json) for line in lines if line]
+    result.waits = clock.waits
+    return result
+
+
+def _no_json(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
 
 
 def write(path: Path, content: Any) -> str:

@@ -17,6 +17,7 @@ from integration_tests.support import (
     Result,
     account,
     catalog,
+    command,
     config,
     read,
     run,
@@ -102,10 +103,10 @@ def test_given_a_failed_check_when_checked_then_there_is_a_status_and_exit_code_
 def test_given_invalid_fields_when_checked_then_the_status_names_each(tmp_path: Path) -> None:
     fields = {"integrated_account_id": "acme", "page_size": 0}
 
-    result = run("check", "--config", write(tmp_path / "config.json", fields))
+    result = command("check", "--config", write(tmp_path / "config.json", fields))
 
     (status,) = result.of_type("CONNECTION_STATUS")
-    assert result.exit_code == 0
+    assert result.failure is None
     assert status == {
         "status": "FAILED",
         "message": "API token (token) is missing. Integrated account ID (integrated_account_id) "
@@ -129,9 +130,8 @@ def test_given_a_file_that_is_not_valid_when_checked_then_a_message_reports_it(
     if content is not None:
         path.write_text(content)
 
-    result = run("check", "--config", str(path))
+    result = command("check", "--config", str(path))
 
-    assert result.exit_code == 1
     assert expected in result.errors[-1]["message"]
     assert result.errors[-1]["failure_type"] == "config_error"
 
@@ -168,7 +168,7 @@ def test_given_another_form_of_catalog_when_read_then_a_short_message_shows_the_
 ) -> None:
     settings = write(tmp_path / "config.json", config(serve(account())))
 
-    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", wrong))
+    result = command("read", "--config", settings, "--catalog", write(tmp_path / "c.json", wrong))
 
     message = result.errors[-1]["message"]
     assert "c.json is not valid: " in message
@@ -186,7 +186,7 @@ def test_given_a_file_that_is_not_a_state_when_read_then_the_message_says_what_i
     selected = write(tmp_path / "catalog.json", catalog("incremental"))
     state = write(tmp_path / "state.json", wrong)
 
-    result = run("read", "--config", settings, "--catalog", selected, "--state", state)
+    result = command("read", "--config", settings, "--catalog", selected, "--state", state)
 
     assert "state.json is not valid" in result.errors[-1]["message"]
     assert "the state of each stream's last STATE message" in result.errors[-1]["message"]
@@ -251,7 +251,7 @@ def test_given_records_of_all_kinds_when_read_then_the_lines_are_the_messages(
     sandbox = serve(found)
     configured = catalog(streams=ALL_STREAMS)
 
-    result = run(
+    result = command(
         *("read", "--config", write(tmp_path / "config.json", config(sandbox))),
         *("--catalog", write(tmp_path / "catalog.json", configured)),
     )
@@ -294,9 +294,9 @@ def test_given_all_streams_when_read_then_each_has_its_statuses_and_its_states_c
 
     for mode in ("full_refresh", "incremental"):
         selected = write(tmp_path / "catalog.json", catalog(mode, streams=ALL_STREAMS))
-        result = run("read", "--config", settings, "--catalog", selected)
+        result = command("read", "--config", settings, "--catalog", selected)
 
-        assert result.exit_code == 0
+        assert result.failure is None
         for name, count in counts.items():
             assert result.statuses_of(name) == ["STARTED", "RUNNING", "COMPLETE"]
             assert len(result.records_of(name)) == count
@@ -311,9 +311,8 @@ def test_given_another_stream_fails_when_read_then_the_rest_has_its_statuses_and
     settings = write(tmp_path / "config.json", config(sandbox))
     selected = write(tmp_path / "catalog.json", catalog("incremental", streams=ALL_STREAMS))
 
-    result = run("read", "--config", settings, "--catalog", selected)
+    result = command("read", "--config", settings, "--catalog", selected)
 
-    assert result.exit_code == 1
     assert result.statuses_of("segments") == ["STARTED", "RUNNING", "INCOMPLETE"]
     assert result.statuses_of("integrated_accounts") == ["STARTED", "RUNNING", "COMPLETE"]
     assert result.statuses_of("workspaces") == ["STARTED", "COMPLETE"]

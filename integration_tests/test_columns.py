@@ -23,6 +23,7 @@ from integration_tests.support import (
     Result,
     account,
     catalog,
+    command,
     config,
     id_of,
     read,
@@ -319,13 +320,15 @@ def test_given_deep_remote_data_when_read_then_it_is_written_or_null_and_named(
 ) -> None:
     page = {"result": [{"id": "1", "remote_data": nested(levels)}, {"id": "2", "name": "x"}]}
     sandbox = serve(account(faults=[faults.body(json.dumps(page))]))
-    messages = read_by_command(sandbox, tmp_path)
-    first, second = [message["record"] for message in messages if message["type"] == "RECORD"]
+    settings = write(tmp_path / "config.json", config(sandbox))
+    selected = write(tmp_path / "catalog.json", catalog())
+    result = command("read", "--config", settings, "--catalog", selected)
+    first, second = result.of_type("RECORD")
 
     assert second["data"]["name"] == "x"
     assert ("remote_data" in first["data"]) is is_kept
     assert ("meta" not in first) is is_kept
-    assert not any("serialization" in str(message.get("log")) for message in messages)
+    assert not any("serialization" in line for line in result.logs)
 
 
 def test_given_unusual_texts_when_read_by_the_command_then_every_line_is_json_in_utf_8(

@@ -9,8 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +23,10 @@ from jsonschema import Draft7Validator
 from integration_tests.support import (
     ACCOUNT_ID,
     ALL_STREAMS,
-    FakeClock,
     Result,
     account,
     catalog,
+    command,
     config,
     read,
     write,
@@ -35,7 +34,6 @@ from integration_tests.support import (
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
-from source_truto_segments.run import BatchSource, Entrypoint
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -93,23 +91,6 @@ def warnings() -> Iterator[list[str]]:
         yield handler.messages
     finally:
         logging.getLogger("airbyte").removeHandler(handler)
-
-
-def command(*arguments: str) -> Result:
-    """One command in this process, from its files to its lines, with waits that take no time."""
-    clock = FakeClock()
-    result = Result()
-    entrypoint = Entrypoint(BatchSource(clock))
-    with redirect_stdout(StringIO()) as printed:
-        try:
-            for line in entrypoint.run(Entrypoint.parse_args(list(arguments))):
-                printed.write(f"{line}\n")
-        except AirbyteTracedException as failure:
-            result.failure = failure
-    lines = printed.getvalue().split("\n")
-    result.messages = [json.loads(line, parse_constant=pytest.fail) for line in lines if line]
-    result.waits = clock.waits
-    return result
 
 
 def described(failure: AirbyteTracedException | None) -> tuple[str, str]:

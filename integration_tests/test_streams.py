@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import Status
 
+from integration_tests.processes import Processes
 from integration_tests.support import (
     ALL_STREAMS,
     Result,
@@ -20,7 +21,6 @@ from integration_tests.support import (
     listed,
     numbered_account,
     read,
-    run,
     write,
 )
 from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, vendors
@@ -209,7 +209,7 @@ def test_given_any_last_error_when_read_then_it_is_text(
 
 
 def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_them(
-    serve: Serve, tmp_path: Path
+    serve: Serve, processes: Processes, tmp_path: Path
 ) -> None:
     nameless = '{"result": [{"context": {"key": "%s"}}, {"id": "%s", "context": "%s"}, "%s"]}'
     secrets = (CONTEXT_SECRET, id_of(3), CONTEXT_SECRET, CONTEXT_SECRET)
@@ -226,12 +226,13 @@ def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_t
     settings = write(tmp_path / "config.json", config(sandbox, additional_accounts=option))
     configured = write(tmp_path / "catalog.json", incremental())
 
-    read_all = run("read", "--catalog", configured, "--config", settings, "--debug")
+    def run(name: str, *more: str) -> Result:
+        return processes.run(name, *more, "--config", settings, "--debug", out=tmp_path / name)
+
+    read_all = run("read", "--catalog", configured)
     # An entry with an id is a row, whatever else it lacks.
     assert len(read_all.records_of("integrated_accounts")) == 3
-    results = [read_all, *(run(c, "--config", settings, "--debug") for c in ("check", "discover"))]
-
-    for result in results:
+    for result in (read_all, run("check"), run("discover")):
         assert "DEBUG" in {message["type"] for message in result.messages}
         assert CONTEXT_SECRET not in json.dumps(result.messages)
 
