@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from integration_tests.support import Result
+from sandbox.protocol import messages
 
 
 class Processes:
@@ -63,6 +64,4 @@ class Processes:
 
 def result_of(out: Path) -> Result:
     """The messages that were written; a kill can cut the last line."""
-    # Not splitlines: a text can hold other ends of lines than that of the protocol.
-    *lines, _ = out.read_bytes().split(b"\n") if out.exists() else [b""]
-    return Result([json.loads(line) for line in lines])
+    return Result(messages(out.read_bytes().rpartition(b"\n")[0] if out.exists() else b""))

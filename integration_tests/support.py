@@ -25,6 +25,8 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
+from sandbox.protocol import configured_catalog, last_states, messages
+from sandbox.protocol import streams as listed_streams
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.run import BatchSource, Entrypoint
 from source_truto_segments.streams import STREAMS
@@ -91,8 +93,7 @@ class Result:
     @property
     def last_state(self) -> list[dict[str, Any]]:
         """The last state of each stream, as Airbyte hands it over to the next sync."""
-        last = {state["stream"]["stream_descriptor"]["name"]: state for state in self.states}
-        return [{k: v for k, v in state.items() if k != "sourceStats"} for state in last.values()]
+        return last_states(self.states)
 
     @property
     def errors(self) -> list[dict[str, Any]]:
@@ -152,22 +153,7 @@ def catalog(
     streams: Sequence[str] = ("segments",),
 ) -> dict[str, Any]:
     """The configured catalog that selects all columns, or those of a schema, of some streams."""
-    return {
-        "streams": [
-            {
-                "stream": {
-                    "name": name,
-                    "json_schema": dict(schema or {}),
-                    "supported_sync_modes": ["full_refresh", "incremental"],
-                },
-                "sync_mode": sync_mode,
-                "destination_sync_mode": (
-                    "overwrite" if sync_mode == "full_refresh" else "append_dedup"
-                ),
-            }
-            for name in streams
-        ]
-    }
+    return configured_catalog(listed_streams(*streams, schema=schema), sync_mode)
 
 
 ALL_STREAMS = STREAMS
@@ -227,14 +213,11 @@ def run(*arguments: str, seconds: float = 60.0) -> Result:
     process = subprocess.run(
         [str(COMMAND), *arguments],
         capture_output=True,
-        text=True,
         timeout=seconds,
         check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
-    # Not splitlines: a text can hold other ends of lines than that of the protocol.
-    lines = process.stdout.split("\n")
-    return Result([json.loads(line) for line in lines if line], exit_code=process.returncode)
+    return Result(messages(process.stdout), exit_code=process.returncode)
 
 
 def command(*arguments: str) -> Result:
@@ -248,14 +231,9 @@ def command(*arguments: str) -> Result:
                 printed.write(f"{line}\n")
         except AirbyteTracedException as failure:
             result.failure = failure
-    lines = printed.getvalue().split("\n")
-    result.messages = [json.loads(line, parse_constant=_no_json) for line in lines if line]
+    result.messages = messages(printed.getvalue())
     result.waits = clock.waits
     return result
-
-
-def _no_json(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
 
 
 def write(path: Path, content: Any) -> str:

@@ -30,6 +30,7 @@ from integration_tests.support import (
     write,
 )
 from sandbox import Account, Fault, Sandbox, faults, vendors
+from sandbox.protocol import messages
 from source_truto_segments import SourceTrutoSegments, custom_fields
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.truto import transport
@@ -303,8 +304,7 @@ def read_by_command(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
         check=True,
         timeout=60,
     )
-    lines = process.stdout.decode("utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
+    return messages(process.stdout)
 
 
 def nested(levels: int) -> dict[str, Any]:

@@ -39,18 +39,24 @@ Serve = Callable[..., Sandbox]
 CDC = {CURSOR, DELETED_AT}
 
 
-def sync_into(
-    destination: Destination,
-    sandbox: Sandbox,
-    streams: Sequence[str] = ("segments",),
-    schema: dict[str, Any] | None = None,
-    **fields: Any,
-) -> Result:
-    """The next incremental sync of a connection."""
-    configured = catalog("incremental", schema, streams)
-    result = read(sandbox, configured=configured, state=destination.state, **fields)
-    destination.load(result, configured)
-    return result
+class Connection(Destination):
+    """A destination that is filled from a sandbox by incremental syncs."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__()
+        self.sandbox = sandbox
+
+    def sync(
+        self,
+        streams: Sequence[str] = ("segments",),
+        schema: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Result:
+        """The next sync."""
+        configured = catalog("incremental", schema, streams)
+        result = read(self.sandbox, configured=configured, state=self.state, **fields)
+        self.load(result, configured)
+        return result
 
 
 def rows(*ids: str, **more: Any) -> list[Data]:
@@ -98,14 +104,13 @@ def at_request(number: int, kind: str, change: Callable[[], None]) -> Fault:
 
 def test_given_changes_when_synced_then_exactly_they_come(serve: Serve) -> None:
     account = numbered_account(0, segments=rows("same", "changed", "gone", "again"))
-    sandbox = serve(account, numbered_account(1, "flodesk"))
-    destination = Destination()
-    first = sync_into(destination, sandbox, additional_accounts=ALL)
+    destination = Connection(serve(account, numbered_account(1, "flodesk")))
+    first = destination.sync(additional_accounts=ALL)
     assert len(first.records) == 4 + 3
 
     changed = {"id": "changed", "name": "another name"}
     account.segments = [*rows("same"), changed, *rows("again", "new")]
-    second = sync_into(destination, sandbox, additional_accounts=ALL)
+    second = destination.sync(additional_accounts=ALL)
 
     assert sorted(live_ids(second)) == ["changed", "new"]
     assert deleted_ids(second) == ["gone"]
@@ -119,16 +124,15 @@ def test_given_changes_in_every_stream_when_synced_then_exactly_they_come(serve:
     account = numbered_account(
         0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b"), "w3": rows("c")}
     )
-    sandbox = serve(account, numbered_account(1), numbered_account(2))
-    destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    destination = Connection(serve(account, numbered_account(1), numbered_account(2)))
+    destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
     del account.workspaces["w1"]
     account.workspaces["w4"] = rows("d")
     account.workspace_names = {"w2": "renamed"}
-    sandbox.environment.accounts[1].last_error = "invalid_grant"
-    del sandbox.environment.accounts[2]
-    result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    destination.sandbox.environment.accounts[1].last_error = "invalid_grant"
+    del destination.sandbox.environment.accounts[2]
+    result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
     assert live_ids(result, "segments") == ["d"]
     assert deleted_ids(result, "segments") == ["a"]
@@ -146,34 +150,32 @@ def test_given_changes_in_every_stream_when_synced_then_exactly_they_come(serve:
 
 
 def test_given_nothing_has_changed_when_synced_then_no_record_comes(serve: Serve) -> None:
-    sandbox = serve(
-        *[numbered_account(number, vendor) for number, vendor in enumerate(vendors.VENDORS)]
+    destination = Connection(
+        serve(*[numbered_account(number, vendor) for number, vendor in enumerate(vendors.VENDORS)])
     )
-    destination = Destination()
-    first = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    first = destination.sync(ALL_STREAMS, additional_accounts=ALL)
     before = destination.state
-    sandbox.clear()
+    destination.sandbox.clear()
 
-    second = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    second = destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
     assert len(first.of_type("RECORD")) > 0
     assert second.of_type("RECORD") == []
     assert destination.state == before
     assert {second.statuses_of(stream)[-1] for stream in ALL_STREAMS} == {"COMPLETE"}
     # Nothing was missing, so no list was read once more.
-    assert requests(sandbox, "accounts") == 1
+    assert requests(destination.sandbox, "accounts") == 1
 
 
 def test_given_a_record_is_gone_when_synced_then_its_tombstone_has_the_key_and_two_columns(
     serve: Serve,
 ) -> None:
     account = numbered_account(0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b")})
-    sandbox = serve(account, numbered_account(1))
-    destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    destination = Connection(serve(account, numbered_account(1)))
+    destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
-    del account.workspaces["w1"], sandbox.environment.accounts[1]
-    result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    del account.workspaces["w1"], destination.sandbox.environment.accounts[1]
+    result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
     for stream in ALL_STREAMS:
         (tombstone,) = tombstones(result, stream)
@@ -186,13 +188,12 @@ def test_given_a_catalog_without_properties_when_a_record_is_gone_then_its_tombs
     serve: Serve,
 ) -> None:
     account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox, schema={})
+    destination = Connection(serve(account))
+    destination.sync(schema={})
 
     account.segments = rows("a")
 
-    assert deleted_ids(sync_into(destination, sandbox, schema={"type": "object"})) == ["b"]
+    assert deleted_ids(destination.sync(schema={"type": "object"})) == ["b"]
 
 
 def test_given_a_full_refresh_when_a_record_is_gone_then_no_tombstone_comes(serve: Serve) -> None:
@@ -210,15 +211,14 @@ def test_given_a_full_refresh_when_a_record_is_gone_then_no_tombstone_comes(serv
 
 def test_given_a_restored_record_when_synced_then_it_comes_as_it_was(serve: Serve) -> None:
     account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
     account.segments = rows("a")
-    sync_into(destination, sandbox)
+    destination.sync()
     assert stored_ids(destination) == ["a"]
 
     account.segments = rows("a", "b")
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert live_ids(result) == ["b"]
     assert stored_ids(destination) == ["a", "b"]
@@ -228,16 +228,17 @@ def test_given_missing_ids_when_synced_then_the_account_is_read_once_more_at_onc
     serve: Serve,
 ) -> None:
     account = brevo("a", "b", "c", "d")
-    sandbox = serve(account, numbered_account(1, "brevo"))
-    destination = Destination()
-    sync_into(destination, sandbox, additional_accounts=listed(0, 1), num_workers=1)
-    sandbox.clear()
+    destination = Connection(serve(account, numbered_account(1, "brevo")))
+    destination.sync(additional_accounts=listed(0, 1), num_workers=1)
+    destination.sandbox.clear()
 
     account.segments = rows("a", "b", "c")
-    result = sync_into(destination, sandbox, additional_accounts=listed(0, 1), num_workers=1)
+    result = destination.sync(additional_accounts=listed(0, 1), num_workers=1)
 
     assert deleted_ids(result) == ["d"]
-    assert [request.account_id for request in sandbox.requests] == [id_of(0)] * 4 + [id_of(1)]
+    assert [request.account_id for request in destination.sandbox.requests] == [id_of(0)] * 4 + [
+        id_of(1)
+    ]
 
 
 def shift(account: Account, *ids: str) -> None:
@@ -255,19 +256,18 @@ def test_given_pages_that_shift_when_the_reads_disagree_then_nothing_is_deleted(
 ) -> None:
     """What both lack may be on a page that neither has seen."""
     account = brevo("a", "b", "c", "d", "e")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     # The first read sees a, b and, as everything moved up, d; c is overlooked.
     account.segments = rows("a", "b", "c", "d")
     shift(account, "b", "c", "d")
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert deleted_ids(result) == []
     assert "two reads did not find the same records" in caplog.text
     assert known_ids(result) == ["a", "b", "c", "d", "e"]
-    assert deleted_ids(sync_into(destination, sandbox)) == ["a", "e"]
+    assert deleted_ids(destination.sync()) == ["a", "e"]
     assert stored_ids(destination) == ["b", "c", "d"]
 
 
@@ -276,16 +276,15 @@ def test_given_a_record_on_no_page_of_two_reads_when_synced_then_it_is_not_delet
 ) -> None:
     """Each read overlooks it, and another one besides."""
     account = brevo("a", "b", "c", "d", "e")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
     orders = iter(["bcdea", "edcab", "dcabe"])
 
     def on_page(account: Account, _: int) -> None:
         account.segments = rows(*next(orders, "abcde"))
 
     account.on_page = on_page
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert deleted_ids(result) == []
 
@@ -293,30 +292,28 @@ def test_given_a_record_on_no_page_of_two_reads_when_synced_then_it_is_not_delet
 def test_given_a_page_size_when_read_once_more_then_it_is_asked_for_without(serve: Serve) -> None:
     """A vendor that cuts pages silently can end the list early."""
     account = brevo("a", "b", "c", "d")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox, page_size=4)
-    sandbox.clear()
+    destination = Connection(serve(account))
+    destination.sync(page_size=4)
+    destination.sandbox.clear()
 
     account.segments = rows("a", "b", "c")
-    result = sync_into(destination, sandbox, page_size=4)
+    result = destination.sync(page_size=4)
 
     assert deleted_ids(result) == ["d"]
-    assert [request.param("limit") for request in sandbox.requests] == ["4", None, None]
+    assert [request.param("limit") for request in destination.sandbox.requests] == ["4", None, None]
 
 
 def test_given_pages_that_shift_when_nothing_is_gone_then_nothing_is_deleted(serve: Serve) -> None:
     account = brevo("a", "b", "c", "d", "e")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
-    sandbox.clear()
+    destination = Connection(serve(account))
+    destination.sync()
+    destination.sandbox.clear()
 
     shift(account, "b", "c", "d", "e", "a")
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert result.records == []
-    assert requests(sandbox) == 6
+    assert requests(destination.sandbox) == 6
 
 
 def test_given_workspaces_that_shift_when_read_once_more_then_nothing_is_deleted(
@@ -324,24 +321,23 @@ def test_given_workspaces_that_shift_when_read_once_more_then_nothing_is_deleted
 ) -> None:
     workspaces = {f"w{number}": rows(f"s{number}") for number in range(5)}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, default_page_size=2)
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS)
+    destination = Connection(serve(account))
+    destination.sync(ALL_STREAMS)
 
     def move_first_to_the_end() -> None:
         first, *others = account.workspaces.items()
         account.workspaces = dict([*others, first])
 
     account.faults = [at_request(2, "workspaces", move_first_to_the_end)]
-    result = sync_into(destination, sandbox, ALL_STREAMS)
+    result = destination.sync(ALL_STREAMS)
 
     assert result.of_type("RECORD") == []
     assert stored_ids(destination) == [f"s{number}" for number in range(5)]
     # The segments alone are read once more with the list of workspaces that they need.
-    sandbox.clear()
+    destination.sandbox.clear()
     account.faults = [at_request(2, "workspaces", move_first_to_the_end)]
-    assert sync_into(destination, sandbox).records == []
-    assert requests(sandbox, "workspaces") == 6
+    assert destination.sync().records == []
+    assert requests(destination.sandbox, "workspaces") == 6
 
 
 def partial(account: Account) -> None:
@@ -404,13 +400,12 @@ def test_given_a_read_that_is_not_certainly_whole_when_records_are_missing_then_
     serve: Serve, make_uncertain: Callable[[Account], None]
 ) -> None:
     account = brevo("a", "b", "c", "d", "e")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     account.segments = rows("a", "b", "c")
     make_uncertain(account)
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert deleted_ids(result) == []
     assert known_ids(result) == ["a", "b", "c", "d", "e"]
@@ -419,7 +414,7 @@ def test_given_a_read_that_is_not_certainly_whole_when_records_are_missing_then_
     account.partial, account.cursors_expire, account.loop = False, False, None
     account.on_page = None
     account.faults.clear()
-    assert deleted_ids(sync_into(destination, sandbox)) == ["d", "e"]
+    assert deleted_ids(destination.sync()) == ["d", "e"]
 
 
 def list_of(*workspaces: Any, is_partial: bool = False) -> Fault:
@@ -448,12 +443,11 @@ def test_given_a_workspace_that_may_be_left_out_when_synced_then_nothing_is_dele
 ) -> None:
     workspaces = {"w1": rows("a"), "w2": rows("b")}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, workspace_names={"w1": "w1"})
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox, streams)
+    destination = Connection(serve(account))
+    destination.sync(streams)
 
     account.faults = [fault]
-    result = sync_into(destination, sandbox, streams)
+    result = destination.sync(streams)
 
     assert [deleted_ids(result, stream) for stream in streams] == [[] for _ in streams]
     assert {"a", "b"} == set(stored_ids(destination))
@@ -465,17 +459,16 @@ def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
 ) -> None:
     account = numbered_account(0, vendor, segments=rows("a", "b", "c"))
-    sandbox = serve(account, numbered_account(1))
-    destination = Destination()
-    sync_into(destination, sandbox, additional_accounts=ALL)
+    destination = Connection(serve(account, numbered_account(1)))
+    destination.sync(additional_accounts=ALL)
 
     account.segments = []
-    first = sync_into(destination, sandbox, additional_accounts=ALL)
+    first = destination.sync(additional_accounts=ALL)
     line = f"Stream segments of integrated account {id_of(0)}: all 3 known records are gone at once"
     assert len([text for text in caplog.messages if text.startswith(line)]) == 1
     assert first.records == []
     assert cursors_of(first)[id_of(0)]["empty"] is True
-    second = sync_into(destination, sandbox, additional_accounts=ALL)
+    second = destination.sync(additional_accounts=ALL)
 
     assert deleted_ids(second) == ["a", "b", "c"]
     assert {key[0] for key in destination.rows("segments")} == {id_of(1)}
@@ -485,37 +478,35 @@ def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_
 def test_given_segments_that_are_back_when_synced_then_nothing_comes(serve: Serve) -> None:
     """An account that lost a permission for a day; then, the same happens once more."""
     account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     for segments in ([], rows("a", "b"), []):
         account.segments = segments
-        assert sync_into(destination, sandbox).records == []
+        assert destination.sync().records == []
     account.segments = rows("b")
-    assert deleted_ids(sync_into(destination, sandbox)) == ["a"]
+    assert deleted_ids(destination.sync()) == ["a"]
 
 
 def test_given_a_newly_selected_column_when_synced_then_the_rows_that_have_it_come(
     serve: Serve,
 ) -> None:
     account = numbered_account(0, segments=[*rows("a", "b", status="active"), *rows("c")])
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     columns = load_schema("segments")["properties"]
     names = {"integrated_account_id", "id", "name", CURSOR, DELETED_AT}
     few = {"properties": {name: columns[name] for name in names}}
-    first = sync_into(destination, sandbox, schema=few)
+    first = destination.sync(schema=few)
     assert all(set(record) <= names for record in first.records)
 
     more = {"properties": {**few["properties"], "status": columns["status"]}}
-    second = sync_into(destination, sandbox, schema=more)
-    third = sync_into(destination, sandbox, schema=few)
+    second = destination.sync(schema=more)
+    third = destination.sync(schema=few)
 
     assert live_ids(second) == ["a", "b"]
     assert [record["status"] for record in second.records] == ["active"] * 2
     assert live_ids(third) == ["a", "b"]
-    assert sync_into(destination, sandbox, schema=few).records == []
+    assert destination.sync(schema=few).records == []
 
 
 def test_given_a_custom_column_that_is_selected_later_when_synced_then_all_rows_have_it(
@@ -523,24 +514,23 @@ def test_given_a_custom_column_that_is_selected_later_when_synced_then_all_rows_
 ) -> None:
     """The usual way: the customer adds a field, a sync runs, then the schema is refreshed."""
     account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     model = load_schema("segments")
     custom = {"properties": {**model["properties"], "owner": {"type": ["null", "object"]}}}
-    sync_into(destination, sandbox, schema=model)
+    destination.sync(schema=model)
 
     account.segments = rows("a", "b", owner={"team": "north"})
-    before = sync_into(destination, sandbox, schema=model)
-    after = sync_into(destination, sandbox, schema=custom)
+    before = destination.sync(schema=model)
+    after = destination.sync(schema=custom)
     account.segments = rows("a", "b", owner={"team": "south"})
-    without = sync_into(destination, sandbox, schema=model)
+    without = destination.sync(schema=model)
 
     assert before.records == []
     assert [record["owner"] for record in after.records] == [{"team": "north"}] * 2
     # Its row loses the column, and what happens to it does not matter any more.
     assert all("owner" not in record for record in without.records)
     account.segments = rows("a", "b", owner={"team": "west"})
-    assert sync_into(destination, sandbox, schema=model).records == []
+    assert destination.sync(schema=model).records == []
 
 
 def test_given_a_new_custom_field_when_synced_then_the_rows_that_have_it_come(
@@ -548,12 +538,11 @@ def test_given_a_new_custom_field_when_synced_then_the_rows_that_have_it_come(
 ) -> None:
     """The catalog names no columns."""
     account = numbered_account(0, segments=rows("a", "b"))
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     account.segments = [*rows("a", owner={"team": "north"}), *rows("b")]
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert live_ids(result) == ["a"]
     assert destination.rows("segments")[id_of(0), "a"]["owner"] == {"team": "north"}
@@ -572,12 +561,11 @@ def test_given_any_date_of_a_vendor_when_a_record_changes_then_the_later_version
     serve: Serve, earlier: str | None, later: str | None
 ) -> None:
     account = numbered_account(0, segments=rows("a", updated_at=earlier))
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     account.segments = rows("a", updated_at=later)
-    sync_into(destination, sandbox)
+    destination.sync()
 
     assert destination.rows("segments")[id_of(0), "a"].get("updated_at") == later
 
@@ -589,10 +577,9 @@ def test_given_two_versions_in_a_read_when_synced_then_the_later_one_wins(
     account = brevo("a", "b", "c")
     account.default_page_size = page_size
     account.segments = [*account.segments, {"id": "a", "name": "later"}, *rows("d")]
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
 
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert result.ids == ["a", "b", "c", "a", "d"]
     versions = [record for record in result.records if record["id"] == "a"]
@@ -601,16 +588,15 @@ def test_given_two_versions_in_a_read_when_synced_then_the_later_one_wins(
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "later"
     account.segments = [{"id": "a", "name": "later"}, *rows("b", "c", "d")]
     # A destination that does not compare cursors may have kept the older one.
-    assert live_ids(sync_into(destination, sandbox)) == ["a"]
-    assert sync_into(destination, sandbox).records == []
+    assert live_ids(destination.sync()) == ["a"]
+    assert destination.sync().records == []
 
 
 def test_given_syncs_when_run_then_the_cursor_of_each_is_greater_than_all_before(
     serve: Serve,
 ) -> None:
     account = brevo("a", "b", "c", "d", "e")
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     highest = ""
 
     for number in range(5):
@@ -618,7 +604,7 @@ def test_given_syncs_when_run_then_the_cursor_of_each_is_greater_than_all_before
             *rows("a", "b", "c", "d", count=number),
             *(rows("e") if number % 2 else []),
         ]
-        result = sync_into(destination, sandbox)
+        result = destination.sync()
         values = [record[CURSOR] for record in result.records]
         assert len(values) >= 4
         assert values == sorted(values)
@@ -649,18 +635,17 @@ def test_given_a_clock_that_is_behind_when_synced_then_the_cursor_does_not_go_ba
 def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_rows_stay(
     serve: Serve,
 ) -> None:
-    sandbox = serve(numbered_account(0), numbered_account(1))
-    destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0, 1))
+    destination = Connection(serve(numbered_account(0), numbered_account(1)))
+    destination.sync(ALL_STREAMS, additional_accounts=listed(0, 1))
 
-    failing = sandbox.environment.accounts[0]
+    failing = destination.sandbox.environment.accounts[0]
     failing.faults = [faults.account_blocked(times=None)]
-    failed = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0))
+    failed = destination.sync(ALL_STREAMS, additional_accounts=listed(0))
     # These accounts have no workspaces to remember.
     known = ("segments", "integrated_accounts")
     assert all(set(cursors_of(failed, s)) == {id_of(0), id_of(1)} for s in known)
     failing.faults.clear()
-    whole = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0))
+    whole = destination.sync(ALL_STREAMS, additional_accounts=listed(0))
 
     assert whole.of_type("RECORD") == []
     for stream in known:
@@ -670,10 +655,10 @@ def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_r
     assert len(destination.rows("integrated_accounts")) == 2
 
     # When it is back, what was deleted in the meantime is noticed, and nothing else comes.
-    other = sandbox.environment.accounts[1]
+    other = destination.sandbox.environment.accounts[1]
     gone, *left = other.segments
     other.segments = left
-    back = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=listed(0, 1))
+    back = destination.sync(ALL_STREAMS, additional_accounts=listed(0, 1))
     assert deleted_ids(back) == [gone["id"]]
     assert len(back.of_type("RECORD")) == 1
 
@@ -681,12 +666,11 @@ def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_r
 def test_given_pairs_for_the_vendor_in_another_order_when_synced_then_nothing_comes(
     serve: Serve,
 ) -> None:
-    sandbox = serve(numbered_account(0))
-    destination = Destination()
+    destination = Connection(serve(numbered_account(0)))
     pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
-    sync_into(destination, sandbox, remote_query=pairs)
+    destination.sync(remote_query=pairs)
 
-    assert sync_into(destination, sandbox, remote_query=pairs[::-1]).records == []
+    assert destination.sync(remote_query=pairs[::-1]).records == []
 
 
 def move_account(sandbox: Sandbox) -> None:
@@ -700,37 +684,37 @@ def move_account(sandbox: Sandbox) -> None:
 def test_given_a_list_that_shifts_when_synced_then_an_overlooked_account_keeps_its_state(
     serve: Serve, streams: Sequence[str]
 ) -> None:
-    sandbox = serve(*[numbered_account(number) for number in range(5)], list_page_size=2)
-    destination = Destination()
-    sync_into(destination, sandbox, streams, additional_accounts=ALL)
+    destination = Connection(
+        serve(*[numbered_account(number) for number in range(5)], list_page_size=2)
+    )
+    destination.sync(streams, additional_accounts=ALL)
     before = destination.state
-    sandbox.clear()
+    destination.sandbox.clear()
 
     # Everything moves up behind the first page: the third account is on no page.
-    hook = at_request(2, "accounts", lambda: move_account(sandbox))
-    sandbox.environment.faults = [hook]
-    result = sync_into(destination, sandbox, streams, additional_accounts=ALL)
+    hook = at_request(2, "accounts", lambda: move_account(destination.sandbox))
+    destination.sandbox.environment.faults = [hook]
+    result = destination.sync(streams, additional_accounts=ALL)
 
     assert result.of_type("RECORD") == []
     assert destination.state == before
-    assert requests(sandbox, "accounts") == 6
-    assert requests(sandbox, "segments") == (5 if "segments" in streams else 0)
+    assert requests(destination.sandbox, "accounts") == 6
+    assert requests(destination.sandbox, "segments") == (5 if "segments" in streams else 0)
 
 
 @pytest.mark.parametrize("entry", ["not an object", {"id": None}], ids=str)
 def test_given_a_list_that_may_be_incomplete_when_synced_then_no_account_is_forgotten(
     serve: Serve, entry: Any
 ) -> None:
-    sandbox = serve(numbered_account(0), numbered_account(1))
-    destination = Destination()
-    sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    destination = Connection(serve(numbered_account(0), numbered_account(1)))
+    destination.sync(ALL_STREAMS, additional_accounts=ALL)
     before = destination.state
 
     integration = {"name": "klaviyo"}
     accounts = [{"id": id_of(0), "tenant_id": "tenant-1", "integration": integration}, entry]
     envelope = json.dumps({"result": accounts, "next_cursor": None})
-    sandbox.environment.faults = [faults.body(envelope, kind="accounts", times=None)]
-    result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+    destination.sandbox.environment.faults = [faults.body(envelope, kind="accounts", times=None)]
+    result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
 
     assert result.failure is None
     assert [deleted_ids(result, stream) for stream in ALL_STREAMS] == [[], [], []]
@@ -746,17 +730,16 @@ def test_given_an_account_that_fails_when_synced_then_what_it_has_emitted_is_rem
     serve: Serve,
 ) -> None:
     account = brevo("a", "b", "c", "d")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
 
     account.segments = [{"id": "a", "name": "for a while"}, *rows("b", "c", "d")]
     account.faults = [faults.vendor_refused(after=1)]
-    failed = sync_into(destination, sandbox)
+    failed = destination.sync()
     assert live_ids(failed) == ["a"]
     assert failed.statuses[-1] == "INCOMPLETE"
     account.segments = rows("a", "b", "c", "d")
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     # Compared with the state before the failed sync, it would not have changed.
     assert live_ids(result) == ["a"]
@@ -783,43 +766,45 @@ def test_given_a_sync_that_was_killed_when_synced_then_what_it_may_have_emitted_
     serve: Serve,
 ) -> None:
     account = brevo("a", "b", "c")
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     configured = catalog("incremental")
-    first = sync_into(destination, sandbox)
+    first = destination.sync()
     assert "in_progress" not in state_of_stream(first.last_state, "segments")
 
     account.segments = [{"id": "a", "name": "for a while"}, *rows("b", "c")]
-    killed = read_with(KilledSource(1), sandbox, configured=configured, state=destination.state)
+    killed = read_with(
+        KilledSource(1), destination.sandbox, configured=configured, state=destination.state
+    )
     destination.load(killed, configured)
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "for a while"
     assert state_of_stream(destination.state, "segments")["in_progress"] is True
     account.segments = rows("a", "b")
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert live_ids(result) == ["a", "b"]
     assert deleted_ids(result) == ["c"]
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "name of a"
     assert "in_progress" not in state_of_stream(destination.state, "segments")
-    assert sync_into(destination, sandbox).records == []
+    assert destination.sync().records == []
 
 
 def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_version_wins(
     serve: Serve,
 ) -> None:
     account = brevo("a", "b", "c")
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     configured = catalog("incremental")
-    sync_into(destination, sandbox)
+    destination.sync()
     state_of_stream(destination.state, "segments")["cursor_value"] = "2199-01-01T00:00:00.000000Z"
 
     account.segments = rows("a", "b", "c", name="for a while")
-    killed = read_with(KilledSource(3), sandbox, configured=configured, state=destination.state)
+    killed = read_with(
+        KilledSource(3), destination.sandbox, configured=configured, state=destination.state
+    )
     destination.load(killed, configured)
     # What was on the second page is on the first.
     account.segments = rows("c", "a", "b", name="in the end")
-    sync_into(destination, sandbox)
+    destination.sync()
 
     assert {row["name"] for row in destination.rows("segments").values()} == {"in the end"}
 
@@ -829,11 +814,10 @@ def test_given_a_first_sync_when_only_its_first_state_is_saved_then_everything_c
 ) -> None:
     """The clock is set back in between: what comes then has to win all the same."""
     account = brevo("a", "b", "c")
-    sandbox = serve(account)
-    destination = Destination()
+    destination = Connection(serve(account))
     configured = catalog("incremental")
 
-    killed = read_with(KilledSource(3), sandbox, configured=configured)
+    killed = read_with(KilledSource(3), destination.sandbox, configured=configured)
     kinds = [m["type"] for m in killed.messages if m["type"] in ("STATE", "RECORD")]
     assert kinds == ["STATE", "RECORD", "RECORD", "RECORD"]
     destination.load(killed, configured)
@@ -842,11 +826,11 @@ def test_given_a_first_sync_when_only_its_first_state_is_saved_then_everything_c
     assert blob["in_progress"] is True
     assert blob["cursor_value"] > killed.records[-1][CURSOR]
     account.segments = rows("a", "b", "c", count=1)
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     assert result.ids == ["a", "b", "c"]
     assert result.records[0][CURSOR] > blob["cursor_value"]
-    assert sync_into(destination, sandbox).records == []
+    assert destination.sync().records == []
 
 
 def test_given_a_cursor_value_far_ahead_when_synced_then_a_line_says_so(
@@ -898,12 +882,11 @@ def test_given_three_streams_when_their_states_have_no_room_then_they_share_it(
         numbered_account(n, "brevo", count=20, workspaces={f"w{i}": [] for i in range(9)})
         for n in range(8)
     ]
-    sandbox = serve(*accounts)
-    destination = Destination()
+    destination = Connection(serve(*accounts))
 
     before: dict[str, set[str]] = {}
     for number in range(2):
-        result = sync_into(destination, sandbox, ALL_STREAMS, additional_accounts=ALL)
+        result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
         blobs = {s: state_of_stream(result.last_state, s) for s in ALL_STREAMS}
         sizes = [len(json.dumps(blob, separators=(",", ":"))) for blob in blobs.values()]
         assert 5000 < sum(sizes) <= 6000
@@ -948,12 +931,11 @@ def test_given_a_state_in_the_middle_of_a_sync_when_emitted_then_it_says_so(
 ) -> None:
     monkeypatch.setattr(sync, "CHECKPOINT_SECONDS", 0.0)
     account = brevo("a", "b", "c")
-    sandbox = serve(account)
-    destination = Destination()
-    sync_into(destination, sandbox)
+    destination = Connection(serve(account))
+    destination.sync()
     account.segments = rows("a", "b", "c", count=1)
 
-    result = sync_into(destination, sandbox)
+    result = destination.sync()
 
     *earlier, last = [message["stream"]["stream_state"] for message in result.states]
     # The first is emitted ahead of the first record.
@@ -967,26 +949,25 @@ def test_given_an_account_that_is_skipped_when_synced_then_it_stays_as_it_was(
     account = brevo("a", "b", "c")
     sandbox = serve(account, numbered_account(1))
     fields: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
-    destination = Destination()
-    sync_into(destination, sandbox, **fields)
+    destination = Connection(sandbox)
+    destination.sync(**fields)
 
     account.segments = rows("c")
     account.faults = [faults.account_blocked(times=None)]
-    skipped = sync_into(destination, sandbox, **fields)
+    skipped = destination.sync(**fields)
     assert skipped.failure is None
     assert skipped.records == []
     assert known_ids(skipped) == ["a", "b", "c"]
     account.faults.clear()
 
-    assert deleted_ids(sync_into(destination, sandbox, **fields)) == ["a", "b"]
+    assert deleted_ids(destination.sync(**fields)) == ["a", "b"]
 
 
 def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_with_one_warning(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = [numbered_account(number, count=20) for number in range(3)]
-    sandbox = serve(*accounts)
-    destination = Destination()
+    destination = Connection(serve(*accounts))
     monkeypatch.setattr(state, "MAX_STATE_BYTES", 900)
     left_out: list[str] = []
 
@@ -994,7 +975,7 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
         caplog.clear()
         for account in accounts:
             account.segments = list(account.segments)[1:]
-        result = sync_into(destination, sandbox, additional_accounts=ALL)
+        result = destination.sync(additional_accounts=ALL)
         found = cursors_of(result)
         without_ids = [id_ for id_, cursor in found.items() if cursor["records"] is None]
         blob = state_of_stream(destination.state, "segments")
@@ -1016,9 +997,9 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
 
     monkeypatch.undo()
     caplog.clear()
-    sync_into(destination, sandbox, additional_accounts=ALL)
+    destination.sync(additional_accounts=ALL)
     assert not [text for text in caplog.messages if "is full" in text]
-    assert sync_into(destination, sandbox, additional_accounts=ALL).records == []
+    assert destination.sync(additional_accounts=ALL).records == []
 
 
 def test_given_other_accounts_in_the_state_when_one_account_is_read_then_no_row_is_invented(
@@ -1038,7 +1019,7 @@ def test_given_other_accounts_in_the_state_when_one_account_is_read_then_no_row_
 def test_given_many_records_when_synced_then_no_key_comes_twice(serve: Serve) -> None:
     sandbox = serve(*[numbered_account(number, count=45) for number in range(4)])
 
-    result = sync_into(Destination(), sandbox, ALL_STREAMS, additional_accounts=ALL)
+    result = Connection(sandbox).sync(ALL_STREAMS, additional_accounts=ALL)
 
     for stream in ALL_STREAMS:
         keys = [key_of(stream, data) for data in result.records_of(stream)]

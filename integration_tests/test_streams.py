@@ -56,6 +56,12 @@ def incremental(*streams: str, schema: dict[str, Any] | None = None) -> dict[str
     return catalog("incremental", schema, streams or ALL_STREAMS)
 
 
+def sync(sandbox: Sandbox, last: Result | None = None) -> Result:
+    """An incremental sync of all streams and all accounts, after another one."""
+    state = last.last_state if last else None
+    return read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
+
+
 def beehiiv(number: int, **how: Any) -> Account:
     segments = vendors.segments("beehiiv", 5)
     workspaces = {"pub_a": segments[:2], "pub_b": segments[2:]}
@@ -303,7 +309,7 @@ def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed
 ) -> None:
     sandbox = serve(beehiiv(0), beehiiv(1))
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert kinds(sandbox)["workspaces"] == 2
     assert len(keys(result, "workspaces")) == 4
@@ -312,7 +318,7 @@ def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed
     # The next sync asks anew.
     sandbox.clear()
     sandbox.environment.accounts[0].workspaces["pub_c"] = vendors.segments("beehiiv", 1, seed=1)
-    read(sandbox, configured=incremental(), state=result.last_state, additional_accounts=ALL)
+    sync(sandbox, result)
     assert kinds(sandbox)["workspaces"] == 2
     assert "pub_c" in {request.param("workspace[id]") for request in sandbox.requests}
 
@@ -356,7 +362,7 @@ def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
     broken = numbered_account(1, "brevo", workspaces={"7": []}, tenant_id="acme", faults=script)
     sandbox = serve(*accounts, broken)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     (error,) = result.errors
     assert error["message"].startswith(
@@ -371,9 +377,7 @@ def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
     assert {key[0] for key in keys(result, "workspaces")} == {id_of(0), id_of(2)}
     # The next sync reads it, and only it, as new.
     script[0].times = 0
-    again = read(
-        sandbox, configured=incremental(), state=result.last_state, additional_accounts=ALL
-    )
+    again = sync(sandbox, result)
     assert {stream: keys(again, stream) for stream in ALL_STREAMS} == {
         "segments": [],
         "integrated_accounts": [],
@@ -433,15 +437,13 @@ def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstone
         numbered_account(n, "brevo", count=4, workspaces={"7": [], "8": []}) for n in range(3)
     ]
     sandbox = serve(*accounts)
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
     gone = accounts[0].segments[1]["id"]
 
     accounts[0].segments = [s for s in accounts[0].segments if s["id"] != gone]
     del accounts[1].workspaces["7"]
     sandbox.environment.accounts.remove(accounts[2])
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     expected = {
         "segments": {"integrated_account_id": id_of(0), "id": gone},
@@ -457,9 +459,7 @@ def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstone
     names = [stream["stream_descriptor"]["name"] for stream in known]
     assert sorted(names) == ["segments", "workspaces"]
     sandbox.clear()
-    third = read(
-        sandbox, configured=incremental(), state=second.last_state, additional_accounts=ALL
-    )
+    third = sync(sandbox, second)
     assert third.of_type("RECORD") == []
     # It is not looked for again.
     assert (kinds(sandbox)["accounts"], kinds(sandbox)["account"]) == (1, 0)
@@ -495,12 +495,10 @@ def test_given_a_list_that_may_be_incomplete_when_read_then_nothing_is_taken_for
     serve: Serve, page: str
 ) -> None:
     sandbox = serve(numbered_account(0), numbered_account(1))
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     sandbox.environment.faults.append(faults.body(page, kind="accounts", times=None))
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.failure is None
     assert deleted(second, "integrated_accounts") == []
@@ -513,13 +511,11 @@ def test_given_an_account_on_no_page_of_one_read_when_listed_then_it_is_not_take
     serve: Serve,
 ) -> None:
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     shifted = json.dumps({"result": [], "next_cursor": None})
     sandbox.environment.faults.append(faults.body(shifted, kind="accounts"))
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.of_type("RECORD") == []
     assert kinds(sandbox)["accounts"] == 3
@@ -605,7 +601,7 @@ def test_given_an_integration_without_segments_when_read_then_one_line_says_that
     ]
     sandbox = serve(numbered_account(0), *others)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert result.failure is None
     assert result.errors == []
@@ -698,7 +694,7 @@ def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_tha
 ) -> None:
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
     gone = sandbox.environment.accounts[1]
 
     def delete(request: Request) -> bool:
@@ -725,7 +721,7 @@ def test_given_a_404_of_an_account_that_is_there_when_read_then_it_fails(serve: 
     account = numbered_account(1, faults=[faults.account_not_found(kind="segments", times=None)])
     sandbox = serve(numbered_account(0), account)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert "Truto has no such account" in str(result.failure)
     assert len(result.records_of("integrated_accounts")) == 2
@@ -736,16 +732,14 @@ def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_
 ) -> None:
     """An entry without an integration is a row; one without an id hides nobody."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     del sandbox.environment.accounts[2]
     entries = [account_object(account) for account in sandbox.environment.accounts]
     entries[1]["integration"] = None
     page = json.dumps({"result": [*entries, {"id": None}, None], "next_cursor": None})
     sandbox.environment.faults = [faults.body(page, kind="accounts", times=None)]
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.failure is None
     assert deleted_ids(second, "integrated_accounts") == [id_of(2)]
@@ -757,7 +751,7 @@ def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    state = read(sandbox, configured=incremental(), additional_accounts=ALL).last_state
+    state = sync(sandbox).last_state
     del sandbox.environment.accounts[2]
     empty = faults.body('{"result": [], "next_cursor": null}', kind="accounts", times=None)
     sandbox.environment.faults = [empty]
@@ -785,7 +779,7 @@ def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_co
     accounts = [numbered_account(0, "brevo", workspaces={"w": []})]
     accounts += [numbered_account(number) for number in range(1, 4)]
     sandbox = serve(*accounts)
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     gone = accounts[1].segments[0]["id"]
     accounts[1].segments = accounts[1].segments[1:]
@@ -794,9 +788,7 @@ def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_co
         sandbox, configured=incremental(), state=first.last_state, additional_accounts=other
     )
     assert deleted(without, "segments") == []
-    again = read(
-        sandbox, configured=incremental(), state=without.last_state, additional_accounts=ALL
-    )
+    again = sync(sandbox, without)
 
     assert without.records_of("segments") == []
     assert deleted_ids(again, "segments") == [gone]
