@@ -6,7 +6,8 @@ import os
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import pytest
 from airbyte_cdk.models import (
     AirbyteMessage,
     AirbyteMessageSerializer,
@@ -157,6 +159,9 @@ def catalog(
 
 
 ALL_STREAMS = STREAMS
+ALL = {"mode": "all"}
+Serve = Callable[..., Sandbox]
+"""The fixture that starts sandboxes with accounts."""
 
 
 def read(
@@ -274,6 +279,15 @@ def read_with(
 ) -> Result:
     """Reads in this process with a source of the test's own."""
     return _read(source, sandbox, configured, state, fields)
+
+
+def kinds(sandbox: Sandbox) -> Counter[str]:
+    """How many requests of each kind there were."""
+    return Counter(request.kind for request in sandbox.requests)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def id_of(number: int) -> str:

@@ -37,6 +37,7 @@ from airbyte_cdk.models import AirbyteMessage
 
 from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of, tombstones
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
@@ -44,7 +45,7 @@ from integration_tests.support import (
     id_of,
     read_with,
 )
-from integration_tests.test_state import ALL, cursors, fingerprints, state_of_stream
+from integration_tests.test_state import cursors, fingerprints, state_of_stream
 from sandbox import Account, Environment, Fault, Request, Sandbox, faults, vendors
 from sandbox.accounts import account_object
 from source_truto_segments import SourceTrutoSegments, source

@@ -23,6 +23,7 @@ from integration_tests.destination import DELETED_AT, Data, Destination, Key, ke
 from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
     catalog,
@@ -33,7 +34,6 @@ from integration_tests.support import (
     write,
 )
 from integration_tests.test_state import (
-    ALL,
     assert_no_state_is_ahead,
     cursors,
     keys_in,

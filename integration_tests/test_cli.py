@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from integration_tests.support import (
     ALL_STREAMS,
     COMMAND,
     Result,
+    Serve,
     account,
     catalog,
     command,
@@ -23,9 +23,8 @@ from integration_tests.support import (
     run,
     write,
 )
-from sandbox import Sandbox, faults, vendors
+from sandbox import faults, vendors
 
-Serve = Callable[..., Sandbox]
 PACKAGE = Path(__file__).parent.parent / "source_truto_segments"
 
 

@@ -6,7 +6,6 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from operator import gt
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from integration_tests.support import (
     COMMAND,
     FakeClock,
     Result,
+    Serve,
     account,
     catalog,
     command,
@@ -35,7 +35,6 @@ from source_truto_segments import SourceTrutoSegments, custom_fields
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.truto import transport
 
-Serve = Callable[..., Sandbox]
 MODEL = load_schema("segments")["properties"]
 
 

@@ -11,13 +11,12 @@ from airbyte_cdk.models import FailureType, SyncMode
 from airbyte_cdk.sources.streams.http import HttpStream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
-from integration_tests.support import ALL_STREAMS, Result, catalog, config, read
+from integration_tests.support import ALL, ALL_STREAMS, Result, catalog, config, read
 from sandbox import Environment, Sandbox, demo_environment
 from source_truto_segments import SourceTrutoSegments
 
 FOLDER = Path(__file__).parent / "acceptance"
 SPEC = Path(__file__).parent.parent / "source_truto_segments" / "spec.json"
-ALL = {"mode": "all"}
 # Of the demo environment.
 COUNTS = {"segments": 204, "integrated_accounts": 7, "workspaces": 2}
 

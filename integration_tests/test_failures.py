@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import pytest
 from airbyte_cdk.models import FailureType, Status
 
-from integration_tests.support import ACCOUNT_ID, account, check, read
+from integration_tests.support import ACCOUNT_ID, Serve, account, check, read
 from sandbox import Environment, Fault, Sandbox, faults
 from source_truto_segments.truto import transport
 
-Serve = Callable[..., Sandbox]
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
 LOST = "the connection could not be established or was lost"
 

@@ -22,6 +22,7 @@ from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
     ALL_STREAMS,
     Result,
     account,
@@ -38,7 +39,6 @@ from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
 Test = TypeVar("Test", bound=Callable[..., None])
 
 MODEL = load_schema("segments")["properties"]
-ALL = {"mode": "all"}
 TOKEN = "tok-5e1f-of-the-sandbox"
 IDS = [str(segment["id"]) for segment in vendors.segments("klaviyo", 25)]
 

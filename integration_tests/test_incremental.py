@@ -19,23 +19,25 @@ from integration_tests.destination import (
     without_cdc,
 )
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
+    Serve,
     catalog,
     id_of,
     listed,
     numbered_account,
     read,
     read_with,
+    warnings_in,
 )
-from integration_tests.test_state import ALL, cursors_of, state_of, state_of_stream
+from integration_tests.test_state import cursors_of, state_of, state_of_stream
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.sync import state, sync
 
-Serve = Callable[..., Sandbox]
 CDC = {CURSOR, DELETED_AT}
 
 
@@ -866,7 +868,7 @@ def test_given_a_cursor_of_another_version_when_synced_then_a_warning_says_what_
 
     read(serve(numbered_account(0)), configured=configured)
 
-    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    warnings = warnings_in(caplog)
     assert len(warnings) == bool(expected)
     for warning in warnings:
         assert str(expected) in warning

@@ -13,7 +13,9 @@ from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer, FailureType, 
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
+    Serve,
     catalog,
     check,
     config,
@@ -22,6 +24,7 @@ from integration_tests.support import (
     numbered_account,
     read,
     read_in_real_time,
+    warnings_in,
 )
 from sandbox import Account, Fault, Sandbox, faults, large_environment, vendors
 from source_truto_segments import SourceTrutoSegments
@@ -31,16 +34,9 @@ from source_truto_segments.sync.reader import AccountReader
 from source_truto_segments.truto import rate_limiter
 from source_truto_segments.truto.responses import Page
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
-
 
 def read_ids(records: list[dict[str, Any]]) -> Counter[str]:
     return Counter(record["integrated_account_id"] for record in records)
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_given_no_more_accounts_when_read_then_only_the_first_is(serve: Serve) -> None:
@@ -221,7 +217,7 @@ def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warning
     assert result.errors == []
     assert result.statuses[-1] == "COMPLETE"
     assert len(result.records) == 64
-    logged = warnings(caplog)
+    logged = warnings_in(caplog)
     for number in (1, 3, 4, 6, 7):
         assert sum(f"account {id_of(number)} failed: " in line for line in logged) == 1
     assert logged[-1].startswith("5 of 9 integrated accounts could not be read: ")
@@ -311,7 +307,7 @@ def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning
         caplog.clear()
         run_command(sandbox, additional_accounts={**ALL, **more})
 
-        found = [line for line in warnings(caplog) if "No other integrated account" in line]
+        found = [line for line in warnings_in(caplog) if "No other integrated account" in line]
         assert len(found) == is_warned
 
 
@@ -344,7 +340,7 @@ def test_given_entries_that_are_no_accounts_when_read_then_a_warning_names_them(
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
 
     assert len(result.records) == 3
-    assert len([line for line in warnings(caplog) if "no id or no integration" in line]) == 2
+    assert len([line for line in warnings_in(caplog) if "no id or no integration" in line]) == 2
 
 
 @pytest.mark.parametrize(
@@ -362,7 +358,7 @@ def test_given_a_list_that_may_be_incomplete_when_read_then_a_warning_is_logged(
     result = read(sandbox, additional_accounts=ALL)
 
     assert len(result.records) == 3
-    assert any("may be incomplete" in line and reason in line for line in warnings(caplog))
+    assert any("may be incomplete" in line and reason in line for line in warnings_in(caplog))
 
 
 def test_given_accounts_that_wait_for_their_vendors_when_read_then_the_others_are_not_held_up(
@@ -498,7 +494,7 @@ def test_given_bad_accounts_are_skipped_when_checked_then_it_succeeds_with_warni
     status, _ = check(sandbox, additional_accounts=ALL, on_account_error="skip")
 
     assert status is Status.SUCCEEDED
-    assert any(id_of(1) in line for line in warnings(caplog))
+    assert any(id_of(1) in line for line in warnings_in(caplog))
 
 
 @pytest.mark.parametrize("more", [ALL, listed(*range(200))])

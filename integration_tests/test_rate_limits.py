@@ -8,8 +8,10 @@ import pytest
 from airbyte_cdk.models import Status
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
+    Serve,
     account,
     catalog,
     check,
@@ -23,16 +25,12 @@ from sandbox import (
     TRUTO_ACCOUNT_LIMIT,
     TRUTO_TOKEN_LIMIT,
     Fault,
-    Sandbox,
     VendorLimit,
     faults,
     large_environment,
 )
 from sandbox.faults import Delivery
 from sandbox.limits import RetryAfter
-
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 
 
 def quota_resets(result: Result, stream: str = "segments") -> list[float]:

@@ -3,19 +3,18 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer
 from jsonschema import Draft7Validator
 
-from integration_tests.support import ACCOUNT_ID, account, catalog, config, read
+from integration_tests.support import ACCOUNT_ID, Serve, account, catalog, config, read, warnings_in
 from sandbox import MISSING, Sandbox, vendors
 from sandbox.environment import VENDORS_WITH_WORKSPACES
 from source_truto_segments import SourceTrutoSegments
 
-Serve = Callable[..., Sandbox]
 VENDORS = (
     "activecampaign",
     "beehiiv",
@@ -169,7 +168,7 @@ def test_given_a_partial_response_when_read_then_a_warning_reports_it_and_nothin
 
     assert len(result.records) == 25
     assert result.statuses[-1] == "COMPLETE"
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = warnings_in(caplog)
     assert "marked as partial: 1." in warning
     assert ACCOUNT_ID in warning
 

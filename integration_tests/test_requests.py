@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airbyte_cdk.models import Status
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
+    Serve,
     catalog,
     check,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
@@ -21,8 +23,6 @@ from integration_tests.support import (
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
 from source_truto_segments.config import Shard
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 # What is requested of each vendor.
 LIMITS = {
     "activecampaign": "100",
@@ -53,10 +53,6 @@ def of_segments(sandbox: Sandbox, number: int | None = None) -> list[Request]:
 
 def limits(sandbox: Sandbox, number: int) -> list[str | None]:
     return [request.param("limit") for request in of_segments(sandbox, number)]
-
-
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
 
 
 def page_size_lines(caplog: pytest.LogCaptureFixture) -> list[str]:

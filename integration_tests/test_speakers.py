@@ -14,7 +14,9 @@ import pytest
 from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import (
+    ALL,
     FakeClock,
+    Serve,
     account,
     catalog,
     check,
@@ -28,13 +30,11 @@ from integration_tests.support import (
     run,
     write,
 )
-from sandbox import Fault, Sandbox, faults
+from sandbox import Fault, faults
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments import check as check_module
 from source_truto_segments.truto import transport
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 TYPES = {"LOG", "DEBUG", "RECORD", "STATE", "TRACE"}
 GATEWAY = "a gateway, firewall or proxy answered in Truto's place"
 ALONE = "; nothing else got through"

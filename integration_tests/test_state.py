@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from airbyte_cdk.models import AirbyteMessage, Type
 from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of, without_cdc
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
+    Serve,
     catalog,
     config,
     id_of,
@@ -32,8 +34,6 @@ from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.changes import fingerprint
 from source_truto_segments.sync.sync import CHECKPOINT_SECONDS
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 NEUTRAL = {"__ab_no_cursor_state_message": True}
 GONE = "fingerprint0"
 

@@ -1,8 +1,6 @@
 """The three streams: where their rows come from, what they cost, and what they leave out."""
 
 import json
-from collections import Counter
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,15 @@ from airbyte_cdk.models import Status
 
 from integration_tests.processes import Processes
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
+    Serve,
     catalog,
     check,
     config,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
@@ -27,15 +28,9 @@ from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, ve
 from sandbox.accounts import account_object
 from source_truto_segments.records.columns import load_schema
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 SELECTIONS = [
     selection for size in (1, 2, 3) for selection in combinations(sorted(ALL_STREAMS), size)
 ]
-
-
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
 
 
 def keys(result: Result, stream: str) -> list[tuple[str, ...]]:

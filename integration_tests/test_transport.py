@@ -2,16 +2,13 @@
 
 import gzip
 import threading
-from collections.abc import Callable
 
 import pytest
 
-from integration_tests.support import listed, numbered_account, read, read_in_real_time
-from sandbox import Fault, Sandbox, faults
+from integration_tests.support import Serve, listed, numbered_account, read, read_in_real_time
+from sandbox import Fault, faults
 from source_truto_segments.truto import transport
 from source_truto_segments.truto.transport import MemoryBudget
-
-Serve = Callable[..., Sandbox]
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])

@@ -1,6 +1,5 @@
 """The seven vendors through Truto: how each pages, limits, and says no."""
 
-from collections import Counter
 from collections.abc import Callable
 from math import ceil
 from typing import Any
@@ -10,18 +9,19 @@ from airbyte_cdk.models import Status
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
+    Serve,
     account,
     catalog,
     check,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
 )
 from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 # Records a page by default, and at most; None for one page of any length, or for no maximum.
 PAGE_SIZES = {
     "activecampaign": (20, 10_000),
@@ -45,10 +45,6 @@ def of_vendor(vendor: str, count: int, **how: Any) -> Account:
 
 def good_pages(sandbox: Sandbox) -> int:
     return sum(r.kind == "segments" and r.status == 200 for r in sandbox.requests)
-
-
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
 
 
 # --- paging ---------------------------------------------------------------------------------------
