@@ -637,9 +637,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
-def test_given_a_world_that_changes_when_synced_then_the_tables_equal_the_api(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_world_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world that changes: the tables equal the api."""
     print(
         "again with: pytest integration_tests/test_change_capture.py --capture-seeds 1 "
         f"--capture-from {seed}"

@@ -316,9 +316,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
-def test_given_a_faulty_network_when_read_then_all_is_there_or_what_is_missing_is_named(
-    seed: int, processes: Processes, tmp_path: Path
-) -> None:
+def test_faulty_network(seed: int, processes: Processes, tmp_path: Path) -> None:
+    """A faulty network: all is there or what is missing is named."""
     scenario = Scenario.of(seed)
     print(
         f"seed {seed}: {scenario.mode}, {scenario.rates}, {scenario.fields}, kills "

@@ -40,7 +40,8 @@ def vendors_of(environment: Environment) -> dict[str, str]:
     return {account.id: account.vendor for account in environment.accounts}
 
 
-def test_given_each_vendor_when_read_then_its_first_records_are_as_expected(demo: Sandbox) -> None:
+def test_each_vendor(demo: Sandbox) -> None:
+    """Each vendor: its first records are as expected."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in read(demo, additional_accounts=ALL).rows:
         vendor = vendors_of(demo.environment)[record["integrated_account_id"]]
@@ -54,7 +55,8 @@ def test_given_each_vendor_when_read_then_its_first_records_are_as_expected(demo
     assert len(first) == 7
 
 
-def test_given_two_full_refreshes_when_compared_then_they_are_identical(demo: Sandbox) -> None:
+def test_two_full_refreshes(demo: Sandbox) -> None:
+    """Two full refreshes, when compared: they are identical."""
     configured = catalog(streams=ALL_STREAMS)
     first = read(demo, configured=configured, additional_accounts=ALL)
     second = read(demo, configured=configured, additional_accounts=ALL)
@@ -65,9 +67,8 @@ def test_given_two_full_refreshes_when_compared_then_they_are_identical(demo: Sa
     assert len(by_key(first)) == 204
 
 
-def test_given_a_stream_when_read_by_the_cdk_then_it_is_an_http_stream_like_others(
-    demo: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_read(demo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream, when read by the CDK: it is an HTTP stream like others."""
     timeouts: list[Any] = []
     send = requests.Session.send
 
@@ -153,7 +154,8 @@ def test_cdk_read_reports_by_the_table(demo: Sandbox) -> None:
     assert "Create an API token" in str(failure.value.message)
 
 
-def test_given_the_spec_when_compared_with_the_last_release_then_it_accepts_the_same() -> None:
+def test_spec_compared() -> None:
+    """The spec, when compared with the last release: it accepts the same."""
     now = json.loads(SPEC.read_text())["connectionSpecification"]
     released = json.loads((FOLDER / "spec_0.1.0.json").read_text())["connectionSpecification"]
 
@@ -168,7 +170,8 @@ def test_given_the_spec_when_compared_with_the_last_release_then_it_accepts_the_
         assert modes(kept) >= modes(field)
 
 
-def test_given_the_options_of_the_spec_when_read_then_each_has_one_common_const() -> None:
+def test_options_of_spec() -> None:
+    """The options of the spec: each has one common const."""
     fields = json.loads(SPEC.read_text())["connectionSpecification"]["properties"]
     forms = [form for field in fields.values() for form in field.get("oneOf", [])]
 

@@ -237,9 +237,8 @@ def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name:
 @pytest.mark.parametrize(
     "name", ["400 truto", "401 vendor", "403 vendor", "404 truto", "503 truto"]
 )
-def test_given_a_failure_when_checked_then_the_status_reports_the_same(
-    serve: Serve, name: str
-) -> None:
+def test_failure_checked_status(serve: Serve, name: str) -> None:
+    """A failure, when checked: the status reports the same."""
     row = ROWS[name]
     status, message = check(serve(account(faults=[row.fault])))
 
@@ -249,9 +248,8 @@ def test_given_a_failure_when_checked_then_the_status_reports_the_same(
 
 
 @pytest.mark.parametrize("name", ["500 vendor", "200 html", "reset"])
-def test_given_a_failure_that_passes_when_read_then_nothing_is_lost(
-    serve: Serve, name: str
-) -> None:
+def test_failure_passes(serve: Serve, name: str) -> None:
+    """A failure that passes: nothing is lost."""
     fault = ROWS[name].fault
     passing = Fault(response=fault.response, delivery=fault.delivery, times=2, after=1)
     result = read(serve(account(count=25, faults=[passing])))
@@ -262,9 +260,10 @@ def test_given_a_failure_that_passes_when_read_then_nothing_is_lost(
 
 @pytest.mark.parametrize("after_bytes", [1, 100, 1500, 5000])
 @pytest.mark.parametrize("break_off", [faults.reset, faults.cut])
-def test_given_the_network_dies_in_a_page_when_read_then_nothing_is_lost(
+def test_network_dies_in_page(
     serve: Serve, break_off: Callable[..., Fault], after_bytes: int
 ) -> None:
+    """The network dies in a page: nothing is lost."""
     script = [break_off(after_bytes, after=page) for page in (0, 1, 3)]
     result = read(serve(account(count=35, faults=script)))
 
@@ -272,9 +271,8 @@ def test_given_the_network_dies_in_a_page_when_read_then_nothing_is_lost(
     assert len(result.ids) == len(set(result.ids)) == 35
 
 
-def test_given_no_response_when_read_then_it_times_out_and_tries_again(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No response: it times out and tries again."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.2))
     sandbox = serve(account(count=25, faults=[faults.hang(times=2)]))
 
@@ -284,9 +282,8 @@ def test_given_no_response_when_read_then_it_times_out_and_tries_again(
     assert len(sandbox.requests) == 5
 
 
-def test_given_never_a_response_when_read_then_a_timeout_is_reported(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_never_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a response: a timeout is reported."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.1))
     result = read(serve(account(faults=[faults.hang(times=None)])))
 
@@ -294,9 +291,8 @@ def test_given_never_a_response_when_read_then_a_timeout_is_reported(
     assert "times in " in str(result.failure)
 
 
-def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_requested_again(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_response_byte_by_byte(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response byte by byte: it is abandoned and requested again."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 1.5)
     sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
 
@@ -306,9 +302,8 @@ def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_reques
     assert [request.status for request in sandbox.requests] == [200] * 4
 
 
-def test_given_responses_byte_by_byte_only_when_read_then_a_timeout_is_reported(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_responses_byte_by_byte_only(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses byte by byte only: a timeout is reported."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
 
     result = read(serve(account(faults=[faults.drip(0.05, times=None)])))
@@ -317,7 +312,8 @@ def test_given_responses_byte_by_byte_only_when_read_then_a_timeout_is_reported(
     assert "the response was not complete after" in str(result.failure)
 
 
-def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
+def test_nobody_listens() -> None:
+    """Nobody listens: the address is named."""
     sandbox = Sandbox(Environment())
     sandbox.start()
     sandbox.stop()
@@ -329,7 +325,8 @@ def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
     assert "refused" in str(result.failure)
 
 
-def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Serve) -> None:
+def test_waits_between_attempts(serve: Serve) -> None:
+    """Waits between attempts: they grow and end."""
     result = read(serve(account(faults=[faults.vendor_failed(times=None)])))
 
     assert result.waits[:6] == sorted(result.waits[:6])
@@ -338,9 +335,8 @@ def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Se
     assert 240 <= sum(result.waits) <= 300
 
 
-def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_waited(
-    serve: Serve,
-) -> None:
+def test_server_says(serve: Serve) -> None:
+    """A server that says, when to retry when read: just that is waited."""
     fault = faults.vendor_error(503, headers={"Retry-After": "7"})
     result = read(serve(account(faults=[fault])))
 
@@ -348,7 +344,8 @@ def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_wait
     assert result.waits == [7.0]
 
 
-def test_given_a_wait_of_hours_when_read_then_the_account_fails_at_once(serve: Serve) -> None:
+def test_wait_of_hours(serve: Serve) -> None:
+    """A wait of hours: the account fails at once."""
     fault = faults.vendor_error(503, headers={"Retry-After": "86400"}, times=None)
     sandbox = serve(account(faults=[fault]))
 
@@ -359,7 +356,8 @@ def test_given_a_wait_of_hours_when_read_then_the_account_fails_at_once(serve: S
     assert len(sandbox.requests) == 1
 
 
-def test_given_a_long_reason_when_read_then_an_excerpt_is_on_one_line(serve: Serve) -> None:
+def test_long_reason(serve: Serve) -> None:
+    """A long reason: an excerpt is on one line."""
     reason = "<h1>\n" + "x" * 10_000
     result = read(serve(account(faults=[faults.vendor_error(400, raw_response=reason)])))
 
@@ -368,9 +366,8 @@ def test_given_a_long_reason_when_read_then_an_excerpt_is_on_one_line(serve: Ser
     assert "\n" not in str(result.failure)
 
 
-def test_given_an_informational_insight_when_read_then_no_workspace_is_looked_for(
-    serve: Serve,
-) -> None:
+def test_informational_insight(serve: Serve) -> None:
+    """An informational insight: no workspace is looked for."""
     insight = {
         "conditionally_required_query_parameters": {
             "description": "may be needed",
@@ -385,9 +382,8 @@ def test_given_an_informational_insight_when_read_then_no_workspace_is_looked_fo
     assert {request.kind for request in sandbox.requests} == {"segments"}
 
 
-def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is_reported(
-    serve: Serve,
-) -> None:
+def test_workspace_configured_and_still_required(serve: Serve) -> None:
+    """A workspace is configured and still required: it is reported."""
     fault = faults.missing_parameters("workspace[id]", times=None)
     sandbox = serve(account("beehiiv", workspaces={"a": []}, faults=[fault]))
 
@@ -397,9 +393,8 @@ def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is
     assert len(sandbox.requests) == 1
 
 
-def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(
-    serve: Serve,
-) -> None:
+def test_workspaces_cannot_be_listed(serve: Serve) -> None:
+    """The workspaces cannot be listed: that is reported."""
     fault = faults.scopes_missing("publications:read", kind="workspaces", times=None)
     result = read(serve(account("beehiiv", faults=[fault])))
 
@@ -409,9 +404,8 @@ def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(
     assert "publications:read" in str(result.failure)
 
 
-def test_given_the_token_in_a_response_when_read_then_it_is_masked_everywhere(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_token_in_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The token in a response: it is masked everywhere."""
     caplog.set_level("DEBUG")
     sandbox = serve()
     token = sandbox.environment.token

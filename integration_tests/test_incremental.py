@@ -122,7 +122,8 @@ def test_given_changes_when_synced_then_exactly_they_come(serve: Serve) -> None:
     assert len(stored) == 4 + 3
 
 
-def test_given_changes_in_every_stream_when_synced_then_exactly_they_come(serve: Serve) -> None:
+def test_changes_in_every_stream(serve: Serve) -> None:
+    """Changes in every stream: exactly they come."""
     account = numbered_account(
         0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b"), "w3": rows("c")}
     )
@@ -151,7 +152,8 @@ def test_given_changes_in_every_stream_when_synced_then_exactly_they_come(serve:
     assert state_of_stream(destination.state, "integrated_accounts")["states"][0]["partition"] == {}
 
 
-def test_given_nothing_has_changed_when_synced_then_no_record_comes(serve: Serve) -> None:
+def test_nothing_changed(serve: Serve) -> None:
+    """Nothing has changed: no record comes."""
     destination = Connection(
         serve(*[numbered_account(number, vendor) for number, vendor in enumerate(vendors.VENDORS)])
     )
@@ -169,9 +171,8 @@ def test_given_nothing_has_changed_when_synced_then_no_record_comes(serve: Serve
     assert requests(destination.sandbox, "accounts") == 1
 
 
-def test_given_a_record_is_gone_when_synced_then_its_tombstone_has_the_key_and_two_columns(
-    serve: Serve,
-) -> None:
+def test_record_gone(serve: Serve) -> None:
+    """A record is gone: its tombstone has the key and two columns."""
     account = numbered_account(0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b")})
     destination = Connection(serve(account, numbered_account(1)))
     destination.sync(ALL_STREAMS, additional_accounts=ALL)
@@ -186,9 +187,8 @@ def test_given_a_record_is_gone_when_synced_then_its_tombstone_has_the_key_and_t
         assert tombstone[DELETED_AT] == tombstone[CURSOR]
 
 
-def test_given_a_catalog_without_properties_when_a_record_is_gone_then_its_tombstone_comes(
-    serve: Serve,
-) -> None:
+def test_catalog_without_properties(serve: Serve) -> None:
+    """A catalog without properties, when a record is gone: its tombstone comes."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync(schema={})
@@ -198,7 +198,8 @@ def test_given_a_catalog_without_properties_when_a_record_is_gone_then_its_tombs
     assert deleted_ids(destination.sync(schema={"type": "object"})) == ["b"]
 
 
-def test_given_a_full_refresh_when_a_record_is_gone_then_no_tombstone_comes(serve: Serve) -> None:
+def test_full_refresh(serve: Serve) -> None:
+    """A full refresh, when a record is gone: no tombstone comes."""
     account = numbered_account(0, segments=rows("a", "b"))
     sandbox = serve(account)
     earlier = read(sandbox, configured=catalog("incremental")).last_state
@@ -211,7 +212,8 @@ def test_given_a_full_refresh_when_a_record_is_gone_then_no_tombstone_comes(serv
     assert DELETED_AT not in result.records[0]
 
 
-def test_given_a_restored_record_when_synced_then_it_comes_as_it_was(serve: Serve) -> None:
+def test_restored_record(serve: Serve) -> None:
+    """A restored record: it comes as it was."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -226,9 +228,8 @@ def test_given_a_restored_record_when_synced_then_it_comes_as_it_was(serve: Serv
     assert stored_ids(destination) == ["a", "b"]
 
 
-def test_given_missing_ids_when_synced_then_the_account_is_read_once_more_at_once(
-    serve: Serve,
-) -> None:
+def test_missing_ids(serve: Serve) -> None:
+    """Missing ids: the account is read once more at once."""
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account, numbered_account(1, "brevo")))
     destination.sync(additional_accounts=listed(0, 1), num_workers=1)
@@ -253,10 +254,9 @@ def shift(account: Account, *ids: str) -> None:
     account.on_page = on_page
 
 
-def test_given_pages_that_shift_when_the_reads_disagree_then_nothing_is_deleted(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What both lack may be on a page that neither has seen."""
+def test_pages_shift(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Pages that shift, when the reads disagree: nothing is deleted."""
+    # What both lack may be on a page that neither has seen.
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -273,10 +273,9 @@ def test_given_pages_that_shift_when_the_reads_disagree_then_nothing_is_deleted(
     assert stored_ids(destination) == ["b", "c", "d"]
 
 
-def test_given_a_record_on_no_page_of_two_reads_when_synced_then_it_is_not_deleted(
-    serve: Serve,
-) -> None:
-    """Each read overlooks it, and another one besides."""
+def test_record_on_no_page_of_two_reads(serve: Serve) -> None:
+    """A record on no page of two reads: it is not deleted."""
+    # Each read overlooks it, and another one besides.
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -291,8 +290,9 @@ def test_given_a_record_on_no_page_of_two_reads_when_synced_then_it_is_not_delet
     assert deleted_ids(result) == []
 
 
-def test_given_a_page_size_when_read_once_more_then_it_is_asked_for_without(serve: Serve) -> None:
-    """A vendor that cuts pages silently can end the list early."""
+def test_page_size(serve: Serve) -> None:
+    """A page size, when read once more: it is asked for without."""
+    # A vendor that cuts pages silently can end the list early.
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account))
     destination.sync(page_size=4)
@@ -305,7 +305,8 @@ def test_given_a_page_size_when_read_once_more_then_it_is_asked_for_without(serv
     assert [request.param("limit") for request in destination.sandbox.requests] == ["4", None, None]
 
 
-def test_given_pages_that_shift_when_nothing_is_gone_then_nothing_is_deleted(serve: Serve) -> None:
+def test_pages_shift_nothing_gone(serve: Serve) -> None:
+    """Pages that shift, when nothing is gone: nothing is deleted."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -318,9 +319,8 @@ def test_given_pages_that_shift_when_nothing_is_gone_then_nothing_is_deleted(ser
     assert requests(destination.sandbox) == 6
 
 
-def test_given_workspaces_that_shift_when_read_once_more_then_nothing_is_deleted(
-    serve: Serve,
-) -> None:
+def test_workspaces_shift(serve: Serve) -> None:
+    """Workspaces that shift, when read once more: nothing is deleted."""
     workspaces = {f"w{number}": rows(f"s{number}") for number in range(5)}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, default_page_size=2)
     destination = Connection(serve(account))
@@ -398,9 +398,8 @@ def no_support_in_the_second_read(account: Account) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_given_a_read_that_is_not_certainly_whole_when_records_are_missing_then_none_is_deleted(
-    serve: Serve, make_uncertain: Callable[[Account], None]
-) -> None:
+def test_read_not_certainly_whole(serve: Serve, make_uncertain: Callable[[Account], None]) -> None:
+    """A read that is not certainly whole, when records are missing: none is deleted."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -440,9 +439,8 @@ W1 = {"id": "w1", "name": "w1"}
     ids=["without id", "invalid entry", "partial", "failed", "not supported"],
 )
 @pytest.mark.parametrize("streams", [("segments",), ("segments", "workspaces")], ids=len)
-def test_given_a_workspace_that_may_be_left_out_when_synced_then_nothing_is_deleted(
-    serve: Serve, fault: Fault, streams: Sequence[str]
-) -> None:
+def test_workspace_may_be_left_out(serve: Serve, fault: Fault, streams: Sequence[str]) -> None:
+    """A workspace that may be left out: nothing is deleted."""
     workspaces = {"w1": rows("a"), "w2": rows("b")}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, workspace_names={"w1": "w1"})
     destination = Connection(serve(account))
@@ -457,9 +455,10 @@ def test_given_a_workspace_that_may_be_left_out_when_synced_then_nothing_is_dele
 
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "activecampaign"])
-def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_to_see_it_again(
+def test_all_segments_gone_at_once(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
 ) -> None:
+    """All segments are gone at once: the next sync has to see it again."""
     account = numbered_account(0, vendor, segments=rows("a", "b", "c"))
     destination = Connection(serve(account, numbered_account(1)))
     destination.sync(additional_accounts=ALL)
@@ -477,8 +476,9 @@ def test_given_all_segments_are_gone_at_once_when_synced_then_the_next_sync_has_
     assert cursors_of(second)[id_of(0)] == {"records": {}}
 
 
-def test_given_segments_that_are_back_when_synced_then_nothing_comes(serve: Serve) -> None:
-    """An account that lost a permission for a day; then, the same happens once more."""
+def test_segments_back(serve: Serve) -> None:
+    """Segments that are back: nothing comes."""
+    # An account that lost a permission for a day; then, the same happens once more.
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -490,9 +490,8 @@ def test_given_segments_that_are_back_when_synced_then_nothing_comes(serve: Serv
     assert deleted_ids(destination.sync()) == ["a"]
 
 
-def test_given_a_newly_selected_column_when_synced_then_the_rows_that_have_it_come(
-    serve: Serve,
-) -> None:
+def test_newly_selected_column(serve: Serve) -> None:
+    """A newly selected column: the rows that have it come."""
     account = numbered_account(0, segments=[*rows("a", "b", status="active"), *rows("c")])
     destination = Connection(serve(account))
     columns = load_schema("segments")["properties"]
@@ -511,10 +510,9 @@ def test_given_a_newly_selected_column_when_synced_then_the_rows_that_have_it_co
     assert destination.sync(schema=few).records == []
 
 
-def test_given_a_custom_column_that_is_selected_later_when_synced_then_all_rows_have_it(
-    serve: Serve,
-) -> None:
-    """The usual way: the customer adds a field, a sync runs, then the schema is refreshed."""
+def test_custom_column_selected_later(serve: Serve) -> None:
+    """A custom column that is selected later: all rows have it."""
+    # The usual way: the customer adds a field, a sync runs, then the schema is refreshed.
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     model = load_schema("segments")
@@ -535,10 +533,8 @@ def test_given_a_custom_column_that_is_selected_later_when_synced_then_all_rows_
     assert destination.sync(schema=model).records == []
 
 
-def test_given_a_new_custom_field_when_synced_then_the_rows_that_have_it_come(
-    serve: Serve,
-) -> None:
-    """The catalog names no columns."""
+def test_new_custom_field(serve: Serve) -> None:
+    """A new custom field: the rows that have it come. The catalog names no columns."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -559,9 +555,8 @@ def test_given_a_new_custom_field_when_synced_then_the_rows_that_have_it_come(
         ("2999-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
     ],
 )
-def test_given_any_date_of_a_vendor_when_a_record_changes_then_the_later_version_wins(
-    serve: Serve, earlier: str | None, later: str | None
-) -> None:
+def test_any_date_of_vendor(serve: Serve, earlier: str | None, later: str | None) -> None:
+    """Any date of a vendor, when a record changes: the later version wins."""
     account = numbered_account(0, segments=rows("a", updated_at=earlier))
     destination = Connection(serve(account))
     destination.sync()
@@ -573,9 +568,8 @@ def test_given_any_date_of_a_vendor_when_a_record_changes_then_the_later_version
 
 
 @pytest.mark.parametrize("page_size", [2, 10], ids=["on two pages", "on one page"])
-def test_given_two_versions_in_a_read_when_synced_then_the_later_one_wins(
-    serve: Serve, page_size: int
-) -> None:
+def test_two_versions_in_read(serve: Serve, page_size: int) -> None:
+    """Two versions in a read: the later one wins."""
     account = brevo("a", "b", "c")
     account.default_page_size = page_size
     account.segments = [*account.segments, {"id": "a", "name": "later"}, *rows("d")]
@@ -594,9 +588,8 @@ def test_given_two_versions_in_a_read_when_synced_then_the_later_one_wins(
     assert destination.sync().records == []
 
 
-def test_given_syncs_when_run_then_the_cursor_of_each_is_greater_than_all_before(
-    serve: Serve,
-) -> None:
+def test_syncs_run_cursor(serve: Serve) -> None:
+    """Syncs: the cursor of each is greater than all before."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     highest = ""
@@ -615,9 +608,8 @@ def test_given_syncs_when_run_then_the_cursor_of_each_is_greater_than_all_before
         assert state_of_stream(destination.state, "segments")["cursor_value"] == highest
 
 
-def test_given_a_clock_that_is_behind_when_synced_then_the_cursor_does_not_go_back(
-    serve: Serve,
-) -> None:
+def test_clock_behind(serve: Serve) -> None:
+    """A clock that is behind: the cursor does not go back."""
     account = brevo("a", "b", "c", "gone")
     sandbox = serve(account)
     first = read(sandbox, configured=catalog("incremental"))
@@ -634,9 +626,8 @@ def test_given_a_clock_that_is_behind_when_synced_then_the_cursor_does_not_go_ba
     assert all(value.startswith("2200-01-01T00:00:00.0000") for value in values)
 
 
-def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_rows_stay(
-    serve: Serve,
-) -> None:
+def test_account_not_configured_any_more(serve: Serve) -> None:
+    """An account that is not configured any more: its rows stay."""
     destination = Connection(serve(numbered_account(0), numbered_account(1)))
     destination.sync(ALL_STREAMS, additional_accounts=listed(0, 1))
 
@@ -665,9 +656,8 @@ def test_given_an_account_that_is_not_configured_any_more_when_synced_then_its_r
     assert len(back.of_type("RECORD")) == 1
 
 
-def test_given_pairs_for_the_vendor_in_another_order_when_synced_then_nothing_comes(
-    serve: Serve,
-) -> None:
+def test_pairs_for_vendor_in_another_order(serve: Serve) -> None:
+    """Pairs for the vendor in another order: nothing comes."""
     destination = Connection(serve(numbered_account(0)))
     pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     destination.sync(remote_query=pairs)
@@ -683,9 +673,8 @@ def move_account(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "streams", [("segments",), ("integrated_accounts",), ALL_STREAMS], ids=["one", "list", "all"]
 )
-def test_given_a_list_that_shifts_when_synced_then_an_overlooked_account_keeps_its_state(
-    serve: Serve, streams: Sequence[str]
-) -> None:
+def test_list_shifts(serve: Serve, streams: Sequence[str]) -> None:
+    """A list that shifts: an overlooked account keeps its state."""
     destination = Connection(
         serve(*[numbered_account(number) for number in range(5)], list_page_size=2)
     )
@@ -705,9 +694,8 @@ def test_given_a_list_that_shifts_when_synced_then_an_overlooked_account_keeps_i
 
 
 @pytest.mark.parametrize("entry", ["not an object", {"id": None}], ids=str)
-def test_given_a_list_that_may_be_incomplete_when_synced_then_no_account_is_forgotten(
-    serve: Serve, entry: Any
-) -> None:
+def test_list_may_be_incomplete(serve: Serve, entry: Any) -> None:
+    """A list that may be incomplete: no account is forgotten."""
     destination = Connection(serve(numbered_account(0), numbered_account(1)))
     destination.sync(ALL_STREAMS, additional_accounts=ALL)
     before = destination.state
@@ -728,9 +716,8 @@ def test_given_a_list_that_may_be_incomplete_when_synced_then_no_account_is_forg
     assert (set(known[""]["records"]), known[id_of(1)]["unread"]) == ({id_of(0)}, True)
 
 
-def test_given_an_account_that_fails_when_synced_then_what_it_has_emitted_is_remembered(
-    serve: Serve,
-) -> None:
+def test_account_fails(serve: Serve) -> None:
+    """An account that fails: what it has emitted is remembered."""
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account))
     destination.sync()
@@ -764,9 +751,8 @@ class KilledSource(SourceTrutoSegments):
                 return
 
 
-def test_given_a_sync_that_was_killed_when_synced_then_what_it_may_have_emitted_is_not_relied_on(
-    serve: Serve,
-) -> None:
+def test_sync_killed(serve: Serve) -> None:
+    """A sync that was killed: what it may have emitted is not relied on."""
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -790,9 +776,8 @@ def test_given_a_sync_that_was_killed_when_synced_then_what_it_may_have_emitted_
     assert destination.sync().records == []
 
 
-def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_version_wins(
-    serve: Serve,
-) -> None:
+def test_clock_behind_sync_killed(serve: Serve) -> None:
+    """A clock that is behind, when a sync was killed: the next version wins."""
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -811,10 +796,9 @@ def test_given_a_clock_that_is_behind_when_a_sync_was_killed_then_the_next_versi
     assert {row["name"] for row in destination.rows("segments").values()} == {"in the end"}
 
 
-def test_given_a_first_sync_when_only_its_first_state_is_saved_then_everything_comes_once(
-    serve: Serve,
-) -> None:
-    """The clock is set back in between: what comes then has to win all the same."""
+def test_first_sync(serve: Serve) -> None:
+    """A first sync, when only its first state is saved: everything comes once."""
+    # The clock is set back in between: what comes then has to win all the same.
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -835,9 +819,8 @@ def test_given_a_first_sync_when_only_its_first_state_is_saved_then_everything_c
     assert destination.sync().records == []
 
 
-def test_given_a_cursor_value_far_ahead_when_synced_then_a_line_says_so(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_cursor_value_far_ahead(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A cursor value far ahead: a line says so."""
     sandbox = serve(numbered_account(0))
     state = state_of(filters={}, cursor_value="2199-01-01T00:00:00.000000Z")
 
@@ -856,13 +839,14 @@ def test_given_a_cursor_value_far_ahead_when_synced_then_a_line_says_so(
         ([], {"id": {}, CURSOR: {}}, None),
     ],
 )
-def test_given_a_cursor_of_another_version_when_synced_then_a_warning_says_what_to_do(
+def test_cursor_of_another_version(
     serve: Serve,
     caplog: pytest.LogCaptureFixture,
     cursor_field: list[str] | None,
     columns: dict[str, Any] | None,
     expected: str | None,
 ) -> None:
+    """A cursor of another version: a warning says what to do."""
     configured = catalog("incremental", {"properties": columns} if columns else None)
     configured["streams"][0]["cursor_field"] = cursor_field
 
@@ -875,10 +859,9 @@ def test_given_a_cursor_of_another_version_when_synced_then_a_warning_says_what_
         assert "Refresh the source schema" in warning
 
 
-def test_given_three_streams_when_their_states_have_no_room_then_they_share_it(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Airbyte saves all of them in one request."""
+def test_three_streams(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three streams, when their states have no room: they share it."""
+    # Airbyte saves all of them in one request.
     monkeypatch.setattr(state, "MAX_STATE_BYTES", 6000)
     accounts = [
         numbered_account(n, "brevo", count=20, workspaces={f"w{i}": [] for i in range(9)})
@@ -909,9 +892,8 @@ def keys_emitted(result: Result) -> list[tuple[Any, ...]]:
     return [key_of("segments", data) for data in result.records]
 
 
-def test_given_other_columns_when_a_full_refresh_is_resumed_then_it_starts_again(
-    serve: Serve,
-) -> None:
+def test_other_columns(serve: Serve) -> None:
+    """Other columns, when a full refresh is resumed: it starts again."""
     failing = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), failing)
     columns = load_schema("segments")["properties"]
@@ -928,9 +910,8 @@ def test_given_other_columns_when_a_full_refresh_is_resumed_then_it_starts_again
         assert len(result.records) == count
 
 
-def test_given_a_state_in_the_middle_of_a_sync_when_emitted_then_it_says_so(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_in_middle_of_sync(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state in the middle of a sync, when emitted: it says so."""
     monkeypatch.setattr(sync, "CHECKPOINT_SECONDS", 0.0)
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
@@ -945,9 +926,8 @@ def test_given_a_state_in_the_middle_of_a_sync_when_emitted_then_it_says_so(
     assert "in_progress" not in last
 
 
-def test_given_an_account_that_is_skipped_when_synced_then_it_stays_as_it_was(
-    serve: Serve,
-) -> None:
+def test_account_skipped(serve: Serve) -> None:
+    """An account that is skipped: it stays as it was."""
     account = brevo("a", "b", "c")
     sandbox = serve(account, numbered_account(1))
     fields: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
@@ -965,9 +945,10 @@ def test_given_an_account_that_is_skipped_when_synced_then_it_stays_as_it_was(
     assert deleted_ids(destination.sync(**fields)) == ["a", "b"]
 
 
-def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_with_one_warning(
+def test_state_without_room(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A state without room: such accounts come whole with one warning."""
     accounts = [numbered_account(number, count=20) for number in range(3)]
     destination = Connection(serve(*accounts))
     monkeypatch.setattr(state, "MAX_STATE_BYTES", 900)
@@ -1004,9 +985,8 @@ def test_given_a_state_without_room_when_synced_then_such_accounts_come_whole_wi
     assert destination.sync(additional_accounts=ALL).records == []
 
 
-def test_given_other_accounts_in_the_state_when_one_account_is_read_then_no_row_is_invented(
-    serve: Serve,
-) -> None:
+def test_other_accounts_in_state(serve: Serve) -> None:
+    """Other accounts in the state, when one account is read: no row is invented."""
     sandbox = serve(numbered_account(0, segments=rows("a")))
     records = {"records": {"x": "fingerprint0"}}
     begin = state_of((1, records), (2, {"records": None}), filters={})

@@ -39,7 +39,8 @@ def read_ids(records: list[dict[str, Any]]) -> Counter[str]:
     return Counter(record["integrated_account_id"] for record in records)
 
 
-def test_given_no_more_accounts_when_read_then_only_the_first_is(serve: Serve) -> None:
+def test_no_more_accounts(serve: Serve) -> None:
+    """No more accounts: only the first is."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for result in (read(sandbox), read(sandbox, additional_accounts={"mode": "none"})):
         assert read_ids(result.records) == {id_of(0): 3}
@@ -61,9 +62,8 @@ def test_given_listed_accounts_when_read_then_each_is_read_once(serve: Serve) ->
 
 
 @pytest.mark.parametrize("key", ["result", "results"])
-def test_given_all_accounts_when_read_then_the_list_is_paged_through(
-    serve: Serve, key: str
-) -> None:
+def test_all_accounts(serve: Serve, key: str) -> None:
+    """All accounts: the list is paged through."""
     sandbox = serve(
         *[numbered_account(number) for number in range(25)], list_page_size=4, list_key=key
     )
@@ -74,7 +74,8 @@ def test_given_all_accounts_when_read_then_the_list_is_paged_through(
     assert Counter(request.kind for request in sandbox.requests) == {"accounts": 7, "segments": 25}
 
 
-def test_given_all_accounts_when_one_is_connected_then_the_next_sync_reads_it(serve: Serve) -> None:
+def test_all_accounts_one_connected(serve: Serve) -> None:
+    """All accounts, when one is connected: the next sync reads it."""
     sandbox = serve(numbered_account(0))
     assert set(read_ids(read(sandbox, additional_accounts=ALL).records)) == {id_of(0)}
 
@@ -84,7 +85,8 @@ def test_given_all_accounts_when_one_is_connected_then_the_next_sync_reads_it(se
     assert set(found) == {id_of(0), id_of(1)}
 
 
-def test_given_other_integrations_when_read_then_they_are_left_alone(serve: Serve) -> None:
+def test_other_integrations(serve: Serve) -> None:
+    """Other integrations: they are left alone."""
     sandbox = serve(
         numbered_account(0, "klaviyo"),
         numbered_account(1, "brevo"),
@@ -107,9 +109,8 @@ def test_given_other_integrations_when_read_then_they_are_left_alone(serve: Serv
 
 
 @pytest.mark.parametrize("tenant_id", ["acme  and  sons", "a" * 400], ids=["blanks", "long"])
-def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
-    serve: Serve, tenant_id: str
-) -> None:
+def test_tenant_filtered(serve: Serve, tenant_id: str) -> None:
+    """A tenant, when filtered for it: its id is taken as it is."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1, tenant_id=tenant_id),
@@ -121,7 +122,8 @@ def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
     assert set(read_ids(result.records)) == {id_of(0), id_of(1)}
 
 
-def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Serve) -> None:
+def test_single_filter(serve: Serve) -> None:
+    """A single filter, when listed: Truto is asked for it."""
     sandbox = serve(numbered_account(0))
     read(
         sandbox,
@@ -141,9 +143,8 @@ def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Ser
         ("paused by someone", "Integrated account is not active"),
     ],
 )
-def test_given_an_account_that_is_not_active_when_read_then_it_is_asked_and_its_status_is_named(
-    serve: Serve, status: str, reason: str
-) -> None:
+def test_account_not_active(serve: Serve, status: str, reason: str) -> None:
+    """An account that is not active: it is asked and its status is named."""
     bad = numbered_account(1, tenant_id="acme", status=status, last_error="invalid_grant")
     sandbox = serve(numbered_account(0), bad, numbered_account(2))
 
@@ -179,9 +180,8 @@ def environment_with_failures() -> list[Account]:
     ]
 
 
-def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_fails(
-    serve: Serve,
-) -> None:
+def test_broken_accounts(serve: Serve) -> None:
+    """Broken accounts: the others are read and the sync fails."""
     sandbox = serve(*environment_with_failures())
 
     result = read(sandbox, additional_accounts=ALL)
@@ -206,9 +206,8 @@ def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_f
     assert " and 2 more. Records" in message
 
 
-def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warnings(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_broken_accounts_skipped_sync(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken accounts, when skipped: the sync completes with warnings."""
     sandbox = serve(*environment_with_failures())
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -224,9 +223,8 @@ def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warning
     assert logged[-1].endswith("Records emitted: 64 of segments.")
 
 
-def test_given_no_account_can_be_read_when_skipped_then_the_sync_fails_all_the_same(
-    serve: Serve,
-) -> None:
+def test_no_account_can_be_read(serve: Serve) -> None:
+    """No account can be read, when skipped: the sync fails all the same."""
     sandbox = serve(broken(0, faults.account_blocked()), broken(1, faults.account_blocked()))
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -237,9 +235,10 @@ def test_given_no_account_can_be_read_when_skipped_then_the_sync_fails_all_the_s
 
 @pytest.mark.parametrize("skip", ["fail", "skip"])
 @pytest.mark.parametrize("make", [faults.token_refused, faults.token_forbidden])
-def test_given_a_wrong_token_and_a_thousand_accounts_when_read_then_a_single_request_finds_it_out(
+def test_wrong_token_and_thousand_accounts(
     serve: Serve, make: Callable[..., Fault], skip: str
 ) -> None:
+    """A wrong token and a thousand accounts: a single request finds it out."""
     sandbox = serve(
         *large_environment(accounts=1000).accounts, faults=[make(times=None)], latency=0.05
     )
@@ -254,9 +253,8 @@ def test_given_a_wrong_token_and_a_thousand_accounts_when_read_then_a_single_req
         assert [error["message"] for error in result.errors] == [str(result.failure)]
 
 
-def test_given_the_token_is_revoked_in_the_middle_when_read_then_the_sync_ends_soon(
-    serve: Serve,
-) -> None:
+def test_token_revoked_in_middle(serve: Serve) -> None:
+    """The token is revoked in the middle: the sync ends soon."""
     accounts = [numbered_account(number) for number in range(300)]
     sandbox = serve(*accounts, faults=[faults.token_refused(after=40, times=None)])
 
@@ -269,9 +267,8 @@ def test_given_the_token_is_revoked_in_the_middle_when_read_then_the_sync_ends_s
     assert len(result.errors) == 1
 
 
-def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends_soon(
-    serve: Serve,
-) -> None:
+def test_token_revoked_behind_list(serve: Serve) -> None:
+    """The token is revoked behind the list: the sync ends soon."""
     accounts = [numbered_account(n, tenant_id=f"tenant-{n > 0}") for n in range(300)]
     refused = faults.token_refused(after=20, times=None)
     sandbox = serve(*accounts, faults=[refused, faults.delay(0.05, times=None)])
@@ -299,9 +296,10 @@ def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends
     ],
     ids=str,
 )
-def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning_says_so(
+def test_options_match_no_account(
     serve: Serve, caplog: pytest.LogCaptureFixture, more: dict[str, Any], is_warned: bool
 ) -> None:
+    """Options that match no account, when read or checked: a warning says so."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for run_command in (read, check):
         caplog.clear()
@@ -311,7 +309,8 @@ def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning
         assert len(found) == is_warned
 
 
-def test_given_the_list_cannot_be_read_when_read_then_the_sync_fails(serve: Serve) -> None:
+def test_list_cannot_be_read(serve: Serve) -> None:
+    """The list cannot be read: the sync fails."""
     fault = faults.truto_failed(kind="accounts", after=1, times=None)
     sandbox = serve(
         *[numbered_account(number) for number in range(8)], faults=[fault], list_page_size=3
@@ -332,9 +331,8 @@ def test_given_the_list_loops_when_read_then_the_sync_fails(serve: Serve) -> Non
     assert "pages repeat: pagination loop detected" in str(result.failure)
 
 
-def test_given_entries_that_are_no_accounts_when_read_then_a_warning_names_them(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_entries_no_accounts(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Entries that are no accounts: a warning names them."""
     page = '{"result": [{"id": 5}, {"id": "%s", "integration": {}}], "next_cursor": null}'
     fault = faults.body(page % id_of(1), kind="accounts")
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
@@ -350,9 +348,10 @@ def test_given_entries_that_are_no_accounts_when_read_then_a_warning_names_them(
         ('{"result": [], "is_partial_response": true}', "is marked as partial"),
     ],
 )
-def test_given_a_list_that_may_be_incomplete_when_read_then_a_warning_is_logged(
+def test_list_may_be_incomplete(
     serve: Serve, caplog: pytest.LogCaptureFixture, page: str, reason: str
 ) -> None:
+    """A list that may be incomplete: a warning is logged."""
     sandbox = serve(numbered_account(0), faults=[faults.body(page, kind="accounts")])
 
     result = read(sandbox, additional_accounts=ALL)
@@ -361,9 +360,8 @@ def test_given_a_list_that_may_be_incomplete_when_read_then_a_warning_is_logged(
     assert any("may be incomplete" in line and reason in line for line in warnings_in(caplog))
 
 
-def test_given_accounts_that_wait_for_their_vendors_when_read_then_the_others_are_not_held_up(
-    serve: Serve,
-) -> None:
+def test_accounts_wait_for_vendors(serve: Serve) -> None:
+    """Accounts that wait for their vendors: the others are not held up."""
     waiting = [numbered_account(n, faults=[faults.vendor_rate_limited(2)]) for n in range(6)]
     ready = [numbered_account(n) for n in range(6, 30)]
     sandbox = serve(*waiting, *ready)
@@ -380,10 +378,9 @@ def test_given_accounts_that_wait_for_their_vendors_when_read_then_the_others_ar
     assert took < 6
 
 
-def test_given_a_thousand_accounts_that_wait_when_read_then_the_others_are_not_held_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thousand_accounts_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     # Else a thousand requests would take twenty seconds by themselves.
+    """A thousand accounts that wait: the others are not held up."""
     monkeypatch.setattr(rate_limiter, "TOKEN_LIMIT", 10_000)
     waiting = [numbered_account(n, faults=[faults.vendor_rate_limited(600)]) for n in range(1000)]
     ready = {id_of(n) for n in range(1000, 1010)}
@@ -413,9 +410,8 @@ def most_in_flight(sandbox: Sandbox, latency: float) -> int:
     return max(sum(at <= other < at + latency for other in arrivals) for at in arrivals)
 
 
-def test_given_slow_responses_when_read_then_more_than_a_hundred_requests_are_in_flight(
-    serve: Serve,
-) -> None:
+def test_slow_responses(serve: Serve) -> None:
+    """Slow responses: more than a hundred requests are in flight."""
     slow = [numbered_account(number, latency=2.0) for number in range(1, 160)]
     sandbox = serve(numbered_account(0), *slow)
 
@@ -426,9 +422,8 @@ def test_given_slow_responses_when_read_then_more_than_a_hundred_requests_are_in
 
 
 @pytest.mark.parametrize("num_workers", [1, 7])
-def test_given_num_workers_when_read_then_no_more_requests_are_in_flight(
-    serve: Serve, num_workers: int
-) -> None:
+def test_num_workers(serve: Serve, num_workers: int) -> None:
+    """Num_workers: no more requests are in flight."""
     sandbox = serve(
         *[numbered_account(number, latency=0.2) for number in range(3 * num_workers + 1)]
     )
@@ -439,7 +434,8 @@ def test_given_num_workers_when_read_then_no_more_requests_are_in_flight(
     assert most_in_flight(sandbox, 0.2) == num_workers
 
 
-def test_given_two_of_trutos_429s_when_read_then_all_accounts_wait(serve: Serve) -> None:
+def test_two_of_trutos_429s(serve: Serve) -> None:
+    """Two of Truto's 429s: all accounts wait."""
     fault = faults.truto_rate_limited(1, after=5, times=2)
     sandbox = serve(*[numbered_account(number) for number in range(20)], faults=[fault])
 
@@ -455,9 +451,10 @@ def test_given_two_of_trutos_429s_when_read_then_all_accounts_wait(serve: Serve)
     assert len(since) - position > 3
 
 
-def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
+def test_long_sync(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A long sync, when watched: its progress is logged."""
     monkeypatch.setattr(sync, "PROGRESS_SECONDS", 0.2)
     caplog.set_level(logging.INFO)
     waiting = numbered_account(3, faults=[faults.vendor_rate_limited(1)])
@@ -474,7 +471,8 @@ def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
     )
 
 
-def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: Serve) -> None:
+def test_listed_accounts(serve: Serve) -> None:
+    """Listed accounts, when checked: every bad one is named."""
     sandbox = serve(*environment_with_failures())
 
     status, message = check(sandbox, additional_accounts=listed(*range(1, 9)))
@@ -486,9 +484,8 @@ def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: S
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
-def test_given_bad_accounts_are_skipped_when_checked_then_it_succeeds_with_warnings(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_accounts_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Bad accounts are skipped, when checked: it succeeds with warnings."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, _ = check(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -518,9 +515,8 @@ def test_given_no_list_when_checked_then_that_is_reported(serve: Serve) -> None:
     assert "Listing the integrated accounts of the environment failed" in str(message)
 
 
-def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The network is gone: not each account finds out."""
     caplog.set_level(logging.INFO)
     sandbox = serve(*[numbered_account(number) for number in range(60)])
     ids = [account.id for account in sandbox.environment.accounts]
@@ -546,9 +542,8 @@ def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
         (faults.truto_error(500), "Truto had an internal error", 11),
     ],
 )
-def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
-    serve: Serve, fault: Fault, message: str, requests: int
-) -> None:
+def test_list_fails(serve: Serve, fault: Fault, message: str, requests: int) -> None:
+    """The list fails: the message is that of the list."""
     fault.kind, fault.times = "accounts", None
     sandbox = serve(numbered_account(0), faults=[fault])
 
@@ -560,9 +555,8 @@ def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
     assert abs(asked - requests) <= (0 if requests == 1 else 3)
 
 
-def test_given_a_verified_token_when_read_then_no_account_waits_for_the_response_to_another(
-    serve: Serve,
-) -> None:
+def test_verified_token(serve: Serve) -> None:
+    """A verified token: no account waits for the response to another."""
     first = numbered_account(0, faults=[faults.delay(0.3)])
     late = [numbered_account(number, faults=[faults.delay(1.5)]) for number in range(1, 6)]
     sandbox = serve(first, *late)

@@ -44,9 +44,10 @@ def fetch_repeatedly(
 
 
 @pytest.mark.parametrize("fault", HARMLESS, ids=lambda fault: fault.__name__)
-def test_given_an_unusual_delivery_when_fetched_then_the_page_is_the_right_one(
+def test_unusual_delivery(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
 ) -> None:
+    """An unusual delivery, when fetched: the page is the right one."""
     (right,) = fetch_repeatedly(sandbox, NO_FAULTS, 1)
     assert right
     monkeypatch.setattr(faulty_proxy, "HARMLESS", (fault,))
@@ -57,9 +58,10 @@ def test_given_an_unusual_delivery_when_fetched_then_the_page_is_the_right_one(
 @pytest.mark.parametrize(
     "fault", sorted({*TRANSIENT, *PERMANENT}, key=repr), ids=lambda fault: fault.__name__
 )
-def test_given_a_fault_when_fetched_then_no_other_page_is_made_up(
+def test_fault_fetched(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
 ) -> None:
+    """A fault, when fetched: no other page is made up."""
     (right,) = fetch_repeatedly(sandbox, NO_FAULTS, 1)
     monkeypatch.setattr(faulty_proxy, "TRANSIENT", (fault,))
 
@@ -70,9 +72,10 @@ def test_given_a_fault_when_fetched_then_no_other_page_is_made_up(
 
 
 @pytest.mark.parametrize("fault", TIMEOUTS, ids=lambda fault: fault.__name__)
-def test_given_a_late_response_when_fetched_then_it_does_not_come_in_time(
+def test_late_response(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
 ) -> None:
+    """A late response, when fetched: it does not come in time."""
     monkeypatch.setattr(faulty_proxy, "TIMEOUTS", (fault,))
 
     found = list(fetch_repeatedly(sandbox, FaultRates(timeout=1.0), 2, timeout=0.1))

@@ -47,9 +47,8 @@ def quota_resets(result: Result, stream: str = "segments") -> list[float]:
 
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
 @pytest.mark.parametrize("form", sorted({*get_args(RetryAfter)} - {"nothing"}))
-def test_given_a_429_that_says_how_long_when_read_then_just_that_is_waited(
-    serve: Serve, make: Callable[..., Fault], form: str
-) -> None:
+def test_429_says_how_long(serve: Serve, make: Callable[..., Fault], form: str) -> None:
+    """A 429 that says how long: just that is waited."""
     sandbox = serve(account(count=25, faults=[make(30, form, after=1)]))
 
     result = read(sandbox)
@@ -60,7 +59,8 @@ def test_given_a_429_that_says_how_long_when_read_then_just_that_is_waited(
     assert len(sandbox.requests) == 4
 
 
-def test_given_429s_for_half_an_hour_when_read_then_they_are_waited_out(serve: Serve) -> None:
+def test_429s_for_half_hour(serve: Serve) -> None:
+    """429s for half an hour: they are waited out."""
     sandbox = serve(account(count=25, faults=[faults.vendor_rate_limited(60, times=30)]))
 
     result = read(sandbox)
@@ -77,9 +77,8 @@ def test_given_429s_for_half_an_hour_when_read_then_they_are_waited_out(serve: S
         (faults.vendor_rate_limited, "the vendor's rate limit was exceeded"),
     ],
 )
-def test_given_429s_without_end_when_read_then_it_ends_with_the_reason(
-    serve: Serve, make: Callable[..., Fault], message: str
-) -> None:
+def test_429s_without_end(serve: Serve, make: Callable[..., Fault], message: str) -> None:
+    """429s without end: it ends with the reason."""
     sandbox = serve(account(faults=[make(0, times=None)]))
 
     result = read(sandbox)
@@ -142,7 +141,8 @@ def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) ->
     assert [request.status for request in sandbox.requests] == [200] * 6
 
 
-def test_given_trutos_account_limit_when_read_then_no_429_is_met(serve: Serve) -> None:
+def test_trutos_account_limit(serve: Serve) -> None:
+    """Truto's account limit: no 429 is met."""
     sandbox = serve(
         account(count=60, default_page_size=1),
         account_limit=TRUTO_ACCOUNT_LIMIT,
@@ -155,9 +155,8 @@ def test_given_trutos_account_limit_when_read_then_no_429_is_met(serve: Serve) -
     assert {request.status for request in sandbox.requests} == {200}
 
 
-def test_given_more_accounts_than_trutos_token_limit_when_read_then_no_429_is_met(
-    serve: Serve,
-) -> None:
+def test_more_accounts_than_trutos_token_limit(serve: Serve) -> None:
+    """More accounts than Truto's token limit: no 429 is met."""
     environment = large_environment(700, vendors=("klaviyo",), segments=1)
     sandbox = serve(
         *environment.accounts,
@@ -176,9 +175,10 @@ def test_given_more_accounts_than_trutos_token_limit_when_read_then_no_429_is_me
 
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
 @pytest.mark.parametrize("streams", [("segments",), ALL_STREAMS])
-def test_given_no_request_can_go_out_when_read_then_each_wait_is_reported_once(
+def test_no_request_can_go_out(
     serve: Serve, make: Callable[..., Fault], streams: tuple[str, ...]
 ) -> None:
+    """No request can go out: each wait is reported once."""
     script = [make(30, after=after, kind="segments") for after in (1, 0, 1)]
     sandbox = serve(account(count=35, faults=script))
 
@@ -190,9 +190,8 @@ def test_given_no_request_can_go_out_when_read_then_each_wait_is_reported_once(
         assert quota_resets(result, stream) == [pytest.approx(30, abs=5)] * 3
 
 
-def test_given_a_limit_that_is_waited_for_in_time_when_read_then_that_is_reported(
-    serve: Serve,
-) -> None:
+def test_limit_waited_for_in_time(serve: Serve) -> None:
+    """A limit that is waited for in time: that is reported."""
     sandbox = serve(account(count=60, default_page_size=1))
 
     result = read(sandbox)
@@ -209,9 +208,8 @@ def retry_after_7_seconds(**match: Any) -> Fault:
 @pytest.mark.parametrize(
     "fault", [faults.vendor_failed, faults.bad_gateway, faults.reset, retry_after_7_seconds]
 )
-def test_given_a_backoff_when_read_then_no_rate_limit_is_reported(
-    serve: Serve, fault: Callable[..., Fault]
-) -> None:
+def test_backoff_read(serve: Serve, fault: Callable[..., Fault]) -> None:
+    """A backoff: no rate limit is reported."""
     result = read(serve(account(count=25, faults=[fault(times=3)])))
 
     assert len(set(result.ids)) == 25
@@ -219,9 +217,8 @@ def test_given_a_backoff_when_read_then_no_rate_limit_is_reported(
     assert result.rate_limited == []
 
 
-def test_given_a_wait_of_less_than_a_second_when_read_then_it_is_not_reported(
-    serve: Serve,
-) -> None:
+def test_wait_of_less_than_second(serve: Serve) -> None:
+    """A wait of less than a second: it is not reported."""
     announced = {"ratelimit-remaining": "0", "ratelimit-reset": "0.9"}
     first = faults.body('{"result": [{"id": "a"}], "next_cursor": "b"}', headers=announced)
     second = faults.body('{"result": [{"id": "b"}], "next_cursor": null}')
@@ -233,10 +230,11 @@ def test_given_a_wait_of_less_than_a_second_when_read_then_it_is_not_reported(
     assert result.rate_limited == []
 
 
-def test_given_responses_that_come_during_a_wait_when_read_then_it_is_still_reported_once(
+def test_responses_come_during_wait(
     serve: Serve,
 ) -> None:
     # The 429 comes once all the others are in flight; they end during the wait.
+    """Responses that come during a wait: it is still reported once."""
     fault = faults.truto_rate_limited(3)
     fault.delivery = Delivery(delay=0.2)
     limited = numbered_account(1, faults=[fault])
@@ -250,9 +248,8 @@ def test_given_responses_that_come_during_a_wait_when_read_then_it_is_still_repo
     assert len(result.rate_limited) == 1
 
 
-def test_given_accounts_that_wait_in_turn_when_read_then_each_standstill_is_reported(
-    serve: Serve,
-) -> None:
+def test_accounts_wait_in_turn(serve: Serve) -> None:
+    """Accounts that wait in turn: each standstill is reported."""
     script = [faults.vendor_error(429, headers={"Retry-After": s}) for s in ("1.5", "3")]
     sandbox = serve(*[numbered_account(n, faults=[fault]) for n, fault in enumerate(script)])
 
@@ -264,9 +261,8 @@ def test_given_accounts_that_wait_in_turn_when_read_then_each_standstill_is_repo
     assert 1000 < second - first < 2000
 
 
-def test_given_another_account_can_be_read_when_one_waits_then_no_rate_limit_is_reported(
-    serve: Serve,
-) -> None:
+def test_another_account_can_be_read(serve: Serve) -> None:
+    """Another account can be read, when one waits: no rate limit is reported."""
     waiting = numbered_account(0, faults=[faults.vendor_rate_limited(2)])
     busy = numbered_account(1, count=50, latency=0.6)
     sandbox = serve(waiting, busy)

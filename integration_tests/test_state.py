@@ -163,9 +163,10 @@ def arguments(
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-def test_given_a_kill_at_any_request_when_resumed_then_nothing_is_missing(
+def test_kill_at_any_request(
     serve: Serve, processes: Processes, tmp_path: Path, mode: str, number: int
 ) -> None:
+    """A kill at any request, when resumed: nothing is missing."""
     sandbox = serve(*environment(), latency=0.02)
     configured = catalog(mode, streams=ALL_STREAMS)
     read(sandbox, configured=configured, additional_accounts=ALL)
@@ -212,9 +213,8 @@ def test_given_a_kill_at_any_request_when_resumed_then_nothing_is_missing(
         assert max(read_twice.values()) <= 3
 
 
-def test_given_a_wait_for_a_limit_when_terminated_then_it_ends_at_once_and_goes_on_later(
-    serve: Serve, processes: Processes, tmp_path: Path
-) -> None:
+def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A wait for a limit, when terminated: it ends at once and goes on later."""
     waiting = numbered_account(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
     sandbox = serve(*environment(), waiting)
     out = tmp_path / "out.jsonl"
@@ -251,9 +251,8 @@ def test_given_a_wait_for_a_limit_when_terminated_then_it_ends_at_once_and_goes_
     assert keys(second, "integrated_accounts") == [(waiting.id,)]
 
 
-def test_given_a_response_that_does_not_come_when_terminated_then_it_ends_soon(
-    serve: Serve, processes: Processes, tmp_path: Path
-) -> None:
+def test_response_does_not_come(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A response that does not come, when terminated: it ends soon."""
     sandbox = serve(numbered_account(0, faults=[faults.hang(times=None)]))
     out = tmp_path / "out.jsonl"
     pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
@@ -281,9 +280,8 @@ def of_stream(state: Any) -> list[dict[str, Any]]:
     return [{"type": "STREAM", "stream": stream}]
 
 
-def test_given_a_documented_state_when_resumed_then_complete_accounts_are_not_read(
-    serve: Serve,
-) -> None:
+def test_documented_state(serve: Serve) -> None:
+    """A documented state, when resumed: complete accounts are not read."""
     sandbox = serve(
         numbered_account(0, count=25), numbered_account(1, count=25), numbered_account(2, count=25)
     )
@@ -296,7 +294,8 @@ def test_given_a_documented_state_when_resumed_then_complete_accounts_are_not_re
     assert id_of(1) not in {request.account_id for request in sandbox.requests}
 
 
-def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serve: Serve) -> None:
+def test_documented_state_incremental_compared(serve: Serve) -> None:
+    """A documented state, when incremental: it is compared with."""
     sandbox = serve(
         numbered_account(0, segments=[{"id": "a", "name": "A"}, {"id": "b", "name": "B"}])
     )
@@ -312,7 +311,8 @@ def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serv
     assert cursor_value < blob(result)["cursor_value"] == result.records[-1][CURSOR]
 
 
-def test_given_an_old_unfinished_sync_when_read_then_everything_is_read(serve: Serve) -> None:
+def test_old_unfinished_sync(serve: Serve) -> None:
+    """An old unfinished sync: everything is read."""
     sandbox = serve(numbered_account(0))
     started_at = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
 
@@ -321,9 +321,8 @@ def test_given_an_old_unfinished_sync_when_read_then_everything_is_read(serve: S
     assert len(result.records) == 3
 
 
-def test_given_a_workspace_that_failed_when_resumed_then_the_account_is_read_whole(
-    serve: Serve,
-) -> None:
+def test_workspace_failed(serve: Serve) -> None:
+    """A workspace that failed, when resumed: the account is read whole."""
     segments = vendors.segments("beehiiv", 45)
     workspaces = {"w1": segments[:15], "w2": segments[15:40], "w3": segments[40:]}
     fault = faults.account_blocked(after=5, times=None)
@@ -339,7 +338,8 @@ def test_given_a_workspace_that_failed_when_resumed_then_the_account_is_read_who
     assert len(second.records) == 45
 
 
-def test_given_a_failed_account_when_tried_again_then_only_that_one_is_read(serve: Serve) -> None:
+def test_failed_account(serve: Serve) -> None:
+    """A failed account, when tried again: only that one is read."""
     blocked = faults.account_blocked(after=1, times=None, kind="segments")
     failing = numbered_account(1, count=25, faults=[blocked])
     sandbox = serve(numbered_account(0, count=12), failing, numbered_account(2))
@@ -377,9 +377,8 @@ def test_given_other_modes_when_read_then_everything_comes(serve: Serve) -> None
     [{"tag_id": "t"}, {"remote_query": [{"name": "a", "value": "b"}]}, {"workspace_id": "w"}],
 )
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_other_filters_when_read_then_the_state_is_not_used_and_nothing_is_deleted(
-    serve: Serve, mode: str, filters: dict[str, Any]
-) -> None:
+def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None:
+    """Other filters: the state is not used and nothing is deleted."""
     segments = vendors.segments("brevo", 2)
     sandbox = serve(numbered_account(0, "brevo", segments=segments, workspaces={"w": segments[:1]}))
     whole = {"complete": True} if mode == "full_refresh" else {"records": {"x": GONE}}
@@ -407,9 +406,10 @@ OF_VERSION_0_1: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 @pytest.mark.parametrize("cursor", OF_VERSION_0_1, ids=str)
-def test_given_a_state_of_version_0_1_when_read_then_it_is_not_used_and_a_log_line_says_so(
+def test_state_of_version_0_1(
     serve: Serve, caplog: pytest.LogCaptureFixture, mode: str, cursor: dict[str, Any]
 ) -> None:
+    """A state of version 0.1: it is not used and a log line says so."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
     state = state_of((0, cursor), (1, {"complete": True}), filters={})
@@ -433,9 +433,8 @@ def test_given_a_state_of_version_0_1_when_read_then_it_is_not_used_and_a_log_li
         {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
     ],
 )
-def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, mode: str, state: dict[str, Any]
-) -> None:
+def test_malformed_state(serve: Serve, mode: str, state: dict[str, Any]) -> None:
+    """A malformed state: the user is asked to reset."""
     sandbox = serve(numbered_account(0))
     result = read(sandbox, configured=catalog(mode), state=of_stream(state))
 
@@ -464,9 +463,8 @@ class TimedSource(SourceTrutoSegments):
 
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute(
-    serve: Serve, mode: str
-) -> None:
+def test_long_sync(serve: Serve, mode: str) -> None:
+    """A long sync: there is a state at most once a minute."""
     accounts = [numbered_account(number, count=35) for number in range(40)]
     waiting = [
         numbered_account(
@@ -490,9 +488,8 @@ def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute
     assert len(source.times["segments"]) >= 4
 
 
-def test_given_nothing_has_changed_when_it_takes_long_then_there_is_one_state(
-    serve: Serve,
-) -> None:
+def test_nothing_changed(serve: Serve) -> None:
+    """Nothing has changed, when it takes long: there is one state."""
     slow = numbered_account(0, count=95)
     sandbox = serve(slow)
     configured = catalog("incremental", streams=ALL_STREAMS)

@@ -66,7 +66,8 @@ def beehiiv(number: int, **how: Any) -> Account:
 # --- integrated_accounts --------------------------------------------------------------------------
 
 
-def test_given_mode_all_when_read_then_the_accounts_come_from_the_list(serve: Serve) -> None:
+def test_mode_all(serve: Serve) -> None:
+    """Mode all: the accounts come from the list."""
     sandbox = serve(
         *[numbered_account(number) for number in range(5)],
         numbered_account(5, status="needs_reauth"),
@@ -83,9 +84,8 @@ def test_given_mode_all_when_read_then_the_accounts_come_from_the_list(serve: Se
 
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids="+".join)
-def test_given_any_streams_when_read_in_mode_all_then_the_list_is_asked_for_once(
-    serve: Serve, selection: tuple[str, ...]
-) -> None:
+def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
+    """Any streams, when read in mode all: the list is asked for once."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo"), beehiiv(2))
 
     result = read(sandbox, configured=catalog(streams=selection), additional_accounts=ALL)
@@ -98,9 +98,8 @@ def test_given_any_streams_when_read_in_mode_all_then_the_list_is_asked_for_once
 
 
 @pytest.mark.parametrize("streams", [ALL_STREAMS, ("segments",), ("workspaces",)])
-def test_given_a_known_account_is_missing_when_listed_then_the_list_is_asked_for_once_more(
-    serve: Serve, streams: tuple[str, ...]
-) -> None:
+def test_known_account_missing(serve: Serve, streams: tuple[str, ...]) -> None:
+    """A known account is missing, when listed: the list is asked for once more."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     configured = incremental(*streams)
     first = read(sandbox, configured=configured, additional_accounts=ALL)
@@ -116,7 +115,8 @@ def test_given_a_known_account_is_missing_when_listed_then_the_list_is_asked_for
     assert last.failure is None
 
 
-def test_given_listed_accounts_when_read_then_each_is_asked_for_by_its_id(serve: Serve) -> None:
+def test_listed_accounts(serve: Serve) -> None:
+    """Listed accounts: each is asked for by its id."""
     sandbox = serve(*[numbered_account(number) for number in range(4)])
 
     configured = catalog(streams=("integrated_accounts",))
@@ -129,9 +129,8 @@ def test_given_listed_accounts_when_read_then_each_is_asked_for_by_its_id(serve:
 
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
-def test_given_an_account_when_read_then_its_row_has_the_named_columns_only(
-    serve: Serve, option: dict[str, Any]
-) -> None:
+def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
+    """An account: its row has the named columns only."""
     forbidden = {
         "resource": "segments",
         "method": "list",
@@ -177,7 +176,8 @@ def test_given_an_account_when_read_then_its_row_has_the_named_columns_only(
     }
 
 
-def test_given_the_label_beside_the_name_when_read_then_it_is_found_as_well(serve: Serve) -> None:
+def test_label_beside_name(serve: Serve) -> None:
+    """The label beside the name: it is found as well."""
     configured = catalog(streams=("integrated_accounts",))
     result = read(serve(numbered_account(0, label="Klaviyo EU")), configured=configured)
 
@@ -209,9 +209,8 @@ def test_given_any_last_error_when_read_then_it_is_text(
     assert text is None or f'; last error: "{text}")' in result.errors[0]["message"]
 
 
-def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_them(
-    serve: Serve, processes: Processes, tmp_path: Path
-) -> None:
+def test_secrets_in_context(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """Secrets in the context, when any command runs: no output has them."""
     nameless = '{"result": [{"context": {"key": "%s"}}, {"id": "%s", "context": "%s"}, "%s"]}'
     secrets = (CONTEXT_SECRET, id_of(3), CONTEXT_SECRET, CONTEXT_SECRET)
     reauth: dict[str, Any] = {"status": "needs_reauth", "last_error": "invalid_grant"}
@@ -239,9 +238,10 @@ def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_t
 
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
-def test_given_an_account_that_breaks_off_when_read_then_no_output_has_its_secrets(
+def test_account_breaks_off(
     serve: Serve, caplog: pytest.LogCaptureFixture, option: dict[str, Any]
 ) -> None:
+    """An account that breaks off: no output has its secrets."""
     caplog.set_level("DEBUG")
     account = f'{{"context": {{"api_key": "{CONTEXT_SECRET}"}}, "id": "{id_of(0)}", '
     script = [
@@ -260,7 +260,8 @@ def test_given_an_account_that_breaks_off_when_read_then_no_output_has_its_secre
 # --- workspaces -----------------------------------------------------------------------------------
 
 
-def test_given_workspaces_when_read_then_each_has_its_account_and_its_name(serve: Serve) -> None:
+def test_workspaces_read_each(serve: Serve) -> None:
+    """Workspaces: each has its account and its name."""
     sandbox = serve(
         beehiiv(0, workspace_names={"pub_a": "The Daily Brief"}),
         numbered_account(1, "brevo", workspaces={"7": []}),
@@ -281,9 +282,8 @@ def test_given_workspaces_when_read_then_each_has_its_account_and_its_name(serve
     assert kinds(sandbox) == {"workspaces": 3}
 
 
-def test_given_an_integration_without_workspaces_when_read_then_it_has_none_and_is_no_failure(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_integration_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An integration without workspaces: it has none and is no failure."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo", workspaces={"7": []}))
 
     configured = incremental("workspaces")
@@ -299,9 +299,8 @@ def test_given_an_integration_without_workspaces_when_read_then_it_has_none_and_
     assert {"integrated_account_id": id_of(0)} in partitions
 
 
-def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed_once(
-    serve: Serve,
-) -> None:
+def test_vendor_requires_workspace(serve: Serve) -> None:
+    """A vendor that requires a workspace: they are listed once."""
     sandbox = serve(beehiiv(0), beehiiv(1))
 
     result = sync(sandbox)
@@ -330,9 +329,8 @@ def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed
     ],
 )
 @pytest.mark.parametrize("sync_mode", ["full_refresh", "incremental"])
-def test_given_one_stream_when_read_then_it_costs_no_request_of_another(
-    serve: Serve, stream: str, expected: dict[str, int], sync_mode: str
-) -> None:
+def test_one_stream(serve: Serve, stream: str, expected: dict[str, int], sync_mode: str) -> None:
+    """One stream: it costs no request of another."""
     sandbox = serve(*[numbered_account(n, "brevo", workspaces={"7": []}) for n in range(3)])
 
     configured = catalog(sync_mode, streams=(stream,))
@@ -349,9 +347,8 @@ def test_given_one_stream_when_read_then_it_costs_no_request_of_another(
 # --- failures -------------------------------------------------------------------------------------
 
 
-def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
-    serve: Serve,
-) -> None:
+def test_account_fails_in_one_stream(serve: Serve) -> None:
+    """An account fails in one stream: all else is read."""
     script = [faults.scopes_missing("workspaces:read", kind="workspaces", times=None)]
     accounts = [numbered_account(n, "brevo", workspaces={"7": []}) for n in (0, 2)]
     broken = numbered_account(1, "brevo", workspaces={"7": []}, tenant_id="acme", faults=script)
@@ -380,9 +377,8 @@ def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
     }
 
 
-def test_given_an_account_fails_in_every_stream_when_read_then_each_failure_is_reported_once(
-    serve: Serve,
-) -> None:
+def test_account_fails_in_every_stream(serve: Serve) -> None:
+    """An account fails in every stream: each failure is reported once."""
     blocked = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), blocked)
 
@@ -402,9 +398,8 @@ def test_given_an_account_fails_in_every_stream_when_read_then_each_failure_is_r
 
 
 @pytest.mark.parametrize("skip", ["fail", "skip"])
-def test_given_a_rejected_token_when_all_streams_are_read_then_one_error_reports_it(
-    serve: Serve, skip: str
-) -> None:
+def test_rejected_token(serve: Serve, skip: str) -> None:
+    """A rejected token, when all streams are read: one error reports it."""
     sandbox = serve(*[numbered_account(number) for number in range(5)])
 
     for option in (ALL, listed(*range(5))):
@@ -425,9 +420,8 @@ def test_given_a_rejected_token_when_all_streams_are_read_then_one_error_reports
 # --- tombstones -----------------------------------------------------------------------------------
 
 
-def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstones(
-    serve: Serve,
-) -> None:
+def test_rows_gone(serve: Serve) -> None:
+    """Rows that are gone: each stream has their tombstones."""
     accounts = [
         numbered_account(n, "brevo", count=4, workspaces={"7": [], "8": []}) for n in range(3)
     ]
@@ -460,9 +454,8 @@ def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstone
     assert (kinds(sandbox)["accounts"], kinds(sandbox)["account"]) == (1, 0)
 
 
-def test_given_a_configured_account_is_gone_when_read_then_it_is_deleted_and_a_failure(
-    serve: Serve,
-) -> None:
+def test_configured_account_gone(serve: Serve) -> None:
+    """A configured account is gone: it is deleted and a failure."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     configured = incremental("integrated_accounts")
     first = read(sandbox, configured=configured, additional_accounts=listed(1))
@@ -486,9 +479,8 @@ def test_given_a_configured_account_is_gone_when_read_then_it_is_deleted_and_a_f
         '{"result": [{"tenant_id": "acme"}], "next_cursor": null}',
     ],
 )
-def test_given_a_list_that_may_be_incomplete_when_read_then_nothing_is_taken_for_deleted(
-    serve: Serve, page: str
-) -> None:
+def test_list_may_be_incomplete(serve: Serve, page: str) -> None:
+    """A list that may be incomplete: nothing is taken for deleted."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     first = sync(sandbox)
 
@@ -502,9 +494,8 @@ def test_given_a_list_that_may_be_incomplete_when_read_then_nothing_is_taken_for
     assert len(known) == 2
 
 
-def test_given_an_account_on_no_page_of_one_read_when_listed_then_it_is_not_taken_for_deleted(
-    serve: Serve,
-) -> None:
+def test_account_on_no_page_of_one_read(serve: Serve) -> None:
+    """An account on no page of one read, when listed: it is not taken for deleted."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     first = sync(sandbox)
 
@@ -516,9 +507,8 @@ def test_given_an_account_on_no_page_of_one_read_when_listed_then_it_is_not_take
     assert kinds(sandbox)["accounts"] == 3
 
 
-def test_given_truto_takes_the_workspaces_back_when_read_then_nothing_is_taken_for_deleted(
-    serve: Serve,
-) -> None:
+def test_truto_takes_workspaces_back(serve: Serve) -> None:
+    """Truto takes the workspaces back: nothing is taken for deleted."""
     account = numbered_account(0, "brevo", workspaces={"7": []})
     sandbox = serve(account)
     first = read(sandbox, configured=incremental("workspaces"))
@@ -534,9 +524,8 @@ def test_given_truto_takes_the_workspaces_back_when_read_then_nothing_is_taken_f
 
 
 @pytest.mark.parametrize("stream", ALL_STREAMS)
-def test_given_no_column_for_deletions_when_rows_are_gone_then_the_tombstones_come_with_the_column(
-    serve: Serve, stream: str
-) -> None:
+def test_no_column_for_deletions(serve: Serve, stream: str) -> None:
+    """No column for deletions, when rows are gone: the tombstones come with the column."""
     account = numbered_account(1, "brevo", workspaces={"7": [], "8": []})
     sandbox = serve(numbered_account(0), account)
     properties = load_schema(stream)["properties"]
@@ -570,9 +559,8 @@ def test_given_no_column_for_deletions_when_rows_are_gone_then_the_tombstones_co
         ("marketing", False),
     ],
 )
-def test_given_an_eighth_integration_when_read_then_its_category_decides(
-    serve: Serve, category: str, is_read: bool
-) -> None:
+def test_eighth_integration(serve: Serve, category: str, is_read: bool) -> None:
+    """An eighth integration: its category decides."""
     other = numbered_account(
         1, "newsletterly", segments=vendors.segments("flodesk", 2), category=category
     )
@@ -586,9 +574,8 @@ def test_given_an_eighth_integration_when_read_then_its_category_decides(
     assert {key[0] for key in keys(result, "integrated_accounts")} == expected
 
 
-def test_given_an_integration_without_segments_when_read_then_one_line_says_that_it_is_left_out(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An integration without segments: one line says that it is left out."""
     caplog.set_level("INFO")
     others = [
         numbered_account(n, "smsly", segments=[], category="marketing-automation")
@@ -610,9 +597,8 @@ def test_given_an_integration_without_segments_when_read_then_one_line_says_that
 
 
 @pytest.mark.parametrize("option", [{"mode": "all", "integrations": ["SMSly"]}, listed(1)])
-def test_given_the_user_names_an_integration_without_segments_when_read_then_it_fails(
-    serve: Serve, option: dict[str, Any]
-) -> None:
+def test_user_names_integration_without_segments(serve: Serve, option: dict[str, Any]) -> None:
+    """The user names an integration without segments: it fails."""
     other = numbered_account(1, "smsly", segments=[], category="marketing-automation")
     sandbox = serve(numbered_account(0), other)
 
@@ -623,9 +609,8 @@ def test_given_the_user_names_an_integration_without_segments_when_read_then_it_
     assert result.statuses[-1] == "INCOMPLETE"
 
 
-def test_given_the_first_account_has_no_segments_when_read_in_mode_all_then_it_fails(
-    serve: Serve,
-) -> None:
+def test_first_account_no_segments(serve: Serve) -> None:
+    """The first account has no segments, when read in mode all: it fails."""
     sandbox = serve(
         numbered_account(0, "smsly", segments=[], category="marketing-automation"),
         numbered_account(1),
@@ -639,9 +624,8 @@ def test_given_the_first_account_has_no_segments_when_read_in_mode_all_then_it_f
 
 @pytest.mark.parametrize("status", ["needs_reauth", "validation_error", "blocked", "expired"])
 @pytest.mark.parametrize("streams", [("segments",), ALL_STREAMS])
-def test_given_a_listed_status_when_the_account_heals_then_it_is_read(
-    serve: Serve, status: str, streams: tuple[str, ...]
-) -> None:
+def test_listed_status(serve: Serve, status: str, streams: tuple[str, ...]) -> None:
+    """A listed status, when the account heals: it is read."""
     account = numbered_account(1, status=status, heals_on_request=True, last_error="invalid_grant")
     sandbox = serve(numbered_account(0), account)
 
@@ -657,10 +641,9 @@ def test_given_a_listed_status_when_the_account_heals_then_it_is_read(
 
 @pytest.mark.parametrize("option", [{"mode": "none"}, listed(0), ALL], ids=lambda o: o["mode"])
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_as_after_the_sync(
-    serve: Serve, option: dict[str, Any], mode: str
-) -> None:
-    """A request that the vendor refuses, or that succeeds, changes what Truto says of it."""
+def test_account_refused_or_recovers(serve: Serve, option: dict[str, Any], mode: str) -> None:
+    """An account that is refused or recovers: its row is as after the sync."""
+    # A request that the vendor refuses, or that succeeds, changes what Truto says of it.
     account = numbered_account(0, heals_on_request=True)
     sandbox = serve(account)
     how: dict[str, Any] = {
@@ -684,9 +667,10 @@ def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_that_is_no_failure(
+def test_account_deleted_after_listed(
     serve: Serve, known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An account that is deleted after it was listed: that is no failure."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
     first = sync(sandbox)
@@ -712,7 +696,8 @@ def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_tha
     )
 
 
-def test_given_a_404_of_an_account_that_is_there_when_read_then_it_fails(serve: Serve) -> None:
+def test_404_of_account_there(serve: Serve) -> None:
+    """A 404 of an account that is there: it fails."""
     account = numbered_account(1, faults=[faults.account_not_found(kind="segments", times=None)])
     sandbox = serve(numbered_account(0), account)
 
@@ -722,10 +707,9 @@ def test_given_a_404_of_an_account_that_is_there_when_read_then_it_fails(serve: 
     assert len(result.records_of("integrated_accounts")) == 2
 
 
-def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_deleted(
-    serve: Serve,
-) -> None:
-    """An entry without an integration is a row; one without an id hides nobody."""
+def test_dead_entry_in_list(serve: Serve) -> None:
+    """A dead entry in the list, when another account is gone: it is deleted."""
+    # An entry without an integration is a row; one without an id hides nobody.
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     first = sync(sandbox)
 
@@ -742,9 +726,8 @@ def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_
     assert "integration" not in row
 
 
-def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty list: the next sync has to see it again."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     state = sync(sandbox).last_state
     del sandbox.environment.accounts[2]
@@ -767,10 +750,9 @@ def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
     [{"mode": "none"}, {**ALL, "integrations": ["klavyio"]}, {**ALL, "integrations": ["brevo"]}],
     ids=["none", "typing mistake", "another"],
 )
-def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_come(
-    serve: Serve, other: dict[str, Any]
-) -> None:
-    """All, then others for one sync, then all."""
+def test_accounts_leave_configuration(serve: Serve, other: dict[str, Any]) -> None:
+    """Accounts that leave the configuration, when back: deletions come."""
+    # All, then others for one sync, then all.
     accounts = [numbered_account(0, "brevo", workspaces={"w": []})]
     accounts += [numbered_account(number) for number in range(1, 4)]
     sandbox = serve(*accounts)
@@ -793,9 +775,8 @@ def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_co
 
 
 @pytest.mark.parametrize("streams", [("segments",), ("workspaces",)])
-def test_given_an_account_that_does_not_heal_when_read_then_its_failure_names_what_is_listed(
-    serve: Serve, streams: tuple[str, ...]
-) -> None:
+def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
+    """An account that does not heal: its failure names what is listed."""
     bad = numbered_account(
         1, "brevo", tenant_id="acme", status="needs_reauth", last_error="invalid_grant"
     )
@@ -812,9 +793,8 @@ def test_given_an_account_that_does_not_heal_when_read_then_its_failure_names_wh
 # --- check ----------------------------------------------------------------------------------------
 
 
-def test_given_mode_all_when_checked_then_the_named_and_those_not_active_are_asked(
-    serve: Serve,
-) -> None:
+def test_mode_all_checked_named(serve: Serve) -> None:
+    """Mode all, when checked: the named and those not active are asked."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1),
@@ -837,9 +817,8 @@ def test_given_mode_all_when_checked_then_the_named_and_those_not_active_are_ask
     assert '(klaviyo of tenant acme; status needs_reauth; last error: "revoked")' in lines[0]
 
 
-def test_given_mode_all_when_all_who_are_asked_respond_then_the_check_succeeds(
-    serve: Serve,
-) -> None:
+def test_mode_all_who_asked(serve: Serve) -> None:
+    """Mode all, when all who are asked respond: the check succeeds."""
     optional = numbered_account(
         2, "smsly", segments=[], category="marketing-automation", status="connecting"
     )
@@ -853,7 +832,8 @@ def test_given_mode_all_when_all_who_are_asked_respond_then_the_check_succeeds(
     assert kinds(sandbox) == {"accounts": 1, "segments": 3}
 
 
-def test_given_named_accounts_when_checked_then_no_list_is_asked_for(serve: Serve) -> None:
+def test_named_accounts(serve: Serve) -> None:
+    """Named accounts, when checked: no list is asked for."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, message = check(sandbox, additional_accounts=listed(1))

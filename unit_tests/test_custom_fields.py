@@ -53,9 +53,8 @@ fields = st.recursive(json_values, fields_of, max_leaves=4)
 
 
 @given(st.dictionaries(names, fields_of(fields), max_size=5))
-def test_given_any_fields_when_parsed_then_each_new_one_is_a_nullable_column(
-    properties: dict[str, Any],
-) -> None:
+def test_any_fields(properties: dict[str, Any]) -> None:
+    """Any fields, when parsed: each new one is a nullable column."""
     columns = parse_columns({"schema": {"type": "object", "properties": properties}})
 
     assert set(columns) <= set(properties) - set(UNIFIED)
@@ -71,9 +70,8 @@ def test_given_any_fields_when_parsed_then_each_new_one_is_a_nullable_column(
 
 
 @given(st.sampled_from(TYPES), st.sampled_from(["one", "listed", "nullable"]), json_values)
-def test_given_a_known_type_in_any_form_when_parsed_then_it_is_the_columns(
-    kind: str, form: str, other: Any
-) -> None:
+def test_known_type_in_any_form(kind: str, form: str, other: Any) -> None:
+    """A known type in any form, when parsed: it is the columns."""
     named = {"one": kind, "listed": [kind], "nullable": ["null", kind]}[form]
     column = parse_columns({"schema": {"properties": {"x": {"type": named, "items": other}}}})["x"]
 
@@ -86,9 +84,8 @@ def test_given_a_known_type_in_any_form_when_parsed_then_it_is_the_columns(
     | st.fixed_dictionaries({"properties": st.lists(names)}),
     st.dictionaries(st.text(), json_values, max_size=3),
 )
-def test_given_any_description_when_parsed_then_the_columns_are_those_it_names(
-    schema: Any, others: dict[str, Any]
-) -> None:
+def test_any_description(schema: Any, others: dict[str, Any]) -> None:
+    """Any description, when parsed: the columns are those it names."""
     named = schema.get("properties") if isinstance(schema, dict) else None
     expected = set(named) - set(UNIFIED) if isinstance(named, dict) else set()
 
@@ -100,9 +97,8 @@ def test_given_any_description_when_parsed_then_the_columns_are_those_it_names(
 
 
 @pytest.mark.parametrize("levels", [1, 100, 900])
-def test_given_a_model_that_is_nested_deeply_when_parsed_then_its_column_is_flat(
-    levels: int,
-) -> None:
+def test_model_nested_deeply(levels: int) -> None:
+    """A model that is nested deeply, when parsed: its column is flat."""
     field: Any = {"type": "string"}
     for _ in range(levels):
         field = {"type": "object", "properties": {"inner": field}}

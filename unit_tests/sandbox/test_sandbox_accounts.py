@@ -97,9 +97,8 @@ def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) ->
     }
 
 
-def test_given_an_account_then_its_context_has_secrets_and_its_dates_both_forms(
-    serve: Serve,
-) -> None:
+def test_account__context(serve: Serve) -> None:
+    """An account: its context has secrets and its dates both forms."""
     shown = serve(Account("a", "klaviyo")).get("/integrated-account/a").json()
     assert str(shown["context"]).count(CONTEXT_SECRET) == 3
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown["created_at"])
@@ -122,9 +121,8 @@ def test_given_an_account_then_its_context_has_secrets_and_its_dates_both_forms(
         ),
     ],
 )
-def test_given_filters_then_only_matching_accounts_are_listed_over_all_pages(
-    serve: Serve, filters: dict[str, Any], expected: Any
-) -> None:
+def test_filters__only(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
+    """Filters: only matching accounts are listed over all pages."""
     accounts = many(30)
     client = serve(*accounts, list_page_size=4)
     pages = client.pages(client.ACCOUNTS, filters)
@@ -133,9 +131,8 @@ def test_given_filters_then_only_matching_accounts_are_listed_over_all_pages(
 
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 10), (3, 3), (500, 10)])
-def test_given_a_limit_then_the_list_has_pages_of_at_most_the_list_page_size(
-    serve: Serve, limit: int | None, size: int
-) -> None:
+def test_limit__list(serve: Serve, limit: int | None, size: int) -> None:
+    """A limit: the list has pages of at most the list page size."""
     client = serve(*many(25), list_page_size=10)
     response = client.accounts({} if limit is None else {"limit": limit}).json()
     assert (len(response["result"]), response["limit"]) == (size, size)
@@ -159,9 +156,8 @@ def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", DEFAULT_TOKEN + "x"])
-def test_given_no_or_a_wrong_token_then_truto_responds_401_everywhere(
-    serve: Serve, token: str | None
-) -> None:
+def test_no_or_wrong_token(serve: Serve, token: str | None) -> None:
+    """No or a wrong token: Truto responds 401 everywhere."""
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.ACCOUNTS, "/integrated-account/id-0", "/other"):
         response = client.get(path, token=token)
@@ -170,7 +166,8 @@ def test_given_no_or_a_wrong_token_then_truto_responds_401_everywhere(
         assert "truto_is_remote_error" not in response.json()
 
 
-def test_given_no_account_then_truto_names_the_missing_parameter(serve: Serve) -> None:
+def test_no_account(serve: Serve) -> None:
+    """No account: Truto names the missing parameter."""
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.WORKSPACES, client.META):
         response = client.get(path)
@@ -179,9 +176,8 @@ def test_given_no_account_then_truto_names_the_missing_parameter(serve: Serve) -
         assert insight["value"] == ["integrated_account_id"]
 
 
-def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
-    serve: Serve,
-) -> None:
+def test_account_needs_reauth(serve: Serve) -> None:
+    """An account that needs reauth: the vendors 401 comes through."""
     client = serve(Account("a", "brevo", status="needs_reauth"))
     for response in (client.segments(), client.workspaces()):
         assert response.status_code == 401
@@ -193,9 +189,8 @@ def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
 @pytest.mark.parametrize(
     "status", ["connecting", "validation_error", "post_install_error", "paused", ""]
 )
-def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_state(
-    serve: Serve, status: str
-) -> None:
+def test_account_in_another_state(serve: Serve, status: str) -> None:
+    """An account in another state: Truto refuses and names the state."""
     response = serve(Account("a", "klaviyo", status=status)).segments()
     assert response.status_code == 400
     assert status in response.json()["message"]
@@ -214,9 +209,8 @@ def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_stat
         (Account("a", "klaviyo", has_segments=False), False),
     ],
 )
-def test_given_an_integration_without_segments_then_truto_does_not_support_them(
-    serve: Serve, account: Account, is_supported: bool
-) -> None:
+def test_integration_without_segments(serve: Serve, account: Account, is_supported: bool) -> None:
+    """An integration without segments: Truto does not support them."""
     response = serve(account).segments()
     assert response.status_code == (200 if is_supported else 400)
     if not is_supported:
@@ -238,9 +232,8 @@ def beehiiv() -> Account:
     )
 
 
-def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_parameter(
-    serve: Serve,
-) -> None:
+def test_beehiiv_without_workspace(serve: Serve) -> None:
+    """Beehiiv without a workspace: Truto names the missing parameter."""
     response = serve(beehiiv()).segments()
     assert response.status_code == 400
     assert "truto_is_remote_error" not in response.json()
@@ -249,7 +242,8 @@ def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_paramete
     assert insight["value"] == ["workspace[id]"]
 
 
-def test_given_an_unknown_workspace_then_the_vendor_responds_404(serve: Serve) -> None:
+def test_unknown_workspace(serve: Serve) -> None:
+    """An unknown workspace: the vendor responds 404."""
     response = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
     assert response.status_code == 404
     assert response.json()["truto_is_remote_error"] is True
@@ -258,14 +252,14 @@ def test_given_an_unknown_workspace_then_the_vendor_responds_404(serve: Serve) -
 
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "brevo", "customerio"])
-def test_given_a_vendor_that_does_not_filter_by_workspace_then_it_is_ignored(
-    serve: Serve, vendor: str
-) -> None:
+def test_vendor_does_not_filter_by_workspace(serve: Serve, vendor: str) -> None:
+    """A vendor that does not filter by workspace: it is ignored."""
     client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
     assert client.segments(params={"workspace[id]": "x"}).json()["result_count"] == 3
 
 
-def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve) -> None:
+def test_workspaces__they(serve: Serve) -> None:
+    """Workspaces: they are listed in the unified form."""
     account = beehiiv()
     client = serve(account)
     response = client.workspaces().json()
@@ -281,9 +275,8 @@ def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve)
 
 
 @pytest.mark.parametrize("vendor", ["activecampaign", "flodesk", "klaviyo", "mailerlite"])
-def test_given_a_vendor_without_workspaces_then_truto_does_not_support_them(
-    serve: Serve, vendor: str
-) -> None:
+def test_vendor_without_workspaces(serve: Serve, vendor: str) -> None:
+    """A vendor without workspaces: Truto does not support them."""
     response = serve(Account("a", vendor)).workspaces()
     assert response.status_code == 400
     assert "not supported" in response.json()["message"]
@@ -313,7 +306,8 @@ def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> N
     assert {"response_schema", "query_schema"} <= set(response)
 
 
-def test_given_beehiiv_then_meta_says_that_the_workspace_is_required(serve: Serve) -> None:
+def test_beehiiv__meta(serve: Serve) -> None:
+    """Beehiiv: meta says that the workspace is required."""
     client = serve(Account("a", "klaviyo"), Account("b", "beehiiv"))
 
     def required(account_id: str) -> bool:

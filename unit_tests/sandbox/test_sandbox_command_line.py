@@ -115,7 +115,8 @@ def test_given_a_port_in_use_then_one_sentence_reports_it() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--port", "x"], ["--host", "no.such.host.invalid"]])
-def test_given_what_cannot_be_served_then_it_fails_with_one_sentence(arguments: list[str]) -> None:
+def test_what_cannot_be_served(arguments: list[str]) -> None:
+    """What cannot be served: it fails with one sentence."""
     code, errors = failed(*arguments)
     assert code != 0
     assert errors.startswith("sandbox: ")

@@ -43,9 +43,8 @@ def filled(vendor: str) -> set[str]:
         ("mailerlite", {"created_at"}),
     ],
 )
-def test_given_a_vendor_then_only_the_fields_it_fills_are_filled(
-    vendor: str, fields: set[str]
-) -> None:
+def test_vendor__only(vendor: str, fields: set[str]) -> None:
+    """A vendor: only the fields it fills are filled."""
     assert filled(vendor) == {"id", "name", "remote_data"} | fields
 
 
@@ -101,9 +100,8 @@ def test_given_beehiiv_then_its_date_is_a_number_of_seconds() -> None:
         ("mailerlite", {"id", "name", "total", "open_rate", "click_rate", "created_at"}),
     ],
 )
-def test_given_a_vendor_then_remote_data_has_the_form_it_documents(
-    vendor: str, fields: set[str]
-) -> None:
+def test_vendor__remote(vendor: str, fields: set[str]) -> None:
+    """A vendor: remote_data has the form it documents."""
     for record in vendors.segments(vendor, 30):
         assert set(record["remote_data"]) == fields
 
@@ -121,9 +119,8 @@ def test_given_any_vendor_then_the_records_are_valid(vendor: str) -> None:
 
 
 @pytest.mark.parametrize("vendor", vendors.VENDORS)
-def test_given_the_same_seed_then_the_same_data_comes_however_it_is_requested(
-    vendor: str,
-) -> None:
+def test_same_seed(vendor: str) -> None:
+    """The same seed: the same data comes however it is requested."""
     made = vendors.segments(vendor, 20, seed=3, account=4)
     assert made == vendors.segments(vendor, 20, seed=3, account=4)
     assert made[:5] == vendors.segments(vendor, 5, seed=3, account=4)
@@ -137,7 +134,8 @@ def count(account: Account) -> int:
     return len(account.segments) + sum(map(len, account.workspaces.values()))
 
 
-def test_given_the_demo_then_it_has_an_account_of_each_vendor_under_a_stable_id() -> None:
+def test_demo__account() -> None:
+    """The demo: it has an account of each vendor under a stable id."""
     accounts = demo_environment().accounts
     assert {account.vendor: count(account) for account in accounts} == {
         "klaviyo": 43,

@@ -29,7 +29,8 @@ def test_given_a_fault_then_it_happens_once(serve: Serve) -> None:
     assert statuses(serve(faulty(faults.truto_failed())), 3) == [500, 200, 200]
 
 
-def test_given_several_faults_then_they_happen_one_after_the_other(serve: Serve) -> None:
+def test_several_faults(serve: Serve) -> None:
+    """Several faults: they happen one after the other."""
     script = [faults.truto_failed(times=2), faults.bad_gateway(), faults.gateway_timeout(after=1)]
     assert statuses(serve(faulty(*script)), 6) == [500, 500, 502, 200, 504, 200]
 
@@ -55,7 +56,8 @@ def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) ->
 
 
 @pytest.mark.parametrize("raw", [{"errors": [1]}, "<html>", None, [], "é\ud800"])
-def test_given_an_error_of_the_vendors_then_its_body_is_passed_on(serve: Serve, raw: Any) -> None:
+def test_error_of_vendors(serve: Serve, raw: Any) -> None:
+    """An error of the vendors: its body is passed on."""
     response = serve(faulty(faults.vendor_error(409, raw_response=raw))).segments()
     assert response.status_code == 409
     assert response.json() == {
@@ -90,19 +92,16 @@ def test_given_an_error_of_the_vendors_then_its_body_is_passed_on(serve: Serve, 
         (faults.vendor_unavailable, 503, True),
     ],
 )
-def test_given_a_row_of_the_error_table_then_its_fault_has_that_status_and_origin(
-    serve: Serve,
-    fault: Any,
-    status: int,
-    is_vendors: bool,
-) -> None:
+def test_row_of_error_table(serve: Serve, fault: Any, status: int, is_vendors: bool) -> None:
+    """A row of the error table: its fault has that status and origin."""
     response = serve(faulty(fault())).segments()
     assert response.status_code == response.json()["statusCode"] == status
     assert response.json().get("truto_is_remote_error", False) is is_vendors
     assert ("raw_response" in response.json()) is is_vendors
 
 
-def test_given_credentials_are_refused_then_the_account_stays_so(serve: Serve) -> None:
+def test_credentials_refused(serve: Serve) -> None:
+    """Credentials are refused: the account stays so."""
     client = serve(faulty(faults.credentials_refused()))
     assert statuses(client, 3) == [401, 401, 401]
     assert client.get("/integrated-account/a").json()["status"] == "needs_reauth"
@@ -135,7 +134,8 @@ def test_given_a_429_then_it_has_the_time_to_wait_in_its_form(
 
 
 @pytest.mark.parametrize("fault", [faults.reset, lambda: faults.reset(9), lambda: faults.cut(9)])
-def test_given_a_broken_connection_then_a_client_of_http_sees_it(serve: Serve, fault: Any) -> None:
+def test_broken_connection(serve: Serve, fault: Any) -> None:
+    """A broken connection: a client of HTTP sees it."""
     client = serve(faulty(fault()))
     with pytest.raises(requests.RequestException):
         client.segments()

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 LONG = 3_600.0
 
 
-def test_given_trutos_documentation_then_the_limits_have_its_numbers() -> None:
+def test_trutos_documentation() -> None:
+    """Truto's documentation: the limits have its numbers."""
     assert Limit(500, 10.0) == TRUTO_TOKEN_LIMIT
     assert Limit(50, 10.0) == TRUTO_ACCOUNT_LIMIT
 
 
-def test_given_the_tokens_limit_then_truto_refuses_one_request_more(serve: Serve) -> None:
+def test_tokens_limit(serve: Serve) -> None:
+    """The token's limit: Truto refuses one request more."""
     client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), token_limit=Limit(2, LONG))
     assert client.segments("a").status_code == 200
     assert client.accounts().status_code == 200
@@ -31,7 +33,8 @@ def test_given_the_tokens_limit_then_truto_refuses_one_request_more(serve: Serve
     assert "truto_is_remote_error" not in refused.json()
 
 
-def test_given_the_accounts_limit_then_other_accounts_are_not_concerned(serve: Serve) -> None:
+def test_accounts_limit(serve: Serve) -> None:
+    """The account's limit: other accounts are not concerned."""
     client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), account_limit=Limit(2, LONG))
     assert [client.segments("a").status_code for _ in range(3)] == [200, 200, 429]
     assert client.segments("b").status_code == 200
@@ -39,9 +42,8 @@ def test_given_the_accounts_limit_then_other_accounts_are_not_concerned(serve: S
     assert client.accounts().status_code == 200
 
 
-def test_given_a_request_that_one_limit_refuses_then_it_does_not_count_for_the_other(
-    serve: Serve,
-) -> None:
+def test_request_one_limit_refuses(serve: Serve) -> None:
+    """A request that one limit refuses: it does not count for the other."""
     client = serve(
         Account("a", "klaviyo"),
         Account("b", "klaviyo"),
@@ -52,7 +54,8 @@ def test_given_a_request_that_one_limit_refuses_then_it_does_not_count_for_the_o
     assert client.segments("b").status_code == 200
 
 
-def test_given_a_sliding_window_then_no_window_of_its_length_ever_holds_more() -> None:
+def test_sliding_window() -> None:
+    """A sliding window: no window of its length ever holds more."""
     window, limit = SlidingWindow(), Limit(3, 10.0)
     let_through = []
     for now in (0.0, 9.0, 9.5, 9.9, 10.0, 10.5, 18.9, 19.0, 19.5):
@@ -62,7 +65,8 @@ def test_given_a_sliding_window_then_no_window_of_its_length_ever_holds_more() -
     assert let_through == [0.0, 9.0, 9.5, 10.0, 19.0, 19.5]
 
 
-def test_given_a_vendors_budget_then_it_returns_as_a_whole_at_the_end_of_its_window() -> None:
+def test_vendors_budget() -> None:
+    """A vendor's budget: it returns as a whole at the end of its window."""
     budget, limit = VendorBudget(), VendorLimit(2, 10.0)
     spent = [budget.spend(limit, now) for now in (5.0, 6.0, 14.9, 15.0, 16.0, 17.0)]
     assert spent == [True, True, False, True, True, False]
@@ -77,9 +81,8 @@ def limited(**settings: Any) -> Account:
     return Account("a", "brevo", vendor_limit=VendorLimit(2, LONG, **settings))
 
 
-def test_given_a_vendors_limit_then_its_429_comes_through_for_that_account_only(
-    serve: Serve,
-) -> None:
+def test_vendors_limit(serve: Serve) -> None:
+    """A vendor's limit: its 429 comes through for that account only."""
     client = serve(limited(), Account("b", "klaviyo"))
     responses = [client.segments() for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
@@ -89,7 +92,8 @@ def test_given_a_vendors_limit_then_its_429_comes_through_for_that_account_only(
     assert "ratelimit-remaining" not in client.segments("b").headers
 
 
-def test_given_an_announced_budget_then_every_response_shows_the_budget(serve: Serve) -> None:
+def test_announced_budget(serve: Serve) -> None:
+    """An announced budget: every response shows the budget."""
     client = serve(limited())
     responses = [client.segments(), client.workspaces(), client.segments()]
     assert [response.headers["ratelimit-remaining"] for response in responses] == ["1", "0", "0"]

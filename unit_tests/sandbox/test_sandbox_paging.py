@@ -61,25 +61,22 @@ def shifting(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> 
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_given_a_deletion_then_offsets_and_page_numbers_skip_a_record(
-    serve: Serve, vendor: str
-) -> None:
+def test_deletion__offsets(serve: Serve, vendor: str) -> None:
+    """A deletion: offsets and page numbers skip a record."""
     ids = shifting(serve, vendor, lambda list_: list_.pop(0))
     assert ids == [id_ for id_ in ALL if id_ != "s10"]
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_given_an_insertion_then_offsets_and_page_numbers_repeat_a_record(
-    serve: Serve, vendor: str
-) -> None:
+def test_insertion__offsets(serve: Serve, vendor: str) -> None:
+    """An insertion: offsets and page numbers repeat a record."""
     ids = shifting(serve, vendor, lambda list_: list_.insert(0, {"id": "new"}))
     assert ids == [*ALL[:10], "s9", *ALL[10:]]
 
 
 @pytest.mark.parametrize("deleted", [[0], [9], [10], [8, 9, 10, 11], range(10), range(3, 25)])
-def test_given_deletions_then_klaviyo_gives_each_record_that_is_left(
-    serve: Serve, deleted: list[int]
-) -> None:
+def test_deletions__klaviyo(serve: Serve, deleted: list[int]) -> None:
+    """Deletions: Klaviyo gives each record that is left."""
     gone = {f"s{number}" for number in deleted}
 
     def delete(list_: list[Any]) -> None:
@@ -90,9 +87,8 @@ def test_given_deletions_then_klaviyo_gives_each_record_that_is_left(
 
 
 @pytest.mark.parametrize(("index", "is_read"), [(0, False), (9, False), (10, True), (25, True)])
-def test_given_an_insertion_then_klaviyo_gives_no_record_twice_and_the_new_one_if_it_is_ahead(
-    serve: Serve, index: int, is_read: bool
-) -> None:
+def test_insertion__klaviyo(serve: Serve, index: int, is_read: bool) -> None:
+    """An insertion: Klaviyo gives no record twice and the new one if it is ahead."""
     ids = served(serve, "klaviyo", lambda list_: list_.insert(index, {"id": "new"}))
     assert [id_ for id_ in ids if id_ != "new"] == ALL
     assert ids.count("new") == is_read
@@ -104,9 +100,8 @@ def test_given_an_insertion_then_klaviyo_gives_no_record_twice_and_the_new_one_i
 @pytest.mark.parametrize(
     ("vendor", "limit", "name"), [("klaviyo", 11, "page[size]"), ("brevo", 51, "Limit")]
 )
-def test_given_a_limit_above_the_maximum_then_the_vendor_refuses_and_names_it(
-    serve: Serve, vendor: str, limit: int, name: str
-) -> None:
+def test_limit_above_maximum(serve: Serve, vendor: str, limit: int, name: str) -> None:
+    """A limit above the maximum: the vendor refuses and names it."""
     client = serve(Account("a", vendor, records(60)))
     response = client.segments(params={"limit": limit})
     assert response.status_code == 400
@@ -125,9 +120,8 @@ def test_given_a_limit_above_the_maximum_then_the_vendor_refuses_and_names_it(
     ],
 )
 @pytest.mark.parametrize("vendor", ["flodesk", "brevo"])
-def test_given_a_larger_limit_then_the_vendor_returns_less_and_truto_may_lose_the_rest(
-    serve: Serve, vendor: str, oversized: Any, expected: list[int]
-) -> None:
+def test_larger_limit(serve: Serve, vendor: str, oversized: Any, expected: list[int]) -> None:
+    """A larger limit: the vendor returns less and Truto may lose the rest."""
     every = records(60)
     client = serve(Account("a", vendor, every, max_page_size=8, oversized=oversized))
     assert read_ids(client, limit=25) == [every[index]["id"] for index in expected]
@@ -137,7 +131,8 @@ def test_given_a_larger_limit_then_the_vendor_returns_less_and_truto_may_lose_th
 # --- no segments ----------------------------------------------------------------------------------
 
 
-def test_given_activecampaign_without_segments_then_the_vendor_responds_404(serve: Serve) -> None:
+def test_activecampaign_without_segments(serve: Serve) -> None:
+    """ActiveCampaign without segments: the vendor responds 404."""
     account = Account("a", "activecampaign")
     client = serve(account)
     response = client.segments()
@@ -149,7 +144,6 @@ def test_given_activecampaign_without_segments_then_the_vendor_responds_404(serv
 
 
 @pytest.mark.parametrize("vendor", ["brevo", "customerio", "flodesk", "klaviyo", "mailerlite"])
-def test_given_another_vendor_without_segments_then_the_list_is_empty(
-    serve: Serve, vendor: str
-) -> None:
+def test_another_vendor_without_segments(serve: Serve, vendor: str) -> None:
+    """Another vendor without segments: the list is empty."""
     assert serve(Account("a", vendor)).segments().json()["result"] == []

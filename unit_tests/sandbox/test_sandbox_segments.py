@@ -19,7 +19,8 @@ def ids(pages: list[dict[str, Any]]) -> list[str]:
     return [record["id"] for page in pages for record in page["result"]]
 
 
-def test_given_an_account_then_its_segments_come_in_the_unified_envelope(serve: Serve) -> None:
+def test_account__segments(serve: Serve) -> None:
+    """An account: its segments come in the unified envelope."""
     made = vendors.segments("klaviyo", 3)
     response = serve(Account("a", "klaviyo", made)).segments()
     assert response.status_code == 200
@@ -52,9 +53,8 @@ def test_given_an_account_then_its_segments_come_in_the_unified_envelope(serve: 
         ("anything", None, [20, 3]),
     ],
 )
-def test_given_a_vendor_and_a_limit_then_pages_are_as_large_as_the_vendor_allows(
-    serve: Serve, vendor: str, limit: int | None, sizes: list[int]
-) -> None:
+def test_vendor_and_limit(serve: Serve, vendor: str, limit: int | None, sizes: list[int]) -> None:
+    """A vendor and a limit: pages are as large as the vendor allows."""
     client = serve(Account("a", vendor, records(23)))
     pages = client.pages(params={} if limit is None else {"limit": limit})
     assert [page["result_count"] for page in pages] == sizes
@@ -62,25 +62,22 @@ def test_given_a_vendor_and_a_limit_then_pages_are_as_large_as_the_vendor_allows
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "ten", "", "1.5", "²", "9" * 5_000])
-def test_given_a_limit_that_is_no_number_from_1_up_then_truto_refuses(
-    serve: Serve, limit: str
-) -> None:
+def test_limit_no_number_from_1_up(serve: Serve, limit: str) -> None:
+    """A limit that is no number from 1 up: Truto refuses."""
     response = serve(Account("a", "klaviyo")).segments(params={"limit": limit})
     assert response.status_code == 400
     assert "truto_is_remote_error" not in response.json()
 
 
-def test_given_special_cursors_then_they_hold_what_urls_and_json_give_a_meaning_to(
-    serve: Serve,
-) -> None:
+def test_special_cursors(serve: Serve) -> None:
+    """Special cursors: they hold what urls and JSON give a meaning to."""
     account = Account("a", "klaviyo", records(11), cursor_style="special")
     cursor = serve(account).segments().json()["next_cursor"]
     assert set('+/=&%{}" é漢') <= set(cursor)
 
 
-def test_given_a_cursor_that_lost_a_character_on_the_way_then_the_vendor_refuses(
-    serve: Serve,
-) -> None:
+def test_cursor_lost_character_on_way(serve: Serve) -> None:
+    """A cursor that lost a character on the way: the vendor refuses."""
     client = serve(Account("a", "klaviyo", records(11), cursor_style="special"))
     cursor = client.segments().json()["next_cursor"]
     response = client.segments(params={"next_cursor": cursor.replace("+", " ")})
@@ -88,16 +85,16 @@ def test_given_a_cursor_that_lost_a_character_on_the_way_then_the_vendor_refuses
 
 
 @pytest.mark.parametrize("cursor", ["1", "10", "made-up", "tc_", "tc_AAAA", "tc_MQ", "é漢"])
-def test_given_a_cursor_that_was_never_handed_out_then_the_vendor_refuses(
-    serve: Serve, cursor: str
-) -> None:
+def test_cursor_never_handed_out(serve: Serve, cursor: str) -> None:
+    """A cursor that was never handed out: the vendor refuses."""
     response = serve(Account("a", "klaviyo", records(11))).segments(params={"next_cursor": cursor})
     assert response.status_code == 400
     assert response.json()["truto_is_remote_error"] is True
     assert response.json()["raw_response"]["errors"]
 
 
-def test_given_the_cursor_of_another_account_then_the_vendor_refuses(serve: Serve) -> None:
+def test_cursor_of_another_account(serve: Serve) -> None:
+    """The cursor of another account: the vendor refuses."""
     client = serve(Account("a", "klaviyo", records(11)), Account("b", "klaviyo", records(11)))
     cursor = client.segments("a").json()["next_cursor"]
     assert client.segments("b", {"next_cursor": cursor}).status_code == 400
@@ -136,9 +133,8 @@ def test_given_a_tag_then_klaviyo_filters_by_it_over_all_pages(serve: Serve) -> 
         ("customerio", 20_000, 20_000),
     ],
 )
-def test_given_a_long_list_then_pages_have_the_vendors_default_and_maximum(
-    serve: Serve, vendor: str, default: int, maximum: int
-) -> None:
+def test_long_list(serve: Serve, vendor: str, default: int, maximum: int) -> None:
+    """A long list: pages have the vendor's default and maximum."""
     client = serve(Account("a", vendor, records(20_000)))
     params: dict[str, Any] = {"workspace[id]": "pub_a"}
     assert client.segments(params=params).json()["result_count"] == default

@@ -71,16 +71,16 @@ def test_given_each_endpoint_then_the_log_names_its_kind(serve: Serve) -> None:
         ("c=a%2Fb/c;d", [("c", "a/b/c;d")]),
     ],
 )
-def test_given_an_escaped_query_then_the_log_has_it_decoded_once(
-    serve: Serve, query: str, expected: list[tuple[str, str]]
-) -> None:
+def test_escaped_query(serve: Serve, query: str, expected: list[tuple[str, str]]) -> None:
+    """An escaped query: the log has it decoded once."""
     assert query_of(serve(), query) == expected
 
 
 # --- time -----------------------------------------------------------------------------------------
 
 
-def test_given_latency_then_responses_take_it_and_trutos_own_errors_do_not(serve: Serve) -> None:
+def test_latency__responses(serve: Serve) -> None:
+    """Latency: responses take it and Truto's own errors do not."""
     client = serve(Account("a", "klaviyo"), latency=0.1)
     assert client.segments().elapsed.total_seconds() >= 0.1
     assert client.accounts().elapsed.total_seconds() >= 0.1
