@@ -38,8 +38,6 @@ from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.sync import state, sync
 
-CDC = {CURSOR, DELETED_AT}
-
 
 class Connection(Destination):
     """A destination that is filled from a sandbox by incremental syncs."""
@@ -169,22 +167,6 @@ def test_nothing_changed(serve: Serve) -> None:
     assert {second.statuses_of(stream)[-1] for stream in ALL_STREAMS} == {"COMPLETE"}
     # Nothing was missing, so no list was read once more.
     assert requests(destination.sandbox, "accounts") == 1
-
-
-def test_record_gone(serve: Serve) -> None:
-    """A record is gone: its tombstone has the key and two columns."""
-    account = numbered_account(0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b")})
-    destination = Connection(serve(account, numbered_account(1)))
-    destination.sync(ALL_STREAMS, additional_accounts=ALL)
-
-    del account.workspaces["w1"], destination.sandbox.environment.accounts[1]
-    result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
-
-    for stream in ALL_STREAMS:
-        (tombstone,) = tombstones(result, stream)
-        key = {"id"} if stream == "integrated_accounts" else {"integrated_account_id", "id"}
-        assert set(tombstone) == key | CDC
-        assert tombstone[DELETED_AT] == tombstone[CURSOR]
 
 
 def test_catalog_without_properties(serve: Serve) -> None:
@@ -490,26 +472,6 @@ def test_segments_back(serve: Serve) -> None:
     assert deleted_ids(destination.sync()) == ["a"]
 
 
-def test_newly_selected_column(serve: Serve) -> None:
-    """A newly selected column: the rows that have it come."""
-    account = numbered_account(0, segments=[*rows("a", "b", status="active"), *rows("c")])
-    destination = Connection(serve(account))
-    columns = load_schema("segments")["properties"]
-    names = {"integrated_account_id", "id", "name", CURSOR, DELETED_AT}
-    few = {"properties": {name: columns[name] for name in names}}
-    first = destination.sync(schema=few)
-    assert all(set(record) <= names for record in first.records)
-
-    more = {"properties": {**few["properties"], "status": columns["status"]}}
-    second = destination.sync(schema=more)
-    third = destination.sync(schema=few)
-
-    assert live_ids(second) == ["a", "b"]
-    assert [record["status"] for record in second.records] == ["active"] * 2
-    assert live_ids(third) == ["a", "b"]
-    assert destination.sync(schema=few).records == []
-
-
 def test_custom_column_selected_later(serve: Serve) -> None:
     """A custom column that is selected later: all rows have it."""
     # The usual way: the customer adds a field, a sync runs, then the schema is refreshed.
@@ -626,36 +588,6 @@ def test_clock_behind(serve: Serve) -> None:
     assert all(value.startswith("2200-01-01T00:00:00.0000") for value in values)
 
 
-def test_account_not_configured_any_more(serve: Serve) -> None:
-    """An account that is not configured any more: its rows stay."""
-    destination = Connection(serve(numbered_account(0), numbered_account(1)))
-    destination.sync(ALL_STREAMS, additional_accounts=listed(0, 1))
-
-    failing = destination.sandbox.environment.accounts[0]
-    failing.faults = [faults.account_blocked(times=None)]
-    failed = destination.sync(ALL_STREAMS, additional_accounts=listed(0))
-    # These accounts have no workspaces to remember.
-    known = ("segments", "integrated_accounts")
-    assert all(set(cursors_of(failed, s)) == {id_of(0), id_of(1)} for s in known)
-    failing.faults.clear()
-    whole = destination.sync(ALL_STREAMS, additional_accounts=listed(0))
-
-    assert whole.of_type("RECORD") == []
-    for stream in known:
-        assert set(cursors_of(whole, stream)) == {id_of(0), id_of(1)}
-        assert cursors_of(whole, stream)[id_of(1)]["unread"] is True
-    assert len(destination.rows("segments")) == 6
-    assert len(destination.rows("integrated_accounts")) == 2
-
-    # When it is back, what was deleted in the meantime is noticed, and nothing else comes.
-    other = destination.sandbox.environment.accounts[1]
-    gone, *left = other.segments
-    other.segments = left
-    back = destination.sync(ALL_STREAMS, additional_accounts=listed(0, 1))
-    assert deleted_ids(back) == [gone["id"]]
-    assert len(back.of_type("RECORD")) == 1
-
-
 def test_pairs_for_vendor_in_another_order(serve: Serve) -> None:
     """Pairs for the vendor in another order: nothing comes."""
     destination = Connection(serve(numbered_account(0)))
@@ -691,29 +623,6 @@ def test_list_shifts(serve: Serve, streams: Sequence[str]) -> None:
     assert destination.state == before
     assert requests(destination.sandbox, "accounts") == 6
     assert requests(destination.sandbox, "segments") == (5 if "segments" in streams else 0)
-
-
-@pytest.mark.parametrize("entry", ["not an object", {"id": None}], ids=str)
-def test_list_may_be_incomplete(serve: Serve, entry: Any) -> None:
-    """A list that may be incomplete: no account is forgotten."""
-    destination = Connection(serve(numbered_account(0), numbered_account(1)))
-    destination.sync(ALL_STREAMS, additional_accounts=ALL)
-    before = destination.state
-
-    integration = {"name": "klaviyo"}
-    accounts = [{"id": id_of(0), "tenant_id": "tenant-1", "integration": integration}, entry]
-    envelope = json.dumps({"result": accounts, "next_cursor": None})
-    destination.sandbox.environment.faults = [faults.body(envelope, kind="accounts", times=None)]
-    result = destination.sync(ALL_STREAMS, additional_accounts=ALL)
-
-    assert result.failure is None
-    assert [deleted_ids(result, stream) for stream in ALL_STREAMS] == [[], [], []]
-    assert set(cursors_of(result)) == {id_of(0), id_of(1)}
-    assert (
-        len(state_of_stream(before, "integrated_accounts")["states"][0]["cursor"]["records"]) == 2
-    )
-    known = cursors_of(result, "integrated_accounts")
-    assert (set(known[""]["records"]), known[id_of(1)]["unread"]) == ({id_of(0)}, True)
 
 
 def test_account_fails(serve: Serve) -> None:

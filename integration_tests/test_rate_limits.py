@@ -29,7 +29,6 @@ from sandbox import (
     faults,
     large_environment,
 )
-from sandbox.faults import Delivery
 from sandbox.limits import RetryAfter
 
 
@@ -227,48 +226,4 @@ def test_wait_of_less_than_second(serve: Serve) -> None:
 
     assert result.ids == ["a", "b"]
     assert result.waits == [pytest.approx(0.9)]
-    assert result.rate_limited == []
-
-
-def test_responses_come_during_wait(
-    serve: Serve,
-) -> None:
-    # The 429 comes once all the others are in flight; they end during the wait.
-    """Responses that come during a wait: it is still reported once."""
-    fault = faults.truto_rate_limited(3)
-    fault.delivery = Delivery(delay=0.2)
-    limited = numbered_account(1, faults=[fault])
-    late = [numbered_account(number, latency=0.2 * number) for number in range(2, 7)]
-    sandbox = serve(numbered_account(0), limited, *late)
-
-    result = read_in_real_time(sandbox, additional_accounts=listed(*range(7)))
-
-    assert len(result.records) == 21
-    assert len(sandbox.requests) == 8
-    assert len(result.rate_limited) == 1
-
-
-def test_accounts_wait_in_turn(serve: Serve) -> None:
-    """Accounts that wait in turn: each standstill is reported."""
-    script = [faults.vendor_error(429, headers={"Retry-After": s}) for s in ("1.5", "3")]
-    sandbox = serve(*[numbered_account(n, faults=[fault]) for n, fault in enumerate(script)])
-
-    result = read_in_real_time(sandbox, additional_accounts=ALL)
-
-    assert len(result.records) == 6
-    first, second = (s["reasons"][0]["rate_limited"]["quota_reset"] for s in result.rate_limited)
-    # Both begin to wait at about the same time; what is left of the second wait is reported later.
-    assert 1000 < second - first < 2000
-
-
-def test_another_account_can_be_read(serve: Serve) -> None:
-    """Another account can be read, when one waits: no rate limit is reported."""
-    waiting = numbered_account(0, faults=[faults.vendor_rate_limited(2)])
-    busy = numbered_account(1, count=50, latency=0.6)
-    sandbox = serve(waiting, busy)
-
-    result = read_in_real_time(sandbox, additional_accounts=ALL)
-
-    assert len(result.records) == 53
-    assert 429 in {request.status for request in sandbox.requests}
     assert result.rate_limited == []

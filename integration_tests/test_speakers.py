@@ -146,6 +146,7 @@ def test_refusal_of_all(serve: Serve, make: Callable[..., Fault]) -> None:
 
     assert result.statuses[-1] == "INCOMPLETE"
     assert "though" not in str(result.failure)
+    assert len(result.errors) == 1
     assert len([r for r in sandbox.requests if r.kind == "segments"]) < 40
 
 

@@ -311,16 +311,6 @@ def test_documented_state_incremental_compared(serve: Serve) -> None:
     assert cursor_value < blob(result)["cursor_value"] == result.records[-1][CURSOR]
 
 
-def test_old_unfinished_sync(serve: Serve) -> None:
-    """An old unfinished sync: everything is read."""
-    sandbox = serve(numbered_account(0))
-    started_at = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
-
-    result = read(sandbox, state=state_of((0, {"complete": True}), started_at=started_at))
-
-    assert len(result.records) == 3
-
-
 def test_workspace_failed(serve: Serve) -> None:
     """A workspace that failed, when resumed: the account is read whole."""
     segments = vendors.segments("beehiiv", 45)
@@ -396,23 +386,14 @@ def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None
         assert again.records == []
 
 
-OF_VERSION_0_1: list[dict[str, Any]] = [
-    {"updated_at": "2026-01-05T00:00:00Z"},
-    {"updated_at": None},
-    {"next_cursor": "tc_abc"},
-    {"next_cursor": None, "workspace_id": "w2", "workspaces_done": ["w1"]},
-]
-
-
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-@pytest.mark.parametrize("cursor", OF_VERSION_0_1, ids=str)
-def test_state_of_version_0_1(
-    serve: Serve, caplog: pytest.LogCaptureFixture, mode: str, cursor: dict[str, Any]
-) -> None:
+def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mode: str) -> None:
     """A state of version 0.1: it is not used and a log line says so."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
-    state = state_of((0, cursor), (1, {"complete": True}), filters={})
+    state = state_of(
+        (0, {"updated_at": "2026-01-05T00:00:00Z"}), (1, {"complete": True}), filters={}
+    )
 
     result = read(sandbox, configured=catalog(mode), state=state, additional_accounts=ALL)
 
