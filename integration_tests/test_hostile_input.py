@@ -35,6 +35,7 @@ from integration_tests.support import (
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
+from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -585,6 +586,9 @@ def test_any_description_of_model(sandbox: Sandbox, folder: Path, meta: Any) -> 
     custom = set(map(whole, named)) - set(MODEL) if isinstance(named, dict) else set()
     fit = {name for name in custom if name.strip() and not name.lower().startswith(("_ab",))}
     assert set(columns) - set(MODEL) <= custom
+    for name in set(columns) - set(MODEL):
+        assert Draft7Validator(columns[name]).is_valid(None)
+        assert len(columns[name].get("description", "")) <= MAX_EXCERPT_LENGTH
     assert bool(set(columns) - set(MODEL)) == bool(
         {name.strip().lower() for name in fit} - {name.lower() for name in MODEL}
     )

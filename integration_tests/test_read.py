@@ -8,58 +8,11 @@ from typing import Any
 
 import pytest
 from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer
-from jsonschema import Draft7Validator
 
 from integration_tests.support import ACCOUNT_ID, Serve, account, catalog, config, read, warnings_in
-from sandbox import MISSING, Sandbox, vendors
+from sandbox import MISSING, vendors
 from sandbox.environment import VENDORS_WITH_WORKSPACES
 from source_truto_segments import SourceTrutoSegments
-
-VENDORS = (
-    "activecampaign",
-    "beehiiv",
-    "brevo",
-    "customerio",
-    "flodesk",
-    "klaviyo",
-    "mailerlite",
-)
-
-
-def schema(sandbox: Sandbox) -> dict[str, Any]:
-    streams = SourceTrutoSegments().streams(config(sandbox))
-    return dict(next(s for s in streams if s.name == "segments").get_json_schema())
-
-
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_each_vendor(serve: Serve, vendor: str) -> None:
-    """Each vendor: every segment comes once and matches the schema."""
-    segments = vendors.segments(vendor, 57)
-    workspaces = {"ws-1": segments[:30], "ws-2": segments[30:]}
-    how: dict[str, Any] = (
-        {"workspaces": workspaces} if vendor == "beehiiv" else {"segments": segments}
-    )
-    sandbox = serve(account(vendor, **how))
-
-    result = read(sandbox)
-
-    assert result.failure is None
-    assert result.statuses == ["STARTED", "RUNNING", "COMPLETE"]
-    assert result.ids == [str(segment["id"]) for segment in segments]
-    validator = Draft7Validator(schema(sandbox), format_checker=Draft7Validator.FORMAT_CHECKER)
-    assert [
-        error.message for record in result.records for error in validator.iter_errors(record)
-    ] == []
-    assert {record["integrated_account_id"] for record in result.records} == {ACCOUNT_ID}
-    for record, segment in zip(result.records, segments, strict=True):
-        assert record["remote_data"] == segment["remote_data"]
-        assert record["name"] == segment["name"]
-
-
-def test_format_checker(serve: Serve) -> None:
-    """The format checker, when a date is not valid: it reports it."""
-    validator = Draft7Validator(schema(serve()), format_checker=Draft7Validator.FORMAT_CHECKER)
-    assert list(validator.iter_errors({"created_at": "2023-13-01T00:00:00Z"}))
 
 
 def test_beehiiv_read_each(serve: Serve) -> None:

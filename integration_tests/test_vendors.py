@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from airbyte_cdk.models import Status
+from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
@@ -21,6 +22,7 @@ from integration_tests.support import (
     read,
 )
 from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
+from source_truto_segments.records.columns import load_schema
 
 # Records a page by default, and at most; None for one page of any length, or for no maximum.
 PAGE_SIZES = {
@@ -32,6 +34,7 @@ PAGE_SIZES = {
     "klaviyo": (10, 10),
     "mailerlite": (25, None),
 }
+VALIDATOR = Draft7Validator(load_schema("segments"), format_checker=Draft7Validator.FORMAT_CHECKER)
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
 
 
@@ -63,6 +66,9 @@ def test_each_vendor(serve: Serve, vendor: str, count: int) -> None:
     default, _ = PAGE_SIZES[vendor]
     assert good_pages(sandbox) == (1 if default is None else ceil(count / default))
     assert {request.param("limit") for request in sandbox.requests} == {None}
+    assert [e.message for row in result.records for e in VALIDATOR.iter_errors(row)] == []
+    for record, segment in zip(result.records, vendors.segments(vendor, count), strict=True):
+        assert (record["name"], record["remote_data"]) == (segment["name"], segment["remote_data"])
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 10])

@@ -213,33 +213,3 @@ def test_shard_parsed_accounts() -> None:
         assert config.shard_count == 5
         is_home = Shard(number, 5).contains(ACCOUNT_ID)
         assert list(config.configured_account_ids) == ([ACCOUNT_ID] if is_home else [])
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-FIELDS = [
-    "token",
-    "integrated_account_id",
-    "workspace_id",
-    "tag_id",
-    "page_size",
-    "remote_query",
-    "additional_accounts",
-    "on_account_error",
-    "num_workers",
-    "api_url",
-]
-
-
-@given(st.dictionaries(st.sampled_from(FIELDS), json_values), st.booleans())
-def test_any_configuration(fields: dict[str, Any], complete: bool) -> None:
-    """Any configuration, when parsed: it is valid or a sentence explains it."""
-    try:
-        config = Config.parse({**(FLAT if complete else {}), **fields})
-    except ConfigError as wrong:
-        assert str(wrong).endswith(".")
-    else:
-        assert config.token

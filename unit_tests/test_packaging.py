@@ -114,26 +114,9 @@ def test_version_setup_asked() -> None:
     assert asked.stdout.split() == [DATA["remoteRegistries"]["pypi"]["packageName"], VERSION]
 
 
-def test_version_metadata_read() -> None:
-    """The version, when metadata is read: its image tag is the same."""
-    assert DATA["dockerImageTag"] == VERSION
-
-
-def test_version_image_labelled() -> None:
-    """The version, when the image is labelled: it is the same."""
-    assert in_dockerfile(r"LABEL io\.airbyte\.version=(.*)") == VERSION
-
-
-def test_version_changelog_read() -> None:
-    """The version, when the changelog is read: its newest section is the same."""
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    numbered = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
-
-    assert numbered[0] == VERSION
-
-
-def test_images_name() -> None:
-    """The image's name, when labelled: it is the one in metadata."""
+def test_version() -> None:
+    """The image has the version and the name of the metadata, which are the package's."""
+    assert DATA["dockerImageTag"] == VERSION == in_dockerfile(r"LABEL io\.airbyte\.version=(.*)")
     assert in_dockerfile(r"LABEL io\.airbyte\.name=(.*)") == DATA["dockerRepository"]
 
 
@@ -377,20 +360,6 @@ def test_direction_of_imports(module: str) -> None:
     assert len(SOURCES) > 25
     assert {folder_of(name) for name in SOURCES} == {"", *FOLDERS}
     assert known <= allowed.get(folder_of(module), known)
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from source_truto_segments.sync import sync", {"source_truto_segments.sync.sync"}),
-        ("from source_truto_segments.config import Config", {"source_truto_segments.config"}),
-        ("import source_truto_segments.truto.client", {"source_truto_segments.truto.client"}),
-        ("import requests", set()),
-    ],
-)
-def test_imports_are_found(source: str, expected: set[str]) -> None:
-    """Each form of an import."""
-    assert imported_modules(source) == expected
 
 
 def test_no_import_circle() -> None:
