@@ -171,7 +171,14 @@ def read(
     state: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Result:
-    """Reads in this process, with waits that take no time; keeps what came before a failure."""
+    """Reads in this process, with waits that take no time; keeps what came before a failure.
+
+    Args:
+        sandbox: What is read.
+        configured: The configured catalog; or the fields `streams` and `sync_mode` make one.
+        state: The state that the sync begins with.
+        fields: Fields of the configuration.
+    """
     clock = FakeClock()
     result = _read(SourceTrutoSegments(clock), sandbox, configured, state, fields)
     result.waits = clock.waits
@@ -192,8 +199,9 @@ def _read(
     state: list[dict[str, Any]] | None,
     fields: dict[str, Any],
 ) -> Result:
+    made = {name: fields.pop(name) for name in ("sync_mode", "streams") if name in fields}
     parsed: ConfiguredAirbyteCatalog = ConfiguredAirbyteCatalogSerializer.load(
-        configured or catalog()
+        configured or catalog(**made)
     )
     begin = [AirbyteStateMessageSerializer.load(message) for message in state or []]
     result = Result()

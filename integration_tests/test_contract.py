@@ -11,7 +11,7 @@ from airbyte_cdk.models import FailureType, SyncMode
 from airbyte_cdk.sources.streams.http import HttpStream
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
-from integration_tests.support import ALL, ALL_STREAMS, catalog, config, read
+from integration_tests.support import ALL, ALL_STREAMS, config, read
 from sandbox import Environment, Sandbox, demo_environment
 from source_truto_segments import SourceTrutoSegments
 
@@ -97,7 +97,7 @@ def test_cdk_read_equals_engine(demo: Sandbox) -> None:
     ]
     accounts = list(streams["integrated_accounts"].read_records(SyncMode.full_refresh))
 
-    result = read(demo, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(demo, streams=ALL_STREAMS, additional_accounts=ALL)
     assert sorted(segments, key=str) == sorted(result.rows, key=str)
     assert len(segments) == 204
     emitted = without_time(result.records_of("integrated_accounts"))

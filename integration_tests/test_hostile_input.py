@@ -206,7 +206,7 @@ def test_any_cursors(sandbox: Sandbox, handed_out: list[str], stream: str) -> No
         for number, cursor in enumerate([*handed_out, None])
     ]
     serve(sandbox, account("brevo", faults=script))
-    result = read(sandbox, configured=catalog(streams=[stream]))
+    result = read(sandbox, streams=[stream])
 
     ids = [record["id"] for record in result.records_of(stream)]
     sent = [request.param("next_cursor") for request in sandbox.requests]
@@ -382,7 +382,7 @@ def test_any_response(sandbox: Sandbox, response: Fault, kind: Any) -> None:
     found = account("beehiiv", workspaces={"w": segments})
     result = read(
         serve(sandbox, found, before=(response,)),
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
@@ -419,7 +419,7 @@ def test_redirect_to_no_address(sandbox: Sandbox, kind: Any, location: str) -> N
         return
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
@@ -460,7 +460,7 @@ def test_response_nested_deeply(
         with warnings() as logged:
             result = read(
                 sandbox,
-                configured=catalog(streams=ALL_STREAMS),
+                streams=ALL_STREAMS,
                 additional_accounts=ALL if kind == "accounts" else None,
             )
         if not has_failed(result):
@@ -498,7 +498,7 @@ def test_anything_in_list_of_accounts(sandbox: Sandbox, others: list[Any]) -> No
     listing = faults.body(page(*others, good), kind="accounts")
     result = read(
         serve(sandbox, *accounts, before=(listing,)),
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts=ALL,
     )
 
@@ -776,8 +776,9 @@ class Synced:
 
 
 def read_some(sandbox: Sandbox, mode: str, accounts: list[Account]) -> Synced:
-    configured = catalog(mode, streams=ALL_STREAMS)
-    result = read(serve(sandbox, *accounts), configured=configured, additional_accounts=ALL)
+    result = read(
+        serve(sandbox, *accounts), sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL
+    )
     return Synced(result)
 
 

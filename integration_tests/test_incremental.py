@@ -184,7 +184,7 @@ def test_full_refresh(serve: Serve) -> None:
     """A full refresh, when a record is gone: no tombstone comes."""
     account = numbered_account(0, segments=rows("a", "b"))
     sandbox = serve(account)
-    earlier = read(sandbox, configured=catalog("incremental")).last_state
+    earlier = read(sandbox, sync_mode="incremental").last_state
 
     account.segments = rows("a")
     result = read(sandbox, state=earlier)
@@ -574,13 +574,13 @@ def test_clock_behind(serve: Serve) -> None:
     """A clock that is behind: the cursor does not go back."""
     account = brevo("a", "b", "c", "gone")
     sandbox = serve(account)
-    first = read(sandbox, configured=catalog("incremental"))
+    first = read(sandbox, sync_mode="incremental")
     ahead = "2199-12-31T23:59:59.999999Z"
     (message,) = first.last_state
     message["stream"]["stream_state"]["cursor_value"] = ahead
 
     account.segments = rows("a", "b", "c", count=1)
-    result = read(sandbox, configured=catalog("incremental"), state=first.last_state)
+    result = read(sandbox, sync_mode="incremental", state=first.last_state)
 
     values = [record[CURSOR] for record in result.records]
     assert len(values) == 4
@@ -733,7 +733,7 @@ def test_cursor_value_far_ahead(serve: Serve, caplog: pytest.LogCaptureFixture) 
     sandbox = serve(numbered_account(0))
     state = state_of(filters={}, cursor_value="2199-01-01T00:00:00.000000Z")
 
-    read(sandbox, configured=catalog("incremental"), state=state)
+    read(sandbox, sync_mode="incremental", state=state)
 
     (line,) = [text for text in caplog.messages if "ahead of this machine's" in text]
     assert "stream segments continue after that time" in line
@@ -900,7 +900,7 @@ def test_other_accounts_in_state(serve: Serve) -> None:
     records = {"records": {"x": "fingerprint0"}}
     begin = state_of((1, records), (2, {"records": None}), filters={})
 
-    result = read(sandbox, configured=catalog("incremental"), state=begin)
+    result = read(sandbox, sync_mode="incremental", state=begin)
 
     assert [without_cdc(record)["id"] for record in result.records] == ["a"]
     assert cursors_of(result)[id_of(1)] == {**records, "unread": True}

@@ -145,9 +145,7 @@ def test_single_filter(serve: Serve) -> None:
 def test_account_not_active(serve: Serve, status: str, reason: str) -> None:
     """An account that is not active: it is asked and its status is named."""
     bad = numbered_account(1, tenant_id="acme", status=status, last_error="invalid_grant")
-    sandbox = serve(numbered_account(0), bad, numbered_account(2))
-
-    result = read(sandbox, additional_accounts=ALL)
+    result = read(serve(numbered_account(0), bad, numbered_account(2)), additional_accounts=ALL)
 
     (error,) = result.errors
     assert error["message"].startswith(
@@ -181,9 +179,7 @@ def environment_with_failures() -> list[Account]:
 
 def test_broken_accounts(serve: Serve) -> None:
     """Broken accounts: the others are read and the sync fails."""
-    sandbox = serve(*environment_with_failures())
-
-    result = read(sandbox, additional_accounts=ALL)
+    result = read(serve(*environment_with_failures()), additional_accounts=ALL)
 
     assert read_ids(result.records) == {
         id_of(0): 3, id_of(2): 35, id_of(4): 10, id_of(5): 3, id_of(6): 10, id_of(8): 3
@@ -246,7 +242,7 @@ def test_wrong_token_and_thousand_accounts(
         sandbox.clear()
         result = read(
             sandbox,
-            configured=catalog(streams=ALL_STREAMS),
+            streams=ALL_STREAMS,
             additional_accounts=more,
             num_workers=50,
             on_account_error=skip,
@@ -266,7 +262,7 @@ def test_token_revoked_behind_list(serve: Serve) -> None:
 
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={**ALL, "tenant_ids": ["tenant-True"]},
         num_workers=2,
         on_account_error="skip",

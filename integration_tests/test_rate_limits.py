@@ -13,7 +13,6 @@ from integration_tests.support import (
     Result,
     Serve,
     account,
-    catalog,
     check,
     id_of,
     listed,
@@ -60,9 +59,7 @@ def test_429_says_how_long(serve: Serve, make: Callable[..., Fault], form: str) 
 
 def test_429s_for_half_hour(serve: Serve) -> None:
     """429s for half an hour: they are waited out."""
-    sandbox = serve(account(count=25, faults=[faults.vendor_rate_limited(60, times=30)]))
-
-    result = read(sandbox)
+    result = read(serve(account(count=25, faults=[faults.vendor_rate_limited(60, times=30)])))
 
     assert result.failure is None
     assert len(set(result.ids)) == 25
@@ -94,7 +91,7 @@ def test_one_account_for_a_day(serve: Serve, streams: tuple[str, ...]) -> None:
     refused = numbered_account(1, faults=[faults.truto_rate_limited(86_400, times=None)])
     sandbox = serve(numbered_account(0), refused, numbered_account(2))
 
-    result = read(sandbox, configured=catalog(streams=streams), additional_accounts=listed(0, 1, 2))
+    result = read(sandbox, streams=streams, additional_accounts=listed(0, 1, 2))
 
     (error,) = result.errors
     assert (
@@ -164,8 +161,9 @@ def test_more_accounts_than_trutos_token_limit(serve: Serve) -> None:
         token_limit=TRUTO_TOKEN_LIMIT,
     )
 
-    configured = catalog(streams=("segments", "integrated_accounts"))
-    result = read_in_real_time(sandbox, configured=configured, additional_accounts=ALL)
+    result = read_in_real_time(
+        sandbox, streams=("segments", "integrated_accounts"), additional_accounts=ALL
+    )
 
     assert {request.status for request in sandbox.requests} == {200}
     assert len({record["integrated_account_id"] for record in result.records}) == 700
@@ -179,9 +177,7 @@ def test_no_request_can_go_out(
 ) -> None:
     """No request can go out: each wait is reported once."""
     script = [make(30, after=after, kind="segments") for after in (1, 0, 1)]
-    sandbox = serve(account(count=35, faults=script))
-
-    result = read(sandbox, configured=catalog(streams=streams))
+    result = read(serve(account(count=35, faults=script)), streams=streams)
 
     assert len(set(result.ids)) == 35
     assert len(result.rate_limited) == 3 * len(streams)

@@ -89,12 +89,11 @@ def test_seven_vendors(serve: Serve) -> None:
 
 @pytest.mark.parametrize("option", [ALL, listed(*range(1, 8))], ids=["all", "listed"])
 def test_known_integrations(serve: Serve, option: dict[str, Any]) -> None:
-    """Known integrations: limits are the vendors."""
+    """Known integrations: limits are the vendors'."""
     # From Truto's list, or from the accounts' objects where their stream is selected.
     sandbox = serve(*[account(n, name, 120) for n, name in enumerate(LIMITS)])
-    configured = catalog(streams=("segments", "integrated_accounts"))
 
-    result = read(sandbox, configured=configured, additional_accounts=option)
+    result = read(sandbox, streams=("segments", "integrated_accounts"), additional_accounts=option)
 
     assert_everything_once(result, sandbox)
     for number, limit in enumerate(LIMITS.values()):
@@ -307,13 +306,13 @@ def test_missing_records(serve: Serve) -> None:
     # The second read is independent evidence that they were deleted.
     one = account(0, "flodesk", 33)
     sandbox = serve(one)
-    first = read(sandbox, configured=catalog("incremental"), additional_accounts=ALL)
+    first = read(sandbox, sync_mode="incremental", additional_accounts=ALL)
     sandbox.clear()
 
     one.segments = one.segments[1:]
     second = read(
         sandbox,
-        configured=catalog("incremental"),
+        sync_mode="incremental",
         state=first.last_state,
         additional_accounts=ALL,
     )
@@ -331,7 +330,7 @@ def test_all_streams(serve: Serve) -> None:
     names = list(vendors.VENDORS) * 2
     sandbox = serve(*[account(n, name, 5) for n, name in enumerate(names)])
 
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert_everything_once(result, sandbox)
     assert len(result.records_of("workspaces")) == 2
@@ -352,7 +351,7 @@ def test_integration_without_workspaces(serve: Serve) -> None:
 
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts=ALL,
         num_workers=1,
     )

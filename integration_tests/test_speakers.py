@@ -319,8 +319,7 @@ def test_check_in_time(
     """A check ends in time, with a status, whatever the server does."""
     monkeypatch.setattr(check_module, "DEADLINE", 0.5)
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.6))
-    sandbox = serve(numbered_account(0, faults=[always(fault)]), numbered_account(1))
-    status, message = check(sandbox)
+    status, message = check(serve(numbered_account(0, faults=[always(fault)]), numbered_account(1)))
 
     assert status is Status.FAILED
     assert "the request timed out (no answer within 0 s)" in str(message)
@@ -513,7 +512,7 @@ def states_in(form: str, states: list[dict[str, Any]]) -> str:
 def test_forms_of_state(serve: Serve, tmp_path: Path, form: str) -> None:
     """A state is used in each form in which tools leave it."""
     sandbox = serve(account(count=5))
-    state = read(sandbox, configured=catalog("incremental")).last_state
+    state = read(sandbox, sync_mode="incremental").last_state
     path = tmp_path / "state.json"
     path.write_text(states_in(form, state))
     settings = write(tmp_path / "config.json", config(sandbox))

@@ -168,8 +168,7 @@ def test_kill_at_any_request(
 ) -> None:
     """A kill at any request, when resumed: nothing is missing."""
     sandbox = serve(*environment(), latency=0.02)
-    configured = catalog(mode, streams=ALL_STREAMS)
-    read(sandbox, configured=configured, additional_accounts=ALL)
+    read(sandbox, sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL)
     total = len(sandbox.requests)
     out = tmp_path / "out.jsonl"
     read_twice = {}
@@ -304,7 +303,7 @@ def test_documented_state_incremental_compared(serve: Serve) -> None:
     cursor_value = "2026-01-02T03:04:05.678901Z"
 
     state = state_of((0, {"records": records}), filters={}, cursor_value=cursor_value)
-    result = read(sandbox, configured=catalog("incremental"), state=state)
+    result = read(sandbox, sync_mode="incremental", state=state)
 
     assert [(r["id"], DELETED_AT in r) for r in result.records] == [("b", False), ("c", True)]
     assert set(cursors_of(result)[id_of(0)]["records"]) == {"a", "b"}
@@ -375,14 +374,14 @@ def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None
     expected = segments[:1] if "workspace_id" in filters else segments
 
     state = state_of((0, whole), filters={})
-    result = read(sandbox, configured=catalog(mode), state=state, **filters)
+    result = read(sandbox, sync_mode=mode, state=state, **filters)
 
     assert sorted(result.ids) == sorted(segment["id"] for segment in expected)
     if mode == "incremental":
         assert blob(result)["filters"] == filters | (
             {"remote_query": [["a", "b"]]} if "remote_query" in filters else {}
         )
-        again = read(sandbox, configured=catalog(mode), state=result.last_state, **filters)
+        again = read(sandbox, sync_mode=mode, state=result.last_state, **filters)
         assert again.records == []
 
 
@@ -395,7 +394,7 @@ def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mo
         (0, {"updated_at": "2026-01-05T00:00:00Z"}), (1, {"complete": True}), filters={}
     )
 
-    result = read(sandbox, configured=catalog(mode), state=state, additional_accounts=ALL)
+    result = read(sandbox, sync_mode=mode, state=state, additional_accounts=ALL)
 
     assert result.failure is None
     assert len(result.records) == 6
@@ -417,7 +416,7 @@ def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mo
 def test_malformed_state(serve: Serve, mode: str, state: dict[str, Any]) -> None:
     """A malformed state: the user is asked to reset."""
     sandbox = serve(numbered_account(0))
-    result = read(sandbox, configured=catalog(mode), state=of_stream(state))
+    result = read(sandbox, sync_mode=mode, state=of_stream(state))
 
     assert str(result.failure).startswith("The state of the stream segments is not valid: ")
     assert str(result.failure).endswith(
@@ -457,9 +456,8 @@ def test_long_sync(serve: Serve, mode: str) -> None:
     ]
     sandbox = serve(*accounts, *waiting)
     source = TimedSource()
-    configured = catalog(mode, streams=ALL_STREAMS)
 
-    read_with(source, sandbox, configured=configured, additional_accounts=ALL)
+    read_with(source, sandbox, sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert source.clock.now() > 5 * CHECKPOINT_SECONDS
     for times in source.times.values():

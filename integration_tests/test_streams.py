@@ -76,8 +76,7 @@ def test_mode_all(serve: Serve) -> None:
         list_page_size=3,
     )
 
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(sandbox, configured=configured, additional_accounts=ALL)
+    result = read(sandbox, streams=("integrated_accounts",), additional_accounts=ALL)
 
     assert keys(result, "integrated_accounts") == [(id_of(number),) for number in range(6)]
     assert result.statuses_of("integrated_accounts") == ["STARTED", "RUNNING", "COMPLETE"]
@@ -89,7 +88,7 @@ def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
     """Any streams, when read in mode all: the list is asked for once."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo"), beehiiv(2))
 
-    result = read(sandbox, configured=catalog(streams=selection), additional_accounts=ALL)
+    result = read(sandbox, streams=selection, additional_accounts=ALL)
 
     assert result.failure is None
     assert kinds(sandbox)["accounts"] == 1
@@ -120,10 +119,9 @@ def test_listed_accounts(serve: Serve) -> None:
     """Listed accounts: each is asked for by its id."""
     sandbox = serve(*[numbered_account(number) for number in range(4)])
 
-    configured = catalog(streams=("integrated_accounts",))
     for option, numbers in (({"mode": "none"}, [0]), (listed(2, 1), [0, 1, 2])):
         sandbox.clear()
-        result = read(sandbox, configured=configured, additional_accounts=option)
+        result = read(sandbox, streams=("integrated_accounts",), additional_accounts=option)
         found = sorted(keys(result, "integrated_accounts"))
         assert found == sorted((id_of(number),) for number in numbers)
         assert kinds(sandbox) == {"account": len(numbers)}
@@ -153,8 +151,7 @@ def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
         updated_at="2025-06-03T14:05:21.125Z",
     )
 
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(serve(account), configured=configured, additional_accounts=option)
+    result = read(serve(account), streams=("integrated_accounts",), additional_accounts=option)
 
     (record,) = result.records_of("integrated_accounts")
     assert record.keys() <= load_schema("integrated_accounts")["properties"].keys()
@@ -179,8 +176,7 @@ def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
 
 def test_label_beside_name(serve: Serve) -> None:
     """The label beside the name: it is found as well."""
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(serve(numbered_account(0, label="Klaviyo EU")), configured=configured)
+    result = read(serve(numbered_account(0, label="Klaviyo EU")), streams=("integrated_accounts",))
 
     (record,) = result.records_of("integrated_accounts")
     assert record["integration_label"] == "Klaviyo EU"
@@ -202,7 +198,7 @@ def test_given_any_last_error_when_read_then_it_is_text(
 ) -> None:
     account = numbered_account(0, status="needs_reauth", last_error=last_error)
 
-    result = read(serve(account), configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(serve(account), streams=ALL_STREAMS, additional_accounts=ALL)
 
     (record,) = result.records_of("integrated_accounts")
     assert record.get("last_error") == text
@@ -251,8 +247,7 @@ def test_account_breaks_off(
     ]
     sandbox = serve(numbered_account(0), faults=script)
 
-    configured = catalog(streams=ALL_STREAMS)
-    result = read(sandbox, configured=configured, additional_accounts=option)
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=option)
 
     assert "the response is malformed (HTTP 200; the response is not JSON" in str(result.failure)
     assert CONTEXT_SECRET not in str(result.messages) + str(result.failure) + caplog.text
@@ -269,8 +264,7 @@ def test_workspaces_read_each(serve: Serve) -> None:
         numbered_account(2, "customerio", workspaces={"8": []}),
     )
 
-    configured = catalog(streams=("workspaces",))
-    result = read(sandbox, configured=configured, additional_accounts=listed(1, 2))
+    result = read(sandbox, streams=("workspaces",), additional_accounts=listed(1, 2))
 
     assert sorted(keys(result, "workspaces")) == sorted(
         [(id_of(0), "pub_a"), (id_of(0), "pub_b"), (id_of(1), "7"), (id_of(2), "8")]
@@ -383,7 +377,7 @@ def test_account_fails_in_every_stream(serve: Serve) -> None:
     blocked = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), blocked)
 
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=listed(1))
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=listed(1))
 
     *reported, summary = [error["message"] for error in result.errors]
     assert sorted(message.split(" failed: ")[0] for message in reported) == [
@@ -548,9 +542,7 @@ def test_eighth_integration(serve: Serve, category: str, is_read: bool) -> None:
     other = numbered_account(
         1, "newsletterly", segments=vendors.segments("flodesk", 2), category=category
     )
-    sandbox = serve(numbered_account(0), other)
-
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(serve(numbered_account(0), other), streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert result.failure is None
     expected = {id_of(0), id_of(1)} if is_read else {id_of(0)}
@@ -584,9 +576,7 @@ def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFix
 def test_user_names_integration_without_segments(serve: Serve, option: dict[str, Any]) -> None:
     """The user names an integration without segments: it fails."""
     other = numbered_account(1, "smsly", segments=[], category="marketing-automation")
-    sandbox = serve(numbered_account(0), other)
-
-    result = read(sandbox, additional_accounts=option)
+    result = read(serve(numbered_account(0), other), additional_accounts=option)
 
     (error,) = result.errors
     assert f"account {id_of(1)} failed: Truto does not support this resource" in error["message"]
@@ -749,7 +739,7 @@ def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
     )
     sandbox = serve(numbered_account(0, "brevo"), bad)
 
-    result = read(sandbox, configured=catalog(streams=streams), additional_accounts=ALL)
+    result = read(sandbox, streams=streams, additional_accounts=ALL)
 
     (error,) = result.errors
     detail = ' (brevo of tenant acme; status needs_reauth; last error: "invalid_grant"). '

@@ -13,7 +13,6 @@ from integration_tests.support import (
     ALL,
     Serve,
     account,
-    catalog,
     check,
     id_of,
     kinds,
@@ -182,12 +181,12 @@ def test_activecampaign_lost_segments(serve: Serve) -> None:
     # Its 404 stands for an empty list, which the next sync has to see again.
     emptied = account("activecampaign", count=3)
     sandbox = serve(emptied)
-    first = read(sandbox, configured=catalog("incremental"))
+    first = read(sandbox, sync_mode="incremental")
 
     emptied.segments = []
-    second = read(sandbox, configured=catalog("incremental"), state=first.last_state)
+    second = read(sandbox, sync_mode="incremental", state=first.last_state)
 
-    third = read(sandbox, configured=catalog("incremental"), state=second.last_state)
+    third = read(sandbox, sync_mode="incremental", state=second.last_state)
 
     assert second.failure is third.failure is None
     assert second.ids == []
@@ -240,9 +239,7 @@ def test_trutos_own_404(serve: Serve) -> None:
 def test_integration_cannot_be_asked(serve: Serve, fault: Callable[..., Fault]) -> None:
     """An integration that cannot be asked for: the 404 is the error."""
     script = [fault(kind="account", times=None)]
-    sandbox = serve(account("activecampaign", segments=[], faults=script))
-
-    result = read(sandbox)
+    result = read(serve(account("activecampaign", segments=[], faults=script)))
 
     (error,) = result.errors
     assert error["message"].startswith(f"{READING}the vendor did not find the requested resource")
@@ -300,8 +297,7 @@ def test_status_nobody_knows(serve: Serve, status: Any) -> None:
     unknown.status = status
     sandbox = serve(numbered_account(0), unknown)
 
-    configured = catalog(streams=("segments", "integrated_accounts"))
-    result = read(sandbox, configured=configured, additional_accounts=ALL)
+    result = read(sandbox, streams=("segments", "integrated_accounts"), additional_accounts=ALL)
 
     assert result.failure is None
     assert {record["integrated_account_id"] for record in result.records} == {id_of(0), id_of(1)}

@@ -20,7 +20,7 @@ json_values = st.recursive(
 
 @given(st.sampled_from(TYPES), st.sampled_from(["one", "listed", "nullable"]), json_values)
 def test_known_type_in_any_form(kind: str, form: str, other: Any) -> None:
-    """A known type in any form, when parsed: it is the columns."""
+    """A known type in any form, when parsed: it is the column's."""
     named = {"one": kind, "listed": [kind], "nullable": ["null", kind]}[form]
     column = parse_columns({"schema": {"properties": {"x": {"type": named, "items": other}}}})["x"]
 

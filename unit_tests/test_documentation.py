@@ -302,7 +302,7 @@ def test_line_of_log_in_code(message: str) -> None:
     ],
 )
 def test_another_end(message: str) -> None:
-    """Another end, when the page is read: it has the codes message."""
+    """Another end, when the page is read: it has the code's message."""
     assert any((text_of(node) or "").startswith(message) for node in NODES)
     assert is_documented(message)
 

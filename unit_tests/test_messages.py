@@ -118,7 +118,7 @@ def test_rate_limit() -> None:
 
 
 def test_state_made_streams() -> None:
-    """A state, when made: it is the streams whole state."""
+    """A state, when made: it is the stream's whole state."""
     blob = {"states": [{"partition": {}, "cursor": {"records": {"1": "x"}}}], "filters": {}}
     message = plain(state_message("segments", blob))
 
