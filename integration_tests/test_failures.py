@@ -23,9 +23,18 @@ class Row:
     requests: int
     expected: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        self.fault.times = None
 
-def always(make: Callable[..., Fault], *arguments: object) -> Fault:
-    return make(*arguments, times=None)
+
+def refused(
+    fault: Fault, *expected: str, requests: int = 1, failure_type: FailureType = CONFIG
+) -> Row:
+    return Row(fault, failure_type, requests, expected)
+
+
+def retried(fault: Fault, *expected: str) -> Row:
+    return Row(fault, TRANSIENT, RETRIED, expected)
 
 
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
@@ -33,182 +42,102 @@ READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
 RETRIED = -1
 
 ROWS = {
-    "400 truto": Row(
-        always(faults.bad_request),
-        CONFIG,
-        1,
-        (
-            "Truto rejected the request",
-            '(HTTP 400; Truto reported: "The request could',
-            "workspace_id",
-        ),
+    "400 truto": refused(
+        faults.bad_request(),
+        "Truto rejected the request",
+        '(HTTP 400; Truto reported: "The request could',
+        "workspace_id",
     ),
-    "400 not supported": Row(
-        always(faults.resource_not_supported),
-        CONFIG,
-        1,
-        (
-            "Truto does not support this resource for this integration",
-            "Remove this account from the source",
-        ),
+    "400 not supported": refused(
+        faults.resource_not_supported(),
+        "Truto does not support this resource for this integration",
+        "Remove this account from the source",
     ),
-    "400 vendor": Row(
-        always(faults.vendor_error, 400),
-        CONFIG,
-        1,
-        ("the vendor rejected the request", 'the vendor reported: "The vendor could not do this"'),
+    "400 vendor": refused(
+        faults.vendor_error(400),
+        "the vendor rejected the request",
+        'the vendor reported: "The vendor could not do this"',
     ),
-    "400 stale cursor": Row(
-        always(faults.stale_cursor),
-        FailureType.system_error,
-        4,
-        ("cursor of the next page was rejected, again", "Invalid cursor", "rejects its own cursor"),
+    "400 stale cursor": refused(
+        faults.stale_cursor(),
+        "cursor of the next page was rejected, again",
+        "Invalid cursor",
+        "rejects its own cursor",
+        requests=4,
+        failure_type=FailureType.system_error,
     ),
-    "401 truto": Row(
-        always(faults.token_refused),
-        CONFIG,
-        1,
-        ("Truto rejected the API token", "API token field"),
+    "401 truto": refused(faults.token_refused(), "Truto rejected the API token", "API token field"),
+    "401 vendor": refused(
+        faults.credentials_refused(),
+        "the vendor rejected the credentials",
+        "owner must reconnect it in Truto",
     ),
-    "401 vendor": Row(
-        always(faults.credentials_refused),
-        CONFIG,
-        1,
-        ("the vendor rejected the credentials", "owner must reconnect it in Truto"),
+    "403 truto": refused(
+        faults.token_forbidden(), "Truto denied access with this API token", "Forbidden resource"
     ),
-    "403 truto": Row(
-        always(faults.token_forbidden),
-        CONFIG,
-        1,
-        ("Truto denied access with this API token", "Forbidden resource"),
+    "403 vendor": refused(
+        faults.scopes_missing("segments:read", "lists:read"),
+        "missing scopes: segments:read, lists:read",
+        "reconnect it in Truto and grant",
     ),
-    "403 vendor": Row(
-        always(faults.scopes_missing, "segments:read", "lists:read"),
-        CONFIG,
-        1,
-        ("missing scopes: segments:read, lists:read", "reconnect it in Truto and grant"),
-    ),
-    "404 truto": Row(
-        always(faults.account_not_found),
-        CONFIG,
-        1,
-        ("Truto has no such account", "same Truto environment"),
+    "404 truto": refused(
+        faults.account_not_found(), "Truto has no such account", "same Truto environment"
     ),
     # The second request asks for the integration: an ActiveCampaign account would just be empty.
-    "404 vendor": Row(
-        always(faults.vendor_not_found),
-        CONFIG,
-        2,
-        ("the vendor did not find the requested resource", 'reported: "Not found"'),
+    "404 vendor": refused(
+        faults.vendor_not_found(),
+        "the vendor did not find the requested resource",
+        'reported: "Not found"',
+        requests=2,
     ),
-    "405 vendor": Row(
-        always(faults.vendor_refused, 405), CONFIG, 1, ("the vendor does not allow this request",)
+    "405 vendor": refused(faults.vendor_refused(405), "the vendor does not allow this request"),
+    "409 vendor": refused(faults.vendor_refused(409), "the vendor reported a conflict"),
+    "422 vendor": refused(
+        faults.vendor_refused(422),
+        "the vendor could not process the request",
+        "The request cannot be processed",
     ),
-    "409 vendor": Row(
-        always(faults.vendor_refused, 409), CONFIG, 1, ("the vendor reported a conflict",)
+    "418 undocumented": refused(faults.truto_error(418), "Truto rejected the request unexpectedly"),
+    "500 truto": retried(faults.truto_failed(), "Truto had an internal error", "times in "),
+    "500 vendor": retried(faults.vendor_failed(), "the vendor had an internal error", "times in "),
+    "502 truto": retried(
+        faults.bad_gateway(), "Truto received an invalid response from the vendor (bad gateway)"
     ),
-    "422 vendor": Row(
-        always(faults.vendor_refused, 422),
-        CONFIG,
-        1,
-        ("the vendor could not process the request", "The request cannot be processed"),
+    "502 vendor": retried(faults.vendor_failed(502), "the vendor returned a bad gateway error"),
+    "503 truto": refused(
+        faults.account_blocked(),
+        "Truto has blocked this account",
+        "Contact Truto's support with the account's ID",
+        requests=4,
     ),
-    "418 undocumented": Row(
-        always(faults.truto_error, 418), CONFIG, 1, ("Truto rejected the request unexpectedly",)
+    "503 vendor": retried(faults.vendor_unavailable(), "the vendor is unavailable"),
+    "504 truto": retried(faults.gateway_timeout(), "the vendor did not respond to Truto in time"),
+    "504 vendor": retried(faults.vendor_failed(504), "the vendor did not respond in time"),
+    "599 undocumented": retried(
+        faults.truto_error(599), "Truto returned an undocumented server error"
     ),
-    "500 truto": Row(
-        always(faults.truto_failed),
-        TRANSIENT,
-        RETRIED,
-        ("Truto had an internal error", "times in "),
+    "302 redirect": refused(
+        faults.redirect("http://127.0.0.1:9/"),
+        "redirects are not followed, to protect the API token",
+        "api_url",
     ),
-    "500 vendor": Row(
-        always(faults.vendor_failed),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor had an internal error", "times in "),
+    "200 html": retried(
+        faults.body("<html><body>Bad   gateway</body></html>"),
+        "a gateway, firewall or proxy answered in Truto's place",
+        "is not JSON: <html><body>Bad gateway</body></html>",
     ),
-    "502 truto": Row(
-        always(faults.bad_gateway),
-        TRANSIENT,
-        RETRIED,
-        ("Truto received an invalid response from the vendor (bad gateway)",),
+    "200 cut json": retried(faults.body('{"result": [{"id": "1"'), "is not JSON"),
+    "200 empty": retried(faults.body(""), "the response is empty"),
+    "204": retried(faults.body("", 204), "the response is empty"),
+    "200 no result": retried(faults.body('{"next_cursor": null}'), "the response has no result"),
+    "200 text result": retried(faults.body('{"result": "none"}'), "neither a list nor an object"),
+    "200 list": retried(faults.body("[]"), "is not a JSON object"),
+    "200 NaN": retried(faults.body('{"result": [NaN]}'), "is not JSON"),
+    "200 malformed cursor": retried(
+        faults.body('{"result": [], "next_cursor": {"a": 1}}'), "next_cursor is not a string"
     ),
-    "502 vendor": Row(
-        always(faults.vendor_failed, 502),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor returned a bad gateway error",),
-    ),
-    "503 truto": Row(
-        always(faults.account_blocked),
-        CONFIG,
-        4,
-        ("Truto has blocked this account", "Contact Truto's support with the account's ID"),
-    ),
-    "503 vendor": Row(
-        always(faults.vendor_unavailable), TRANSIENT, RETRIED, ("the vendor is unavailable",)
-    ),
-    "504 truto": Row(
-        always(faults.gateway_timeout),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor did not respond to Truto in time",),
-    ),
-    "504 vendor": Row(
-        always(faults.vendor_failed, 504),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor did not respond in time",),
-    ),
-    "599 undocumented": Row(
-        always(faults.truto_error, 599),
-        TRANSIENT,
-        RETRIED,
-        ("Truto returned an undocumented server error",),
-    ),
-    "302 redirect": Row(
-        always(faults.redirect, "http://127.0.0.1:9/"),
-        CONFIG,
-        1,
-        ("redirects are not followed, to protect the API token", "api_url"),
-    ),
-    "200 html": Row(
-        always(faults.body, "<html><body>Bad   gateway</body></html>"),
-        TRANSIENT,
-        RETRIED,
-        (
-            "a gateway, firewall or proxy answered in Truto's place",
-            "is not JSON: <html><body>Bad gateway</body></html>",
-        ),
-    ),
-    "200 cut json": Row(
-        always(faults.body, '{"result": [{"id": "1"'), TRANSIENT, RETRIED, ("is not JSON",)
-    ),
-    "200 empty": Row(always(faults.body, ""), TRANSIENT, RETRIED, ("the response is empty",)),
-    "204": Row(always(faults.body, "", 204), TRANSIENT, RETRIED, ("the response is empty",)),
-    "200 no result": Row(
-        always(faults.body, '{"next_cursor": null}'),
-        TRANSIENT,
-        RETRIED,
-        ("the response has no result",),
-    ),
-    "200 text result": Row(
-        always(faults.body, '{"result": "none"}'),
-        TRANSIENT,
-        RETRIED,
-        ("neither a list nor an object",),
-    ),
-    "200 list": Row(always(faults.body, "[]"), TRANSIENT, RETRIED, ("is not a JSON object",)),
-    "200 NaN": Row(always(faults.body, '{"result": [NaN]}'), TRANSIENT, RETRIED, ("is not JSON",)),
-    "200 malformed cursor": Row(
-        always(faults.body, '{"result": [], "next_cursor": {"a": 1}}'),
-        TRANSIENT,
-        RETRIED,
-        ("next_cursor is not a string",),
-    ),
-    "reset": Row(always(faults.reset), TRANSIENT, RETRIED, (LOST,)),
-    "cut": Row(always(faults.cut, 50), TRANSIENT, RETRIED, (LOST,)),
+    "reset": retried(faults.reset(), LOST),
+    "cut": retried(faults.cut(50), LOST),
 }
 
 

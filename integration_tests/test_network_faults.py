@@ -7,7 +7,7 @@ import requests
 
 from integration_tests import faulty_proxy
 from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
-from integration_tests.network_faults import HARMLESS, PERMANENT, TIMEOUTS, TRANSIENT, NetworkFault
+from integration_tests.network_faults import HARMLESS, PERMANENT, TRANSIENT, NetworkFault
 from integration_tests.support import account
 from sandbox import Environment, Sandbox
 from source_truto_segments.truto.responses import MalformedResponseError, Page, parse_page
@@ -69,18 +69,6 @@ def test_fault_fetched(
 
     assert all(page in (None, right) for page in found)
     assert found.count(None) > TRIES / 2
-
-
-@pytest.mark.parametrize("fault", TIMEOUTS, ids=lambda fault: fault.__name__)
-def test_late_response(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
-) -> None:
-    """A late response, when fetched: it does not come in time."""
-    monkeypatch.setattr(faulty_proxy, "TIMEOUTS", (fault,))
-
-    found = list(fetch_repeatedly(sandbox, FaultRates(timeout=1.0), 2, timeout=0.1))
-
-    assert found == [None, None]
 
 
 def test_given_a_seed_when_drawn_again_then_the_same_happens(sandbox: Sandbox) -> None:

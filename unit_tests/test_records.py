@@ -657,7 +657,7 @@ def test_given_any_epoch_when_coerced_then_it_is_near(value: float) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_stream__schema(stream: str) -> None:
+def test_stream_schema(stream: str) -> None:
     """A stream: its schema has its key its cursor and its deletions."""
     schema = load_schema(stream)
     key: Any = getattr(Streams.build(Config("t", "a")), stream).primary_key

@@ -97,7 +97,7 @@ def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) ->
     }
 
 
-def test_account__context(serve: Serve) -> None:
+def test_account_context(serve: Serve) -> None:
     """An account: its context has secrets and its dates both forms."""
     shown = serve(Account("a", "klaviyo")).get("/integrated-account/a").json()
     assert str(shown["context"]).count(CONTEXT_SECRET) == 3
@@ -121,7 +121,7 @@ def test_account__context(serve: Serve) -> None:
         ),
     ],
 )
-def test_filters__only(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
+def test_filters_only(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
     """Filters: only matching accounts are listed over all pages."""
     accounts = many(30)
     client = serve(*accounts, list_page_size=4)
@@ -131,7 +131,7 @@ def test_filters__only(serve: Serve, filters: dict[str, Any], expected: Any) -> 
 
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 10), (3, 3), (500, 10)])
-def test_limit__list(serve: Serve, limit: int | None, size: int) -> None:
+def test_limit_list(serve: Serve, limit: int | None, size: int) -> None:
     """A limit: the list has pages of at most the list page size."""
     client = serve(*many(25), list_page_size=10)
     response = client.accounts({} if limit is None else {"limit": limit}).json()
@@ -166,16 +166,6 @@ def test_no_or_wrong_token(serve: Serve, token: str | None) -> None:
         assert "truto_is_remote_error" not in response.json()
 
 
-def test_no_account(serve: Serve) -> None:
-    """No account: Truto names the missing parameter."""
-    client = serve(*many(1))
-    for path in (client.SEGMENTS, client.WORKSPACES, client.META):
-        response = client.get(path)
-        assert response.status_code == 400
-        insight = response.json()["truto_error_insight"]["missing_required_query_parameters"]
-        assert insight["value"] == ["integrated_account_id"]
-
-
 def test_account_needs_reauth(serve: Serve) -> None:
     """An account that needs reauth: the vendors 401 comes through."""
     client = serve(Account("a", "brevo", status="needs_reauth"))
@@ -195,28 +185,6 @@ def test_account_in_another_state(serve: Serve, status: str) -> None:
     assert response.status_code == 400
     assert status in response.json()["message"]
     assert "truto_is_remote_error" not in response.json()
-
-
-@pytest.mark.parametrize(
-    ("account", "is_supported"),
-    [
-        (Account("a", "hubspot", [{"id": "1"}]), True),
-        (Account("a", "hubspot", workspaces={"w": []}), True),
-        (Account("a", "hubspot"), False),
-        (Account("a", "hubspot", has_segments=True), True),
-        (Account("a", "hubspot", [{"id": "1"}], has_segments=False), False),
-        (Account("a", "klaviyo"), True),
-        (Account("a", "klaviyo", has_segments=False), False),
-    ],
-)
-def test_integration_without_segments(serve: Serve, account: Account, is_supported: bool) -> None:
-    """An integration without segments: Truto does not support them."""
-    response = serve(account).segments()
-    assert response.status_code == (200 if is_supported else 400)
-    if not is_supported:
-        expected = f"Resource segments is not supported by the integration {account.vendor}"
-        assert response.json()["message"] == expected
-        assert "truto_is_remote_error" not in response.json()
 
 
 # --- workspaces -----------------------------------------------------------------------------------
@@ -258,7 +226,7 @@ def test_vendor_does_not_filter_by_workspace(serve: Serve, vendor: str) -> None:
     assert client.segments(params={"workspace[id]": "x"}).json()["result_count"] == 3
 
 
-def test_workspaces__they(serve: Serve) -> None:
+def test_workspaces_they(serve: Serve) -> None:
     """Workspaces: they are listed in the unified form."""
     account = beehiiv()
     client = serve(account)
@@ -306,7 +274,7 @@ def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> N
     assert {"response_schema", "query_schema"} <= set(response)
 
 
-def test_beehiiv__meta(serve: Serve) -> None:
+def test_beehiiv_meta(serve: Serve) -> None:
     """Beehiiv: meta says that the workspace is required."""
     client = serve(Account("a", "klaviyo"), Account("b", "beehiiv"))
 

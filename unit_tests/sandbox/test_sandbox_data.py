@@ -43,7 +43,7 @@ def filled(vendor: str) -> set[str]:
         ("mailerlite", {"created_at"}),
     ],
 )
-def test_vendor__only(vendor: str, fields: set[str]) -> None:
+def test_vendor_only(vendor: str, fields: set[str]) -> None:
     """A vendor: only the fields it fills are filled."""
     assert filled(vendor) == {"id", "name", "remote_data"} | fields
 
@@ -100,7 +100,7 @@ def test_given_beehiiv_then_its_date_is_a_number_of_seconds() -> None:
         ("mailerlite", {"id", "name", "total", "open_rate", "click_rate", "created_at"}),
     ],
 )
-def test_vendor__remote(vendor: str, fields: set[str]) -> None:
+def test_vendor_remote(vendor: str, fields: set[str]) -> None:
     """A vendor: remote_data has the form it documents."""
     for record in vendors.segments(vendor, 30):
         assert set(record["remote_data"]) == fields
@@ -134,7 +134,7 @@ def count(account: Account) -> int:
     return len(account.segments) + sum(map(len, account.workspaces.values()))
 
 
-def test_demo__account() -> None:
+def test_demo_account() -> None:
     """The demo: it has an account of each vendor under a stable id."""
     accounts = demo_environment().accounts
     assert {account.vendor: count(account) for account in accounts} == {

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import time
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, get_args
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from sandbox import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Account, Limit, VendorLimit
-from sandbox.limits import RetryAfter, SlidingWindow, VendorBudget
+from sandbox.limits import SlidingWindow, VendorBudget
 
 if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Serve
@@ -99,18 +95,3 @@ def test_announced_budget(serve: Serve) -> None:
     assert [response.headers["ratelimit-remaining"] for response in responses] == ["1", "0", "0"]
     assert {response.headers["ratelimit-limit"] for response in responses} == {"2;w=3600"}
     assert all(0 < int(response.headers["ratelimit-reset"]) <= LONG for response in responses)
-
-
-@pytest.mark.parametrize("form", get_args(RetryAfter))
-def test_given_a_form_then_the_vendors_429_has_that_one(serve: Serve, form: str) -> None:
-    client = serve(limited(retry_after=form, announce=False))
-    refused = [client.segments() for _ in range(3)][2]
-    retry_after = refused.headers.get("Retry-After")
-    if form == "seconds":
-        assert LONG - 5 < int(retry_after or 0) <= LONG
-    elif form == "date":
-        wait = parsedate_to_datetime(retry_after or "").timestamp() - time.time()
-        assert LONG - 5 < wait <= LONG + 1
-    else:
-        assert retry_after is None
-    assert ("ratelimit-reset" in refused.headers) == form.startswith("ratelimit-reset")

@@ -61,21 +61,21 @@ def shifting(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> 
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_deletion__offsets(serve: Serve, vendor: str) -> None:
+def test_deletion_offsets(serve: Serve, vendor: str) -> None:
     """A deletion: offsets and page numbers skip a record."""
     ids = shifting(serve, vendor, lambda list_: list_.pop(0))
     assert ids == [id_ for id_ in ALL if id_ != "s10"]
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_insertion__offsets(serve: Serve, vendor: str) -> None:
+def test_insertion_offsets(serve: Serve, vendor: str) -> None:
     """An insertion: offsets and page numbers repeat a record."""
     ids = shifting(serve, vendor, lambda list_: list_.insert(0, {"id": "new"}))
     assert ids == [*ALL[:10], "s9", *ALL[10:]]
 
 
 @pytest.mark.parametrize("deleted", [[0], [9], [10], [8, 9, 10, 11], range(10), range(3, 25)])
-def test_deletions__klaviyo(serve: Serve, deleted: list[int]) -> None:
+def test_deletions_klaviyo(serve: Serve, deleted: list[int]) -> None:
     """Deletions: Klaviyo gives each record that is left."""
     gone = {f"s{number}" for number in deleted}
 
@@ -87,7 +87,7 @@ def test_deletions__klaviyo(serve: Serve, deleted: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("index", "is_read"), [(0, False), (9, False), (10, True), (25, True)])
-def test_insertion__klaviyo(serve: Serve, index: int, is_read: bool) -> None:
+def test_insertion_klaviyo(serve: Serve, index: int, is_read: bool) -> None:
     """An insertion: Klaviyo gives no record twice and the new one if it is ahead."""
     ids = served(serve, "klaviyo", lambda list_: list_.insert(index, {"id": "new"}))
     assert [id_ for id_ in ids if id_ != "new"] == ALL

@@ -79,7 +79,7 @@ def test_escaped_query(serve: Serve, query: str, expected: list[tuple[str, str]]
 # --- time -----------------------------------------------------------------------------------------
 
 
-def test_latency__responses(serve: Serve) -> None:
+def test_latency_responses(serve: Serve) -> None:
     """Latency: responses take it and Truto's own errors do not."""
     client = serve(Account("a", "klaviyo"), latency=0.1)
     assert client.segments().elapsed.total_seconds() >= 0.1
