@@ -109,13 +109,13 @@ def test_one_account_at_its_limit(serve: Serve) -> None:
     others = [numbered_account(number) for number in (0, *range(2, 30))]
     sandbox = serve(refused, *others)
 
-    result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
+    result = read(sandbox, additional_accounts=ALL, on_account_error="skip", num_workers=3)
 
     assert len(result.records) == 29 * 3
-    # The sandbox answers at once, so the others were done before the first wait ended.
+    # Waits take no time here, but of ten requests at most one goes to the account that had to wait.
     order = [request.account_id for request in sandbox.requests if request.account_id]
-    assert set(order[:31]) >= {other.id for other in others}
-    assert order[31:] == [refused.id] * len(order[31:])
+    assert set(order[:35]) >= {other.id for other in others}
+    assert order[35:] == [refused.id] * len(order[35:])
     assert max(result.waits) >= 100
 
 
