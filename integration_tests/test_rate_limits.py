@@ -137,24 +137,11 @@ def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) ->
     assert [request.status for request in sandbox.requests] == [200] * 6
 
 
-def test_trutos_account_limit(serve: Serve) -> None:
-    """Truto's account limit: no 429 is met."""
-    sandbox = serve(
-        account(count=60, default_page_size=1),
-        account_limit=TRUTO_ACCOUNT_LIMIT,
-        token_limit=TRUTO_TOKEN_LIMIT,
-    )
-
-    result = read_in_real_time(sandbox)
-
-    assert len(set(result.ids)) == 60
-    assert {request.status for request in sandbox.requests} == {200}
-
-
-def test_more_accounts_than_trutos_token_limit(serve: Serve) -> None:
-    """More accounts than Truto's token limit: no 429 is met."""
+def test_trutos_limits(serve: Serve) -> None:
+    """More accounts than Truto's limit for the token, and one of many pages: no 429 is met."""
     environment = large_environment(700, vendors=("klaviyo",), segments=1)
     sandbox = serve(
+        account(count=60, default_page_size=1),
         *environment.accounts,
         latency=0.2,
         account_limit=TRUTO_ACCOUNT_LIMIT,
@@ -166,8 +153,9 @@ def test_more_accounts_than_trutos_token_limit(serve: Serve) -> None:
     )
 
     assert {request.status for request in sandbox.requests} == {200}
-    assert len({record["integrated_account_id"] for record in result.records}) == 700
-    assert len(result.records_of("integrated_accounts")) == 700
+    assert len(result.records) == 60 + 700
+    assert len({record["integrated_account_id"] for record in result.records}) == 701
+    assert len(result.records_of("integrated_accounts")) == 701
 
 
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
