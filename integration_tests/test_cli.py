@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
+from integration_tests.processes import Processes
 from integration_tests.support import (
     ALL_STREAMS,
     COMMAND,
@@ -68,13 +69,15 @@ def test_good_account(serve: Serve, tmp_path: Path) -> None:
     assert sandbox.environment.token not in json.dumps(got.messages)
 
 
-def test_refused_token(serve: Serve, tmp_path: Path) -> None:
+def test_refused_token(serve: Serve, processes: Processes, tmp_path: Path) -> None:
     """A refused token: it is sent once and the exit code is 1."""
     sandbox = serve(account())
     settings = write(tmp_path / "config.json", config(sandbox, token="tok-not-this-one"))
     selected = write(tmp_path / "catalog.json", catalog())
 
-    result = run("read", "--config", settings, "--catalog", selected)
+    result = processes.run(
+        "read", "--config", settings, "--catalog", selected, out=tmp_path / "out"
+    )
 
     assert result.exit_code == 1
     assert len(sandbox.requests) == 1
@@ -84,11 +87,13 @@ def test_refused_token(serve: Serve, tmp_path: Path) -> None:
     assert not any("Traceback" in line for line in result.logs)
 
 
-def test_failed_check(serve: Serve, tmp_path: Path) -> None:
+def test_failed_check(serve: Serve, processes: Processes, tmp_path: Path) -> None:
     """A failed check, when checked: there is a status and exit code 0."""
     sandbox = serve(account(faults=[faults.account_blocked(times=None)]))
 
-    result = run("check", "--config", write(tmp_path / "config.json", config(sandbox)))
+    result = processes.run(
+        "check", "--config", write(tmp_path / "config.json", config(sandbox)), out=tmp_path / "out"
+    )
 
     (status,) = result.of_type("CONNECTION_STATUS")
     assert result.exit_code == 0
@@ -132,14 +137,21 @@ def test_file_not_valid(tmp_path: Path, content: str | None, expected: str) -> N
     assert result.errors[-1]["failure_type"] == "config_error"
 
 
-def test_unknown_stream_beside_others(serve: Serve, tmp_path: Path) -> None:
+def test_unknown_stream_beside_others(serve: Serve, processes: Processes, tmp_path: Path) -> None:
     """A stream that does not exist is INCOMPLETE; the others are read; an error ends the sync."""
     both = catalog(streams=("segments", "workspaces"))
     both["streams"][1]["stream"]["name"] = "contacts"
     sandbox = serve(account(count=25))
     settings = write(tmp_path / "config.json", config(sandbox))
 
-    result = run("read", "--config", settings, "--catalog", write(tmp_path / "c.json", both))
+    result = processes.run(
+        "read",
+        "--config",
+        settings,
+        "--catalog",
+        write(tmp_path / "c.json", both),
+        out=tmp_path / "out",
+    )
 
     assert result.exit_code == 1
     assert len(result.records) == 25
