@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from benchmarks.contenders import Workload
+    from benchmarks.report import Workload
 
 _OURS, _OTHERS = "#1f6feb", "#8c959f"
 # Text stays text, and the same figures give the same bytes.

@@ -9,12 +9,11 @@ contenders.svg are generated from that file.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import sysconfig
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import page_server, processes, report  # noqa: E402
 from benchmarks.large_account import ACCOUNT_ID, segment_id  # noqa: E402
 from benchmarks.processes import Figures, UnverifiedReadError  # noqa: E402
+from benchmarks.report import Row, Workload  # noqa: E402
 from benchmarks.verify import Output  # noqa: E402
 from sandbox import large_environment  # noqa: E402
 
@@ -60,50 +60,6 @@ _FLOOR: Command = (sys.executable, "-m", "benchmarks.readers.cdk_floor")
 _LATENCY = 0.3
 _MAX_SHARE = 0.6
 _MAX_GROWTH, _MAX_GROWTH_MEGABYTES = 1.1, 5
-
-
-@dataclass
-class Row:
-    """A contender in one case of a workload: its reads, or a note why there are none.
-
-    The case is a command or a number of records, where a workload has several.
-    """
-
-    name: str
-    case: str = ""
-    reads: list[Figures] = field(default_factory=list)
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.case}" if self.case else self.name
-
-    def median(self, figure: str) -> float:
-        """The median of the rounds; 0 for a figure that this workload does not have."""
-        return statistics.median(read.get(figure, 0) for read in self.reads)
-
-    @property
-    def peak_megabytes(self) -> float:
-        """The largest of the rounds."""
-        return max(read["peak_bytes"] for read in self.reads) / 1e6
-
-
-@dataclass
-class Workload:
-    """The figures of a workload, and when, where and how they were measured."""
-
-    rounds: int
-    rows: list[Row]
-    conditions: str = ""
-
-    @property
-    def cases(self) -> list[str]:
-        """The cases of its rows, in their order."""
-        return list(dict.fromkeys(row.case for row in self.rows))
-
-    def row(self, name: str, case: str) -> Row | None:
-        """The row of a contender that has figures."""
-        rows = (row for row in self.rows if (row.name, row.case) == (name, case) and row.reads)
-        return next(rows, None)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import sys
 import sysconfig
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import processes, report  # noqa: E402
 from benchmarks.processes import Figures, UnverifiedReadError  # noqa: E402
 from benchmarks.verify import Output  # noqa: E402
-from sandbox import TRUTO_TOKEN_LIMIT, faults  # noqa: E402
+from sandbox import TRUTO_TOKEN_LIMIT, faults, protocol  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,9 @@ _FIGURES = "many_accounts.json"
 # Not 10: a list that ends with a usual default page is read twice.
 _SEGMENTS = 12
 _SHARDS = 5
+_STREAMS = ("segments", "integrated_accounts", "workspaces")
+# Of each hundred accounts, one has three changes between two syncs.
+_CHANGED_EVERY = 100
 # Which accounts of each hundred meet which error, and which of twenty their vendor's limit.
 _ERRORS = {33: faults.credentials_refused, 66: faults.scopes_missing, 99: faults.vendor_failed}
 _RATE_LIMITED = (5, 11, 17)
@@ -72,6 +76,7 @@ class Workload:
         segments: Segments of each account.
         own_pages: Whether default pages are each vendor's own, and not one for all segments.
         shards: How many processes read at the same time, each a shard.
+        syncs: How many syncs of all streams follow each other, with changes in between.
     """
 
     title: str
@@ -88,6 +93,7 @@ class Workload:
     segments: int = _SEGMENTS
     own_pages: bool = False
     shards: int = 1
+    syncs: int = 1
 
     def environment(self) -> Environment:
         """The environment that the sandbox serves, the same at each call."""
@@ -165,6 +171,10 @@ WORKLOADS["vendors-default"] = replace(
 )
 
 
+SOAK = Workload("incremental syncs", accounts=5_000, sync_mode="incremental", syncs=5)
+WORKLOADS["soak"] = SOAK
+
+
 def main() -> None:
     options = _options()
     conditions = report.conditions()
@@ -173,36 +183,41 @@ def main() -> None:
         workload = WORKLOADS[name]
         if options.quick:
             workload = replace(workload, accounts=workload.accounts // _QUICK, wait=5.0)
-        reads[name] = {**asdict(workload), **_measure(workload), "conditions": conditions}
-        seconds, requests = reads[name]["seconds"], reads[name]["requests"]
-        print(f"{name}: {seconds:.1f} s, {requests:,} requests", flush=True)
-        if not options.quick:
-            report.save(_FIGURES, report.load(_FIGURES) | {name: reads[name]})
+        for number, figures in enumerate(_measure(workload), 1):
+            read = name if workload.syncs == 1 else f"{name}-{number}"
+            reads[read] = {**asdict(workload), **figures, "conditions": conditions}
+            seconds, requests = figures["seconds"], figures["requests"]
+            print(f"{read}: {seconds:.1f} s, {requests:,.0f} requests", flush=True)
+            if not options.quick:
+                report.save(_FIGURES, report.load(_FIGURES) | {read: reads[read]})
     print(f"\n{_table(reads)}")
     if not options.quick:
         kept = report.load(_FIGURES)
-        kept = {name: kept[name] for name in WORKLOADS if name in kept}
+        order = {name: place for place, name in enumerate(WORKLOADS)}
+        kept = dict(sorted(kept.items(), key=lambda item: order.get(item[0], len(order))))
         report.write_readme("many_accounts.py", f"{_table(kept)}\n\n{_targets(kept)}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     names = [*WORKLOADS, "latency"]
-    parser.add_argument("--only", nargs="+", choices=names, help="latency is all four of them")
+    help_ = "latency is all four of them; soak, of twenty minutes, is run only if it is asked for"
+    parser.add_argument("--only", nargs="+", choices=names, help=help_)
     parser.add_argument("--quick", action="store_true", help="few accounts; keeps no figures")
     options = parser.parse_args()
-    only = options.only or names
+    only = options.only or [name for name in names if name != "soak"]
     options.only = [name for name in WORKLOADS if {name, name.partition("-")[0]} & {*only}]
     return options
 
 
-def _measure(workload: Workload) -> Figures:
-    """Reads once, and verifies the exit code, the status and every record.
+def _measure(workload: Workload) -> Iterator[Figures]:
+    """Reads, and verifies the exit code, the status and every record of each sync.
 
     Raises:
         UnverifiedReadError: If any of these is not as it must be.
     """
-    accounts = workload.environment().accounts
+    environment = workload.environment()
+    accounts = environment.accounts
     config: dict[str, Any] = {
         "additional_accounts": {"mode": workload.mode},
         "on_account_error": "skip" if workload.fault == "error" else "fail",
@@ -213,9 +228,11 @@ def _measure(workload: Workload) -> Figures:
         config["num_workers"] = workload.num_workers
     if workload.wrong_token:
         config["token"] = "wrong"  # noqa: S105 - it opens nothing
+    change = _change if workload.syncs > 1 else None
+    streams = _STREAMS if workload.syncs > 1 else _STREAMS[:1]
     with (
         tempfile.TemporaryDirectory(prefix="truto-benchmark-") as name,
-        processes.server(processes.serve_sandbox, workload.environment) as sandbox,
+        processes.server(processes.serve_sandbox, workload.environment, change) as sandbox,
     ):
         folders = [Path(name) / str(number + 1) for number in range(workload.shards)]
         url = sandbox.recv()
@@ -223,19 +240,47 @@ def _measure(workload: Workload) -> Figures:
             folder.mkdir()
             if workload.shards > 1:
                 config["additional_accounts"]["shard"] = f"{folder.name}/{workload.shards}"
-            processes.write_inputs(folder, url, [accounts[0].id], workload.sync_mode, **config)
-        run = partial(processes.run, _READ, exit_code=int(workload.wrong_token))
-        with ThreadPoolExecutor(len(folders)) as pool:
-            runs = list(pool.map(run, folders))
-        sandbox.send("stop")
-        figures: Figures = {**_together(runs), **sandbox.recv()}
-        output = Output.parse(*(folder / processes.OUTPUT for folder in folders))
-    if output.status != ("INCOMPLETE" if workload.wrong_token else "COMPLETE"):
-        raise UnverifiedReadError(f"The stream is {output.status}: {output.error}")
-    is_read = not workload.wrong_token
-    failed = {account.id for account in accounts if account.faults and workload.fault == "error"}
-    output.verify(_keys(account for account in accounts if is_read and account.id not in failed))
-    return figures | _derived(workload, accounts, figures, output)
+            ids = [accounts[0].id]
+            processes.write_inputs(folder, url, ids, workload.sync_mode, streams, **config)
+        expected: Iterable[Key] = list(_expected(workload, accounts))
+        for number in range(1, workload.syncs + 1):
+            state = ("--state", "state.json") if number > 1 else ()
+            run = partial(processes.run, (*_READ, *state), exit_code=int(workload.wrong_token))
+            with ThreadPoolExecutor(len(folders)) as pool:
+                runs = list(pool.map(run, folders))
+            sandbox.send("next")
+            figures: Figures = {**_together(runs), **sandbox.recv()}
+            output = Output.parse(*(folder / processes.OUTPUT for folder in folders))
+            if output.status != ("INCOMPLETE" if workload.wrong_token else "COMPLETE"):
+                raise UnverifiedReadError(f"The stream is {output.status}: {output.error}")
+            output.verify(expected)
+            yield figures | _derived(workload, accounts, figures, output)
+            if number < workload.syncs:
+                expected = _change(environment, number)
+                states = json.dumps(protocol.last_states(output.states))
+                (folders[0] / "state.json").write_text(states)
+                # Truto still counts the last requests of this sync.
+                time.sleep(TRUTO_TOKEN_LIMIT.seconds)
+
+
+def _expected(workload: Workload, accounts: Iterable[Account]) -> Iterator[Key]:
+    """The records of a first read: all, but for those of the accounts that fail."""
+    for account in accounts:
+        if workload.wrong_token or (workload.fault == "error" and account.faults):
+            continue
+        for segments in (account.segments, *account.workspaces.values()):
+            yield from ((account.id, str(segment["id"])) for segment in segments)
+
+
+def _change(environment: Environment, number: int) -> list[Key]:
+    """Renames, adds and deletes a segment of some accounts; returns what a sync has to emit."""
+    keys = []
+    for account in environment.accounts[number::_CHANGED_EVERY]:
+        renamed, *kept, deleted = [dict(segment) for segment in account.segments]
+        added = {**renamed, "id": f"{renamed['id']}-{number}", "name": "added"}
+        account.segments = [{**renamed, "name": f"renamed {number}"}, *kept, added]
+        keys += [(account.id, str(segment["id"])) for segment in (renamed, added, deleted)]
+    return keys
 
 
 def _together(runs: list[Figures]) -> Figures:
@@ -247,13 +292,6 @@ def _together(runs: list[Figures]) -> Figures:
         "cpu_seconds": sum(run["cpu_seconds"] for run in runs),
         "peak_bytes": max(run["peak_bytes"] for run in runs),
     }
-
-
-def _keys(accounts: Iterable[Account]) -> Iterator[Key]:
-    """All records of some accounts."""
-    for account in accounts:
-        for segments in (account.segments, *account.workspaces.values()):
-            yield from ((account.id, str(segment["id"])) for segment in segments)
 
 
 def _derived(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from sandbox import (
     TRUTO_TOKEN_LIMIT,
     Sandbox,
     large_environment,
+    protocol,
     vendors,
 )
 
@@ -73,9 +75,14 @@ def run(command: Sequence[str | Path], folder: Path, exit_code: int = 0) -> Figu
 
 
 def write_inputs(
-    folder: Path, url: str, ids: list[str], sync_mode: str = "full_refresh", **config: Any
+    folder: Path,
+    url: str,
+    ids: list[str],
+    sync_mode: str = "full_refresh",
+    streams: Sequence[str] = ("segments",),
+    **config: Any,
 ) -> None:
-    """Writes `config.json` for some accounts, and a `catalog.json` that selects their segments.
+    """Writes `config.json` for some accounts, and a `catalog.json` that selects their streams.
 
     Every reader uses the fields of the configuration that it knows.
     """
@@ -88,14 +95,9 @@ def write_inputs(
         "ids": ids,
         **config,
     }
-    modes = ["full_refresh", "incremental"]
-    stream = {
-        "stream": {"name": "segments", "json_schema": {}, "supported_sync_modes": modes},
-        "sync_mode": sync_mode,
-        "destination_sync_mode": "append_dedup" if sync_mode == "incremental" else "overwrite",
-    }
+    catalog = protocol.configured_catalog(protocol.streams(*streams), sync_mode)
     (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    (folder / "catalog.json").write_text(json.dumps({"streams": [stream]}), encoding="utf-8")
+    (folder / "catalog.json").write_text(json.dumps(catalog), encoding="utf-8")
 
 
 @contextmanager
@@ -113,21 +115,31 @@ def server(serve: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
         process.join()
 
 
-def serve_sandbox(connection: Connection, create: Callable[[], Environment]) -> None:
-    """Serves an environment: sends its address, and what it counted once anything is received.
+def serve_sandbox(
+    connection: Connection,
+    create: Callable[[], Environment],
+    change: Callable[[Environment, int], object] | None = None,
+) -> None:
+    """Serves an environment: sends its address, and what it counted each time anything is received.
 
-    That is how many `requests` it received, how many were `rate_limited` by a 429, and when the
-    first one arrived, `first_at` since 1970.
+    That is how many `requests` it received since the last time, how many were `rate_limited` by a
+    429, and when the first one arrived, `first_at` since 1970. Then it changes the environment.
     """
-    with Sandbox(create()) as sandbox:
+    environment = create()
+    with Sandbox(environment) as sandbox:
         connection.send(sandbox.url)
-        connection.recv()
-        requests = sandbox.requests
-    refused = [each for each in requests if each.status == HTTPStatus.TOO_MANY_REQUESTS]
-    # The sandbox's times are of the monotonic clock.
-    first_at = time.time() - time.monotonic() + min((each.at for each in requests), default=0.0)
-    counted = {"requests": len(requests), "rate_limited": len(refused), "first_at": first_at}
-    connection.send(counted)
+        for number in itertools.count(1):
+            connection.recv()
+            requests = sandbox.requests
+            refused = [each for each in requests if each.status == HTTPStatus.TOO_MANY_REQUESTS]
+            # The sandbox's times are of the monotonic clock.
+            since = time.time() - time.monotonic()
+            first_at = since + min((each.at for each in requests), default=0.0)
+            sandbox.clear()
+            if change:
+                change(environment, number)
+            counts = {"requests": len(requests), "rate_limited": len(refused)}
+            connection.send({**counts, "first_at": first_at})
 
 
 def limited_environment(

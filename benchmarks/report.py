@@ -7,12 +7,14 @@ import os
 import platform
 import shlex
 import signal
+import statistics
 import sys
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks.processes import UnverifiedReadError
+from benchmarks.processes import Figures, UnverifiedReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +22,50 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parent
 
 Item = TypeVar("Item")
+
+
+@dataclass
+class Row:
+    """A contender in one case of a workload: its reads, or a note why there are none.
+
+    The case is a command or a number of records, where a workload has several.
+    """
+
+    name: str
+    case: str = ""
+    reads: list[Figures] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.case}" if self.case else self.name
+
+    def median(self, figure: str) -> float:
+        """The median of the rounds; 0 for a figure that this workload does not have."""
+        return statistics.median(read.get(figure, 0) for read in self.reads)
+
+    @property
+    def peak_megabytes(self) -> float:
+        """The largest of the rounds."""
+        return max(read["peak_bytes"] for read in self.reads) / 1e6
+
+
+@dataclass
+class Workload:
+    """The figures of a workload, and when, where and how they were measured."""
+
+    rounds: int
+    rows: list[Row]
+    conditions: str = ""
+
+    @property
+    def cases(self) -> list[str]:
+        """The cases of its rows, in their order."""
+        return list(dict.fromkeys(row.case for row in self.rows))
+
+    def row(self, name: str, case: str) -> Row | None:
+        """The row of a contender that has figures."""
+        rows = (row for row in self.rows if (row.name, row.case) == (name, case) and row.reads)
+        return next(rows, None)
 
 
 def run_command(main: Callable[[], None]) -> int:

@@ -26,8 +26,8 @@ class Output:
 
     Attributes:
         size: Bytes of all messages.
-        keys: How often each record was emitted.
-        state_size: Bytes of the state messages.
+        keys: How often each segment was emitted.
+        states: The state messages, and their size in bytes.
         emitted: When the first and the last record of each account were emitted, in seconds since
             1970.
         status: The last status of the stream.
@@ -37,6 +37,7 @@ class Output:
 
     size: int = 0
     keys: Counter[Key] = field(default_factory=Counter)
+    states: list[dict[str, Any]] = field(default_factory=list)
     state_size: int = 0
     emitted: dict[str, tuple[float, float]] = field(default_factory=dict)
     status: str | None = None
@@ -76,9 +77,10 @@ class Output:
         self.size += size
         if "checksum" in message:
             self.summary = message["records"], message["checksum"]
-        elif message["type"] == "RECORD":
+        elif message["type"] == "RECORD" and message["record"]["stream"] == "segments":
             self._add_record(message["record"])
         elif message["type"] == "STATE":
+            self.states.append(message["state"])
             self.state_size += size
         elif message["type"] == "TRACE":
             trace = message["trace"]

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from integration_tests.support import Result
+from sandbox.protocol import messages
 
 
 class Processes:
@@ -33,6 +35,11 @@ class Processes:
             {"argv": argv, "out": str(out), "skip_waits": skip_waits, "stdout": stdout}
         )
 
+    def run(self, *argv: str, out: Path) -> Result:
+        """Runs a command to its end and returns its messages."""
+        code = self.wait(self.start(list(argv), out))
+        return replace(result_of(out), exit_code=code)
+
     def wait(self, pid: int, seconds: float = 60.0) -> int:
         """Waits for the end of a process and gives its exit code.
 
@@ -57,6 +64,4 @@ class Processes:
 
 def result_of(out: Path) -> Result:
     """The messages that were written; a kill can cut the last line."""
-    # Not splitlines: a text can hold other ends of lines than that of the protocol.
-    *lines, _ = out.read_bytes().split(b"\n") if out.exists() else [b""]
-    return Result([json.loads(line) for line in lines])
+    return Result(messages(out.read_bytes().rpartition(b"\n")[0] if out.exists() else b""))

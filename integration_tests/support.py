@@ -6,12 +6,16 @@ import os
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import pytest
 from airbyte_cdk.models import (
     AirbyteMessage,
     AirbyteMessageSerializer,
@@ -23,7 +27,10 @@ from airbyte_cdk.models import (
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from sandbox import Account, Sandbox, vendors
+from sandbox.protocol import configured_catalog, last_states, messages
+from sandbox.protocol import streams as listed_streams
 from source_truto_segments import SourceTrutoSegments
+from source_truto_segments.run import BatchSource, Entrypoint
 from source_truto_segments.streams import STREAMS
 from source_truto_segments.sync.worker_pool import Clock
 from source_truto_segments.truto import errors
@@ -88,8 +95,7 @@ class Result:
     @property
     def last_state(self) -> list[dict[str, Any]]:
         """The last state of each stream, as Airbyte hands it over to the next sync."""
-        last = {state["stream"]["stream_descriptor"]["name"]: state for state in self.states}
-        return [{k: v for k, v in state.items() if k != "sourceStats"} for state in last.values()]
+        return last_states(self.states)
 
     @property
     def errors(self) -> list[dict[str, Any]]:
@@ -149,25 +155,13 @@ def catalog(
     streams: Sequence[str] = ("segments",),
 ) -> dict[str, Any]:
     """The configured catalog that selects all columns, or those of a schema, of some streams."""
-    return {
-        "streams": [
-            {
-                "stream": {
-                    "name": name,
-                    "json_schema": dict(schema or {}),
-                    "supported_sync_modes": ["full_refresh", "incremental"],
-                },
-                "sync_mode": sync_mode,
-                "destination_sync_mode": (
-                    "overwrite" if sync_mode == "full_refresh" else "append_dedup"
-                ),
-            }
-            for name in streams
-        ]
-    }
+    return configured_catalog(listed_streams(*streams, schema=schema), sync_mode)
 
 
 ALL_STREAMS = STREAMS
+ALL = {"mode": "all"}
+Serve = Callable[..., Sandbox]
+"""The fixture that starts sandboxes with accounts."""
 
 
 def read(
@@ -177,7 +171,14 @@ def read(
     state: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Result:
-    """Reads in this process, with waits that take no time; keeps what came before a failure."""
+    """Reads in this process, with waits that take no time; keeps what came before a failure.
+
+    Args:
+        sandbox: What is read.
+        configured: The configured catalog; or the fields `streams` and `sync_mode` make one.
+        state: The state that the sync begins with.
+        fields: Fields of the configuration.
+    """
     clock = FakeClock()
     result = _read(SourceTrutoSegments(clock), sandbox, configured, state, fields)
     result.waits = clock.waits
@@ -198,8 +199,9 @@ def _read(
     state: list[dict[str, Any]] | None,
     fields: dict[str, Any],
 ) -> Result:
+    made = {name: fields.pop(name) for name in ("sync_mode", "streams") if name in fields}
     parsed: ConfiguredAirbyteCatalog = ConfiguredAirbyteCatalogSerializer.load(
-        configured or catalog()
+        configured or catalog(**made)
     )
     begin = [AirbyteStateMessageSerializer.load(message) for message in state or []]
     result = Result()
@@ -224,14 +226,27 @@ def run(*arguments: str, seconds: float = 60.0) -> Result:
     process = subprocess.run(
         [str(COMMAND), *arguments],
         capture_output=True,
-        text=True,
         timeout=seconds,
         check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
-    # Not splitlines: a text can hold other ends of lines than that of the protocol.
-    lines = process.stdout.split("\n")
-    return Result([json.loads(line) for line in lines if line], exit_code=process.returncode)
+    return Result(messages(process.stdout), exit_code=process.returncode)
+
+
+def command(*arguments: str) -> Result:
+    """One command in this process, from its files to its lines, with waits that take no time."""
+    clock = FakeClock()
+    result = Result()
+    entrypoint = Entrypoint(BatchSource(clock))
+    with redirect_stdout(StringIO()) as printed:
+        try:
+            for line in entrypoint.run(Entrypoint.parse_args(list(arguments))):
+                printed.write(f"{line}\n")
+        except AirbyteTracedException as failure:
+            result.failure = failure
+    result.messages = messages(printed.getvalue())
+    result.waits = clock.waits
+    return result
 
 
 def write(path: Path, content: Any) -> str:
@@ -272,6 +287,15 @@ def read_with(
 ) -> Result:
     """Reads in this process with a source of the test's own."""
     return _read(source, sandbox, configured, state, fields)
+
+
+def kinds(sandbox: Sandbox) -> Counter[str]:
+    """How many requests of each kind there were."""
+    return Counter(request.kind for request in sandbox.requests)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def id_of(number: int) -> str:

@@ -37,6 +37,7 @@ from airbyte_cdk.models import AirbyteMessage
 
 from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of, tombstones
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
@@ -44,7 +45,7 @@ from integration_tests.support import (
     id_of,
     read_with,
 )
-from integration_tests.test_state import ALL, cursors, fingerprints, state_of_stream
+from integration_tests.test_state import cursors, fingerprints, state_of_stream
 from sandbox import Account, Environment, Fault, Request, Sandbox, faults, vendors
 from sandbox.accounts import account_object
 from source_truto_segments import SourceTrutoSegments, source
@@ -636,9 +637,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
-def test_given_a_world_that_changes_when_synced_then_the_tables_equal_the_api(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_world_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world that changes: the tables equal the api."""
     print(
         "again with: pytest integration_tests/test_change_capture.py --capture-seeds 1 "
         f"--capture-from {seed}"

@@ -23,6 +23,7 @@ from integration_tests.destination import DELETED_AT, Data, Destination, Key, ke
 from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
     catalog,
@@ -33,7 +34,6 @@ from integration_tests.support import (
     write,
 )
 from integration_tests.test_state import (
-    ALL,
     assert_no_state_is_ahead,
     cursors,
     keys_in,
@@ -149,7 +149,7 @@ def _changed(records: Sequence[Mapping[str, Any]], rng: random.Random) -> list[M
 
 def tables_of(sandbox: Sandbox) -> Tables:
     """What the tables have to be: a full refresh without faults."""
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=ALL)
     tables = {
         stream: {key_of(stream, data): without_cdc(data) for data in result.records_of(stream)}
         for stream in ALL_STREAMS
@@ -316,9 +316,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
-def test_given_a_faulty_network_when_read_then_all_is_there_or_what_is_missing_is_named(
-    seed: int, processes: Processes, tmp_path: Path
-) -> None:
+def test_faulty_network(seed: int, processes: Processes, tmp_path: Path) -> None:
+    """A faulty network: all is there or what is missing is named."""
     scenario = Scenario.of(seed)
     print(
         f"seed {seed}: {scenario.mode}, {scenario.rates}, {scenario.fields}, kills "

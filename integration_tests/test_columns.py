@@ -6,7 +6,6 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from operator import gt
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,21 @@ from integration_tests.support import (
     COMMAND,
     FakeClock,
     Result,
+    Serve,
     account,
     catalog,
+    command,
     config,
     id_of,
     read,
     write,
 )
 from sandbox import Account, Fault, Sandbox, faults, vendors
+from sandbox.protocol import messages
 from source_truto_segments import SourceTrutoSegments, custom_fields
 from source_truto_segments.records.columns import load_schema
 from source_truto_segments.truto import transport
 
-Serve = Callable[..., Sandbox]
 MODEL = load_schema("segments")["properties"]
 
 
@@ -100,9 +101,8 @@ def test_discover_leaks_nothing(serve: Serve) -> None:
         gc.enable()
 
 
-def test_given_an_override_when_discovered_then_its_fields_are_nullable_columns(
-    serve: Serve,
-) -> None:
+def test_override_discovered_fields(serve: Serve) -> None:
+    """An override, when discovered: its fields are nullable columns."""
     schema = discover(serve(account(custom_fields=CUSTOM)))
 
     any_type = {"type": ["null", "string", "number", "boolean", "object", "array"]}
@@ -178,14 +178,14 @@ def test_discover_retries(serve: Serve, make: Any) -> None:
     "content",
     ["{}", '{"schema": null}', '{"schema": {"properties": []}}', '{"schema": {"properties": {}}}'],
 )
-def test_given_another_form_of_model_when_discovered_then_the_unified_columns_remain(
-    serve: Serve, content: str
-) -> None:
+def test_another_form_of_model(serve: Serve, content: str) -> None:
+    """Another form of model, when discovered: the unified columns remain."""
     sandbox = serve(account(faults=[faults.body(content, kind="meta")]))
     assert discover(sandbox)["properties"] == MODEL
 
 
-def test_given_custom_columns_when_read_then_their_values_are_coerced(serve: Serve) -> None:
+def test_custom_columns(serve: Serve) -> None:
+    """Custom columns: their values are coerced."""
     (segment,) = vendors.segments("klaviyo", 1)
     good = {"score": "4.5", "members": 7.0, "owner": 5, "archived_at": 1670000000, "mixed": [1]}
     bad = {"score": "high", "members": 7.5, "labels": "a,b", "rules": [], "is_live": "maybe"}
@@ -211,9 +211,8 @@ def test_given_custom_columns_when_read_then_their_values_are_coerced(serve: Ser
     assert not set(bad) & set(second["data"])
 
 
-def test_given_a_selection_when_read_then_the_rest_is_neither_requested_nor_emitted(
-    serve: Serve,
-) -> None:
+def test_selection_read_rest(serve: Serve) -> None:
+    """A selection: the rest is neither requested nor emitted."""
     segments = [{**segment, "surprise": 1} for segment in vendors.segments("klaviyo", 15)]
     sandbox = serve(account(segments=segments))
 
@@ -229,9 +228,8 @@ def test_given_a_selection_when_read_then_the_rest_is_neither_requested_nor_emit
         assert set(record) == {"id", "name", "integrated_account_id", "_ab_cdc_updated_at"}
 
 
-def test_given_a_selection_without_key_and_cursor_when_read_then_they_come_all_the_same(
-    serve: Serve,
-) -> None:
+def test_selection_without_key_and_cursor(serve: Serve) -> None:
+    """A selection without key and cursor: they come all the same."""
     result = read(serve(account(count=12)), configured=selection("status"))
 
     assert {frozenset(record) for record in result.records} == {
@@ -259,10 +257,9 @@ def test_given_no_selection_when_read_then_everything_comes(
 
 
 @pytest.mark.parametrize("schema", [{}, load_schema("segments")], ids=["none", "all"])
-def test_given_a_workspace_id_of_an_override_when_read_then_it_is_kept(
-    serve: Serve, schema: dict[str, Any]
-) -> None:
-    """The connector has one of its own for Beehiiv only."""
+def test_workspace_id_of_override(serve: Serve, schema: dict[str, Any]) -> None:
+    """A workspace_id of an override: it is kept."""
+    # The connector has one of its own for Beehiiv only.
     segments = [{"id": "1", "name": "a", "workspace_id": 7}]
     klaviyo = account(segments=segments)
     beehiiv = Account(id_of(1), "beehiiv", workspaces={"w1": segments})
@@ -276,7 +273,9 @@ def test_given_a_workspace_id_of_an_override_when_read_then_it_is_kept(
     assert sorted(record["workspace_id"] for record in result.records) == ["7", "w1"]
 
 
-def test_given_a_tag_when_truto_ignores_it_then_the_connector_filters(serve: Serve) -> None:
+def test_tag_truto_ignores(serve: Serve) -> None:
+    """A tag, when Truto ignores it: the connector filters."""
+
     def tagged(id_: str, *tags: str) -> dict[str, Any]:
         data = [{"type": "tag", "id": tag} for tag in tags]
         return {"id": id_, "remote_data": {"relationships": {"tags": {"data": data}}}}
@@ -302,8 +301,7 @@ def read_by_command(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
         check=True,
         timeout=60,
     )
-    lines = process.stdout.decode("utf-8").split("\n")
-    return [json.loads(line) for line in lines if line]
+    return messages(process.stdout)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -314,23 +312,23 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("levels", "is_kept"), [(100, True), (300, False), (900, False)])
-def test_given_deep_remote_data_when_read_then_it_is_written_or_null_and_named(
-    serve: Serve, tmp_path: Path, levels: int, is_kept: bool
-) -> None:
+def test_deep_remote_data(serve: Serve, tmp_path: Path, levels: int, is_kept: bool) -> None:
+    """Deep remote_data: it is written or null and named."""
     page = {"result": [{"id": "1", "remote_data": nested(levels)}, {"id": "2", "name": "x"}]}
     sandbox = serve(account(faults=[faults.body(json.dumps(page))]))
-    messages = read_by_command(sandbox, tmp_path)
-    first, second = [message["record"] for message in messages if message["type"] == "RECORD"]
+    settings = write(tmp_path / "config.json", config(sandbox))
+    selected = write(tmp_path / "catalog.json", catalog())
+    result = command("read", "--config", settings, "--catalog", selected)
+    first, second = result.of_type("RECORD")
 
     assert second["data"]["name"] == "x"
     assert ("remote_data" in first["data"]) is is_kept
     assert ("meta" not in first) is is_kept
-    assert not any("serialization" in str(message.get("log")) for message in messages)
+    assert not any("serialization" in line for line in result.logs)
 
 
-def test_given_unusual_texts_when_read_by_the_command_then_every_line_is_json_in_utf_8(
-    serve: Serve, tmp_path: Path
-) -> None:
+def test_unusual_texts(serve: Serve, tmp_path: Path) -> None:
+    """Unusual texts, when read by the command: every line is JSON in UTF-8."""
     names = [
         "\x01\x1f",
         "a\u2028b\u2029",
@@ -350,8 +348,9 @@ def test_given_unusual_texts_when_read_by_the_command_then_every_line_is_json_in
         assert found == expected
 
 
-def test_given_u_0000_anywhere_when_read_then_it_is_replaced_and_named(serve: Serve) -> None:
-    """PostgreSQL takes none, neither in a text nor in JSON: one would fail the whole load."""
+def test_u_0000_anywhere(serve: Serve) -> None:
+    """U+0000 anywhere: it is replaced and named."""
+    # PostgreSQL takes none, neither in a text nor in JSON: one would fail the whole load.
     nested = {"a\0": [{"b": "\0", "c": 1}, ["d\0"]], "e": "f"}
     first = {"id": "1\0", "name": "\0x\0y", "remote_data": nested, "k\0": 5, "status": "active"}
 
@@ -374,7 +373,8 @@ def test_given_u_0000_anywhere_when_read_then_it_is_replaced_and_named(serve: Se
     assert "meta" not in unchanged
 
 
-def test_given_u_0000_in_every_stream_when_read_then_no_message_has_it(serve: Serve) -> None:
+def test_u_0000_in_every_stream(serve: Serve) -> None:
+    """U+0000 in every stream: no message has it."""
     found = account(
         "beehiiv",
         tenant_id="acme\0",
@@ -393,9 +393,8 @@ def test_given_u_0000_in_every_stream_when_read_then_no_message_has_it(serve: Se
         assert result.records[0]["workspace_id"] == result.records_of("workspaces")[0]["id"]
 
 
-def test_given_a_record_above_16_mb_when_read_then_its_remote_data_is_null_and_named(
-    serve: Serve,
-) -> None:
+def test_record_above_16_mb(serve: Serve) -> None:
+    """A record above 16 MB: its remote_data is null and named."""
     page = [
         {"id": "huge", "name": "n", "remote_data": {"a": "é" * 8_000_000}},
         {"id": "large", "remote_data": {"a": "é" * 7_900_000}},
@@ -419,15 +418,8 @@ def test_given_a_record_above_16_mb_when_read_then_its_remote_data_is_null_and_n
     assert "meta" not in large
 
 
-def test_given_an_id_twice_when_read_then_both_come(serve: Serve) -> None:
-    result = of_page(serve, {"id": "1", "name": "a"}, {"id": "1", "name": "b"})
-
-    assert [(record["id"], record["name"]) for record in result.records] == [("1", "a"), ("1", "b")]
-
-
-def test_given_an_id_that_is_not_valid_when_read_then_the_record_comes_and_is_counted(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_id_not_valid(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An id that is not valid: the record comes and is counted."""
     result = of_page(serve, {"name": "a"}, {"id": {}, "name": "b"}, {"id": 10**25, "name": "c"}, {})
 
     assert [record.get("name") for record in result.records] == ["a", "b", "c", None]
@@ -436,16 +428,9 @@ def test_given_an_id_that_is_not_valid_when_read_then_the_record_comes_and_is_co
     assert any("or that no destination takes: 2." in line for line in caplog.messages)
 
 
-def test_given_numbers_for_ids_when_read_then_they_become_strings(serve: Serve) -> None:
-    result = of_page(serve, {"id": 53}, {"id": 2**63 - 1}, {"id": "007"})
-
-    assert result.ids == ["53", str(2**63 - 1), "007"]
-
-
-def test_given_a_catalog_with_other_types_when_incremental_then_dates_mean_the_same(
-    serve: Serve,
-) -> None:
-    """A catalog edited by hand, or of an earlier version, must not change what a date means."""
+def test_catalog_with_other_types(serve: Serve) -> None:
+    """A catalog with other types, when incremental: dates mean the same."""
+    # A catalog edited by hand, or of an earlier version, must not change what a date means.
     plain = {"properties": {name: {"type": ["null", "string"]} for name in MODEL}}
     segments = [
         {"id": "offset", "updated_at": "2026-01-02T01:00:00+05:00"},
@@ -464,7 +449,8 @@ def test_given_a_catalog_with_other_types_when_incremental_then_dates_mean_the_s
         assert read(sandbox, configured=configured, state=first.last_state).records == []
 
 
-def test_given_a_custom_column_of_any_type_when_selected_then_it_comes(serve: Serve) -> None:
+def test_custom_column_of_any_type(serve: Serve) -> None:
+    """A custom column of any type, when selected: it comes."""
     segments = [{"id": "1", "name": "n", "mixed": [1, "a"], "other": 1}]
     sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
     mixed = discover(sandbox)["properties"]["mixed"]

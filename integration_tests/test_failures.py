@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import pytest
 from airbyte_cdk.models import FailureType, Status
 
-from integration_tests.support import ACCOUNT_ID, account, check, read
+from integration_tests.support import ACCOUNT_ID, Serve, account, check, read
 from sandbox import Environment, Fault, Sandbox, faults
 from source_truto_segments.truto import transport
 
-Serve = Callable[..., Sandbox]
 CONFIG, TRANSIENT = FailureType.config_error, FailureType.transient_error
 LOST = "the connection could not be established or was lost"
 
@@ -24,9 +23,18 @@ class Row:
     requests: int
     expected: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        self.fault.times = None
 
-def always(make: Callable[..., Fault], *arguments: object) -> Fault:
-    return make(*arguments, times=None)
+
+def refused(
+    fault: Fault, *expected: str, requests: int = 1, failure_type: FailureType = CONFIG
+) -> Row:
+    return Row(fault, failure_type, requests, expected)
+
+
+def retried(fault: Fault, *expected: str) -> Row:
+    return Row(fault, TRANSIENT, RETRIED, expected)
 
 
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
@@ -34,182 +42,102 @@ READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
 RETRIED = -1
 
 ROWS = {
-    "400 truto": Row(
-        always(faults.bad_request),
-        CONFIG,
-        1,
-        (
-            "Truto rejected the request",
-            '(HTTP 400; Truto reported: "The request could',
-            "workspace_id",
-        ),
+    "400 truto": refused(
+        faults.bad_request(),
+        "Truto rejected the request",
+        '(HTTP 400; Truto reported: "The request could',
+        "workspace_id",
     ),
-    "400 not supported": Row(
-        always(faults.resource_not_supported),
-        CONFIG,
-        1,
-        (
-            "Truto does not support this resource for this integration",
-            "Remove this account from the source",
-        ),
+    "400 not supported": refused(
+        faults.resource_not_supported(),
+        "Truto does not support this resource for this integration",
+        "Remove this account from the source",
     ),
-    "400 vendor": Row(
-        always(faults.vendor_error, 400),
-        CONFIG,
-        1,
-        ("the vendor rejected the request", 'the vendor reported: "The vendor could not do this"'),
+    "400 vendor": refused(
+        faults.vendor_error(400),
+        "the vendor rejected the request",
+        'the vendor reported: "The vendor could not do this"',
     ),
-    "400 stale cursor": Row(
-        always(faults.stale_cursor),
-        FailureType.system_error,
-        4,
-        ("cursor of the next page was rejected, again", "Invalid cursor", "rejects its own cursor"),
+    "400 stale cursor": refused(
+        faults.stale_cursor(),
+        "cursor of the next page was rejected, again",
+        "Invalid cursor",
+        "rejects its own cursor",
+        requests=4,
+        failure_type=FailureType.system_error,
     ),
-    "401 truto": Row(
-        always(faults.token_refused),
-        CONFIG,
-        1,
-        ("Truto rejected the API token", "API token field"),
+    "401 truto": refused(faults.token_refused(), "Truto rejected the API token", "API token field"),
+    "401 vendor": refused(
+        faults.credentials_refused(),
+        "the vendor rejected the credentials",
+        "owner must reconnect it in Truto",
     ),
-    "401 vendor": Row(
-        always(faults.credentials_refused),
-        CONFIG,
-        1,
-        ("the vendor rejected the credentials", "owner must reconnect it in Truto"),
+    "403 truto": refused(
+        faults.token_forbidden(), "Truto denied access with this API token", "Forbidden resource"
     ),
-    "403 truto": Row(
-        always(faults.token_forbidden),
-        CONFIG,
-        1,
-        ("Truto denied access with this API token", "Forbidden resource"),
+    "403 vendor": refused(
+        faults.scopes_missing("segments:read", "lists:read"),
+        "missing scopes: segments:read, lists:read",
+        "reconnect it in Truto and grant",
     ),
-    "403 vendor": Row(
-        always(faults.scopes_missing, "segments:read", "lists:read"),
-        CONFIG,
-        1,
-        ("missing scopes: segments:read, lists:read", "reconnect it in Truto and grant"),
-    ),
-    "404 truto": Row(
-        always(faults.account_not_found),
-        CONFIG,
-        1,
-        ("Truto has no such account", "same Truto environment"),
+    "404 truto": refused(
+        faults.account_not_found(), "Truto has no such account", "same Truto environment"
     ),
     # The second request asks for the integration: an ActiveCampaign account would just be empty.
-    "404 vendor": Row(
-        always(faults.vendor_not_found),
-        CONFIG,
-        2,
-        ("the vendor did not find the requested resource", 'reported: "Not found"'),
+    "404 vendor": refused(
+        faults.vendor_not_found(),
+        "the vendor did not find the requested resource",
+        'reported: "Not found"',
+        requests=2,
     ),
-    "405 vendor": Row(
-        always(faults.vendor_refused, 405), CONFIG, 1, ("the vendor does not allow this request",)
+    "405 vendor": refused(faults.vendor_refused(405), "the vendor does not allow this request"),
+    "409 vendor": refused(faults.vendor_refused(409), "the vendor reported a conflict"),
+    "422 vendor": refused(
+        faults.vendor_refused(422),
+        "the vendor could not process the request",
+        "The request cannot be processed",
     ),
-    "409 vendor": Row(
-        always(faults.vendor_refused, 409), CONFIG, 1, ("the vendor reported a conflict",)
+    "418 undocumented": refused(faults.truto_error(418), "Truto rejected the request unexpectedly"),
+    "500 truto": retried(faults.truto_failed(), "Truto had an internal error", "times in "),
+    "500 vendor": retried(faults.vendor_failed(), "the vendor had an internal error", "times in "),
+    "502 truto": retried(
+        faults.bad_gateway(), "Truto received an invalid response from the vendor (bad gateway)"
     ),
-    "422 vendor": Row(
-        always(faults.vendor_refused, 422),
-        CONFIG,
-        1,
-        ("the vendor could not process the request", "The request cannot be processed"),
+    "502 vendor": retried(faults.vendor_failed(502), "the vendor returned a bad gateway error"),
+    "503 truto": refused(
+        faults.account_blocked(),
+        "Truto has blocked this account",
+        "Contact Truto's support with the account's ID",
+        requests=4,
     ),
-    "418 undocumented": Row(
-        always(faults.truto_error, 418), CONFIG, 1, ("Truto rejected the request unexpectedly",)
+    "503 vendor": retried(faults.vendor_unavailable(), "the vendor is unavailable"),
+    "504 truto": retried(faults.gateway_timeout(), "the vendor did not respond to Truto in time"),
+    "504 vendor": retried(faults.vendor_failed(504), "the vendor did not respond in time"),
+    "599 undocumented": retried(
+        faults.truto_error(599), "Truto returned an undocumented server error"
     ),
-    "500 truto": Row(
-        always(faults.truto_failed),
-        TRANSIENT,
-        RETRIED,
-        ("Truto had an internal error", "times in "),
+    "302 redirect": refused(
+        faults.redirect("http://127.0.0.1:9/"),
+        "redirects are not followed, to protect the API token",
+        "api_url",
     ),
-    "500 vendor": Row(
-        always(faults.vendor_failed),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor had an internal error", "times in "),
+    "200 html": retried(
+        faults.body("<html><body>Bad   gateway</body></html>"),
+        "a gateway, firewall or proxy answered in Truto's place",
+        "is not JSON: <html><body>Bad gateway</body></html>",
     ),
-    "502 truto": Row(
-        always(faults.bad_gateway),
-        TRANSIENT,
-        RETRIED,
-        ("Truto received an invalid response from the vendor (bad gateway)",),
+    "200 cut json": retried(faults.body('{"result": [{"id": "1"'), "is not JSON"),
+    "200 empty": retried(faults.body(""), "the response is empty"),
+    "204": retried(faults.body("", 204), "the response is empty"),
+    "200 no result": retried(faults.body('{"next_cursor": null}'), "the response has no result"),
+    "200 text result": retried(faults.body('{"result": "none"}'), "neither a list nor an object"),
+    "200 list": retried(faults.body("[]"), "is not a JSON object"),
+    "200 NaN": retried(faults.body('{"result": [NaN]}'), "is not JSON"),
+    "200 malformed cursor": retried(
+        faults.body('{"result": [], "next_cursor": {"a": 1}}'), "next_cursor is not a string"
     ),
-    "502 vendor": Row(
-        always(faults.vendor_failed, 502),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor returned a bad gateway error",),
-    ),
-    "503 truto": Row(
-        always(faults.account_blocked),
-        CONFIG,
-        4,
-        ("Truto has blocked this account", "Contact Truto's support with the account's ID"),
-    ),
-    "503 vendor": Row(
-        always(faults.vendor_unavailable), TRANSIENT, RETRIED, ("the vendor is unavailable",)
-    ),
-    "504 truto": Row(
-        always(faults.gateway_timeout),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor did not respond to Truto in time",),
-    ),
-    "504 vendor": Row(
-        always(faults.vendor_failed, 504),
-        TRANSIENT,
-        RETRIED,
-        ("the vendor did not respond in time",),
-    ),
-    "599 undocumented": Row(
-        always(faults.truto_error, 599),
-        TRANSIENT,
-        RETRIED,
-        ("Truto returned an undocumented server error",),
-    ),
-    "302 redirect": Row(
-        always(faults.redirect, "http://127.0.0.1:9/"),
-        CONFIG,
-        1,
-        ("redirects are not followed, to protect the API token", "api_url"),
-    ),
-    "200 html": Row(
-        always(faults.body, "<html><body>Bad   gateway</body></html>"),
-        TRANSIENT,
-        RETRIED,
-        (
-            "a gateway, firewall or proxy answered in Truto's place",
-            "is not JSON: <html><body>Bad gateway</body></html>",
-        ),
-    ),
-    "200 cut json": Row(
-        always(faults.body, '{"result": [{"id": "1"'), TRANSIENT, RETRIED, ("is not JSON",)
-    ),
-    "200 empty": Row(always(faults.body, ""), TRANSIENT, RETRIED, ("the response is empty",)),
-    "204": Row(always(faults.body, "", 204), TRANSIENT, RETRIED, ("the response is empty",)),
-    "200 no result": Row(
-        always(faults.body, '{"next_cursor": null}'),
-        TRANSIENT,
-        RETRIED,
-        ("the response has no result",),
-    ),
-    "200 text result": Row(
-        always(faults.body, '{"result": "none"}'),
-        TRANSIENT,
-        RETRIED,
-        ("neither a list nor an object",),
-    ),
-    "200 list": Row(always(faults.body, "[]"), TRANSIENT, RETRIED, ("is not a JSON object",)),
-    "200 NaN": Row(always(faults.body, '{"result": [NaN]}'), TRANSIENT, RETRIED, ("is not JSON",)),
-    "200 malformed cursor": Row(
-        always(faults.body, '{"result": [], "next_cursor": {"a": 1}}'),
-        TRANSIENT,
-        RETRIED,
-        ("next_cursor is not a string",),
-    ),
-    "reset": Row(always(faults.reset), TRANSIENT, RETRIED, (LOST,)),
-    "cut": Row(always(faults.cut, 50), TRANSIENT, RETRIED, (LOST,)),
+    "reset": retried(faults.reset(), LOST),
+    "cut": retried(faults.cut(50), LOST),
 }
 
 
@@ -238,9 +166,8 @@ def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name:
 @pytest.mark.parametrize(
     "name", ["400 truto", "401 vendor", "403 vendor", "404 truto", "503 truto"]
 )
-def test_given_a_failure_when_checked_then_the_status_reports_the_same(
-    serve: Serve, name: str
-) -> None:
+def test_failure_checked_status(serve: Serve, name: str) -> None:
+    """A failure, when checked: the status reports the same."""
     row = ROWS[name]
     status, message = check(serve(account(faults=[row.fault])))
 
@@ -250,9 +177,8 @@ def test_given_a_failure_when_checked_then_the_status_reports_the_same(
 
 
 @pytest.mark.parametrize("name", ["500 vendor", "200 html", "reset"])
-def test_given_a_failure_that_passes_when_read_then_nothing_is_lost(
-    serve: Serve, name: str
-) -> None:
+def test_failure_passes(serve: Serve, name: str) -> None:
+    """A failure that passes: nothing is lost."""
     fault = ROWS[name].fault
     passing = Fault(response=fault.response, delivery=fault.delivery, times=2, after=1)
     result = read(serve(account(count=25, faults=[passing])))
@@ -263,9 +189,10 @@ def test_given_a_failure_that_passes_when_read_then_nothing_is_lost(
 
 @pytest.mark.parametrize("after_bytes", [1, 100, 1500, 5000])
 @pytest.mark.parametrize("break_off", [faults.reset, faults.cut])
-def test_given_the_network_dies_in_a_page_when_read_then_nothing_is_lost(
+def test_network_dies_in_page(
     serve: Serve, break_off: Callable[..., Fault], after_bytes: int
 ) -> None:
+    """The network dies in a page: nothing is lost."""
     script = [break_off(after_bytes, after=page) for page in (0, 1, 3)]
     result = read(serve(account(count=35, faults=script)))
 
@@ -273,9 +200,8 @@ def test_given_the_network_dies_in_a_page_when_read_then_nothing_is_lost(
     assert len(result.ids) == len(set(result.ids)) == 35
 
 
-def test_given_no_response_when_read_then_it_times_out_and_tries_again(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No response: it times out and tries again."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.2))
     sandbox = serve(account(count=25, faults=[faults.hang(times=2)]))
 
@@ -285,9 +211,8 @@ def test_given_no_response_when_read_then_it_times_out_and_tries_again(
     assert len(sandbox.requests) == 5
 
 
-def test_given_never_a_response_when_read_then_a_timeout_is_reported(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_never_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a response: a timeout is reported."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.1))
     result = read(serve(account(faults=[faults.hang(times=None)])))
 
@@ -295,9 +220,8 @@ def test_given_never_a_response_when_read_then_a_timeout_is_reported(
     assert "times in " in str(result.failure)
 
 
-def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_requested_again(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_response_byte_by_byte(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response byte by byte: it is abandoned and requested again."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 1.5)
     sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
 
@@ -307,9 +231,8 @@ def test_given_a_response_byte_by_byte_when_read_then_it_is_abandoned_and_reques
     assert [request.status for request in sandbox.requests] == [200] * 4
 
 
-def test_given_responses_byte_by_byte_only_when_read_then_a_timeout_is_reported(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_responses_byte_by_byte_only(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses byte by byte only: a timeout is reported."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
 
     result = read(serve(account(faults=[faults.drip(0.05, times=None)])))
@@ -318,7 +241,8 @@ def test_given_responses_byte_by_byte_only_when_read_then_a_timeout_is_reported(
     assert "the response was not complete after" in str(result.failure)
 
 
-def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
+def test_nobody_listens() -> None:
+    """Nobody listens: the address is named."""
     sandbox = Sandbox(Environment())
     sandbox.start()
     sandbox.stop()
@@ -330,7 +254,8 @@ def test_given_nobody_listens_when_read_then_the_address_is_named() -> None:
     assert "refused" in str(result.failure)
 
 
-def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Serve) -> None:
+def test_waits_between_attempts(serve: Serve) -> None:
+    """Waits between attempts: they grow and end."""
     result = read(serve(account(faults=[faults.vendor_failed(times=None)])))
 
     assert result.waits[:6] == sorted(result.waits[:6])
@@ -339,9 +264,8 @@ def test_given_waits_between_attempts_when_read_then_they_grow_and_end(serve: Se
     assert 240 <= sum(result.waits) <= 300
 
 
-def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_waited(
-    serve: Serve,
-) -> None:
+def test_server_says(serve: Serve) -> None:
+    """A server that says, when to retry when read: just that is waited."""
     fault = faults.vendor_error(503, headers={"Retry-After": "7"})
     result = read(serve(account(faults=[fault])))
 
@@ -349,7 +273,8 @@ def test_given_a_server_that_says_when_to_retry_when_read_then_just_that_is_wait
     assert result.waits == [7.0]
 
 
-def test_given_a_wait_of_hours_when_read_then_the_account_fails_at_once(serve: Serve) -> None:
+def test_wait_of_hours(serve: Serve) -> None:
+    """A wait of hours: the account fails at once."""
     fault = faults.vendor_error(503, headers={"Retry-After": "86400"}, times=None)
     sandbox = serve(account(faults=[fault]))
 
@@ -360,7 +285,8 @@ def test_given_a_wait_of_hours_when_read_then_the_account_fails_at_once(serve: S
     assert len(sandbox.requests) == 1
 
 
-def test_given_a_long_reason_when_read_then_an_excerpt_is_on_one_line(serve: Serve) -> None:
+def test_long_reason(serve: Serve) -> None:
+    """A long reason: an excerpt is on one line."""
     reason = "<h1>\n" + "x" * 10_000
     result = read(serve(account(faults=[faults.vendor_error(400, raw_response=reason)])))
 
@@ -369,9 +295,8 @@ def test_given_a_long_reason_when_read_then_an_excerpt_is_on_one_line(serve: Ser
     assert "\n" not in str(result.failure)
 
 
-def test_given_an_informational_insight_when_read_then_no_workspace_is_looked_for(
-    serve: Serve,
-) -> None:
+def test_informational_insight(serve: Serve) -> None:
+    """An informational insight: no workspace is looked for."""
     insight = {
         "conditionally_required_query_parameters": {
             "description": "may be needed",
@@ -386,9 +311,8 @@ def test_given_an_informational_insight_when_read_then_no_workspace_is_looked_fo
     assert {request.kind for request in sandbox.requests} == {"segments"}
 
 
-def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is_reported(
-    serve: Serve,
-) -> None:
+def test_workspace_configured_and_still_required(serve: Serve) -> None:
+    """A workspace is configured and still required: it is reported."""
     fault = faults.missing_parameters("workspace[id]", times=None)
     sandbox = serve(account("beehiiv", workspaces={"a": []}, faults=[fault]))
 
@@ -398,9 +322,8 @@ def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is
     assert len(sandbox.requests) == 1
 
 
-def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(
-    serve: Serve,
-) -> None:
+def test_workspaces_cannot_be_listed(serve: Serve) -> None:
+    """The workspaces cannot be listed: that is reported."""
     fault = faults.scopes_missing("publications:read", kind="workspaces", times=None)
     result = read(serve(account("beehiiv", faults=[fault])))
 
@@ -410,9 +333,8 @@ def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(
     assert "publications:read" in str(result.failure)
 
 
-def test_given_the_token_in_a_response_when_read_then_it_is_masked_everywhere(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_token_in_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The token in a response: it is masked everywhere."""
     caplog.set_level("DEBUG")
     sandbox = serve()
     token = sandbox.environment.token

@@ -9,8 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +22,12 @@ from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
     ALL_STREAMS,
-    FakeClock,
     Result,
     account,
     catalog,
+    command,
     config,
     read,
     write,
@@ -35,12 +35,11 @@ from integration_tests.support import (
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
-from source_truto_segments.run import BatchSource, Entrypoint
+from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
 MODEL = load_schema("segments")["properties"]
-ALL = {"mode": "all"}
 TOKEN = "tok-5e1f-of-the-sandbox"
 IDS = [str(segment["id"]) for segment in vendors.segments("klaviyo", 25)]
 
@@ -93,23 +92,6 @@ def warnings() -> Iterator[list[str]]:
         yield handler.messages
     finally:
         logging.getLogger("airbyte").removeHandler(handler)
-
-
-def command(*arguments: str) -> Result:
-    """One command in this process, from its files to its lines, with waits that take no time."""
-    clock = FakeClock()
-    result = Result()
-    entrypoint = Entrypoint(BatchSource(clock))
-    with redirect_stdout(StringIO()) as printed:
-        try:
-            for line in entrypoint.run(Entrypoint.parse_args(list(arguments))):
-                printed.write(f"{line}\n")
-        except AirbyteTracedException as failure:
-            result.failure = failure
-    lines = printed.getvalue().split("\n")
-    result.messages = [json.loads(line, parse_constant=pytest.fail) for line in lines if line]
-    result.waits = clock.waits
-    return result
 
 
 def described(failure: AirbyteTracedException | None) -> tuple[str, str]:
@@ -217,15 +199,14 @@ cursors = (
 
 @given(st.lists(cursors, min_size=1, max_size=4), st.sampled_from(["segments", "workspaces"]))
 @examples(25)
-def test_given_any_cursors_when_read_then_each_comes_back_unchanged_or_as_a_loop(
-    sandbox: Sandbox, handed_out: list[str], stream: str
-) -> None:
+def test_any_cursors(sandbox: Sandbox, handed_out: list[str], stream: str) -> None:
+    """Any cursors: each comes back unchanged or as a loop."""
     script = [
         faults.body(page({"id": str(number)}, cursor=cursor))
         for number, cursor in enumerate([*handed_out, None])
     ]
     serve(sandbox, account("brevo", faults=script))
-    result = read(sandbox, configured=catalog(streams=[stream]))
+    result = read(sandbox, streams=[stream])
 
     ids = [record["id"] for record in result.records_of(stream)]
     sent = [request.param("next_cursor") for request in sandbox.requests]
@@ -247,9 +228,8 @@ def test_given_any_cursors_when_read_then_each_comes_back_unchanged_or_as_a_loop
 
 @given(json_values)
 @examples(20)
-def test_given_a_cursor_that_is_not_a_string_when_read_then_it_is_the_end_a_number_or_malformed(
-    sandbox: Sandbox, cursor: Any
-) -> None:
+def test_cursor_not_string(sandbox: Sandbox, cursor: Any) -> None:
+    """A cursor that is not a string: it is the end a number or malformed."""
     begun = faults.body(
         page({"id": "1"}, cursor=cursor),
         times=None,
@@ -286,9 +266,10 @@ entries = anything | st.dictionaries(
     st.sampled_from(["segments", "workspaces"]),
 )
 @examples(50)
-def test_given_anything_instead_of_records_when_read_then_each_is_emitted_or_counted(
+def test_anything_instead_of_records(
     sandbox: Sandbox, folder: Path, found: list[Any], form: str, stream: Any
 ) -> None:
+    """Anything instead of records: each is emitted or counted."""
     is_keyed = form == "keyed" and all(isinstance(entry, dict) for entry in found)
     result_of_page = {f"k{n}": entry for n, entry in enumerate(found)} if is_keyed else found
     body = written({"result": result_of_page, "next_cursor": None})
@@ -333,9 +314,10 @@ def assert_each_value_is_there_or_named(
 @pytest.mark.parametrize("others", ["", ', "b": ' + "7" * 400], ids=["alone", "digits"])
 @pytest.mark.parametrize("number", ["1e400", "-1e400"])
 @pytest.mark.parametrize("name", ["extra", "name", "updated_at", "is_starred", "remote_data"])
-def test_given_a_number_that_no_float_holds_when_read_then_it_is_written_or_named(
+def test_number_no_float_holds(
     sandbox: Sandbox, folder: Path, name: str, number: str, others: str
 ) -> None:
+    """A number that no float holds: it is written or named."""
     body = f'{{"result": [{{"id": "1", "{name}": {number}{others}}}]}}'
     serve(sandbox, account(faults=[faults.body(body)]))
     result = command("read", *files(sandbox, folder))
@@ -393,15 +375,14 @@ responses = st.builds(
 
 @given(responses, st.sampled_from(["segments", "workspaces", "accounts", "account"]))
 @examples(50)
-def test_given_any_response_when_read_then_all_else_comes_or_a_message_reports_why_not(
-    sandbox: Sandbox, response: Fault, kind: Any
-) -> None:
+def test_any_response(sandbox: Sandbox, response: Fault, kind: Any) -> None:
+    """Any response: all else comes or a message reports why not."""
     response.kind = kind
     segments = vendors.segments("beehiiv", 25)
     found = account("beehiiv", workspaces={"w": segments})
     result = read(
         serve(sandbox, found, before=(response,)),
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
@@ -418,9 +399,8 @@ def test_given_any_response_when_read_then_all_else_comes_or_a_message_reports_w
     assert CONTEXT_SECRET not in json.dumps(result.messages)
 
 
-def test_given_thousands_of_missing_scopes_when_read_then_the_message_stays_short(
-    sandbox: Sandbox,
-) -> None:
+def test_thousands_of_missing_scopes(sandbox: Sandbox) -> None:
+    """Thousands of missing scopes: the message stays short."""
     response = faults.scopes_missing(*(f"scope-{number}" for number in range(5_000)))
     result = read(serve(sandbox, account(faults=[response])))
 
@@ -429,9 +409,8 @@ def test_given_thousands_of_missing_scopes_when_read_then_the_message_stays_shor
 
 @pytest.mark.parametrize("location", ["http://[", "http://]", "http://[x]/"])
 @pytest.mark.parametrize("kind", ["segments", "workspaces", "accounts", "account", "meta"])
-def test_given_a_redirect_to_no_address_when_run_then_it_is_reported_as_a_redirect(
-    sandbox: Sandbox, kind: Any, location: str
-) -> None:
+def test_redirect_to_no_address(sandbox: Sandbox, kind: Any, location: str) -> None:
+    """A redirect to no address: it is reported as a redirect."""
     response = faults.redirect(location, kind=kind, times=None)
     serve(sandbox, account("beehiiv", segments=vendors.segments("beehiiv", 5)), before=(response,))
     if kind == "meta":
@@ -440,7 +419,7 @@ def test_given_a_redirect_to_no_address_when_run_then_it_is_reported_as_a_redire
         return
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
@@ -468,10 +447,11 @@ def test_given_a_redirect_to_no_address_when_run_then_it_is_reported_as_a_redire
         ("account", 200, '{"id":"a","last_error":%s}'),
     ],
 )
-def test_given_a_response_nested_deeply_when_read_then_a_message_reports_it_if_it_fails(
+def test_response_nested_deeply(
     sandbox: Sandbox, kind: Any, status: int, template: str, times: int
 ) -> None:
-    """Without hypothesis, which lends its tests a deeper stack than a process has."""
+    """A response nested deeply: a message reports it if it fails."""
+    # Without hypothesis, which lends its tests a deeper stack than a process has.
     for inner in ("[" * times + "]" * times, '{"a":' * times + "1" + "}" * times):
         content = (template % inner).replace("ID", ACCOUNT_ID)
         deep = faults.body(content, status, kind=kind, times=None)
@@ -480,7 +460,7 @@ def test_given_a_response_nested_deeply_when_read_then_a_message_reports_it_if_i
         with warnings() as logged:
             result = read(
                 sandbox,
-                configured=catalog(streams=ALL_STREAMS),
+                streams=ALL_STREAMS,
                 additional_accounts=ALL if kind == "accounts" else None,
             )
         if not has_failed(result):
@@ -509,9 +489,8 @@ listed = anything | st.fixed_dictionaries(
 @examples(25)
 @example([{"id": "", "integration": {"name": "klaviyo"}}])
 @example([{"id": "x", "integration": {"name": "klaviyo"}, "status": None, "tenant_id": []}])
-def test_given_anything_in_the_list_of_accounts_when_read_then_the_good_ones_are_read_all_the_same(
-    sandbox: Sandbox, others: list[Any]
-) -> None:
+def test_anything_in_list_of_accounts(sandbox: Sandbox, others: list[Any]) -> None:
+    """Anything in the list of accounts: the good ones are read all the same."""
     second = "00000000-0000-4000-8000-000000000002"
     good = {"id": second, "integration": {"name": "klaviyo"}, "status": "active"}
     segments = vendors.segments("klaviyo", 5)
@@ -519,7 +498,7 @@ def test_given_anything_in_the_list_of_accounts_when_read_then_the_good_ones_are
     listing = faults.body(page(*others, good), kind="accounts")
     result = read(
         serve(sandbox, *accounts, before=(listing,)),
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts=ALL,
     )
 
@@ -534,9 +513,8 @@ def test_given_anything_in_the_list_of_accounts_when_read_then_the_good_ones_are
 
 @given(st.lists(anything | st.fixed_dictionaries({"id": texts | anything}), max_size=3))
 @examples(15)
-def test_given_anything_in_the_list_of_workspaces_when_read_then_the_good_one_is_read_first(
-    sandbox: Sandbox, others: list[Any]
-) -> None:
+def test_anything_in_list_of_workspaces(sandbox: Sandbox, others: list[Any]) -> None:
+    """Anything in the list of workspaces: the good one is read first."""
     segments = vendors.segments("beehiiv", 5)
     listing = faults.body(page({"id": "w"}, *others), kind="workspaces")
     result = read(serve(sandbox, account("beehiiv", workspaces={"w": segments}, faults=[listing])))
@@ -572,9 +550,10 @@ schemas = st.dictionaries(texts, json_values, max_size=3) | st.fixed_dictionarie
 @example({"properties": "id"}, "full_refresh")
 @example({"properties": {"extra": {"type": [["array"]]}}}, "full_refresh")
 @example({"properties": {"extra": {"type": [{}]}, "id": None}}, "incremental")
-def test_given_any_schema_in_a_catalog_when_read_then_every_id_comes(
+def test_any_schema_in_catalog(
     sandbox: Sandbox, folder: Path, schema: dict[str, Any], mode: str
 ) -> None:
+    """Any schema in a catalog: every id comes."""
     segments = [{**each, "extra": [1]} for each in vendors.segments("klaviyo", 25)]
     serve(sandbox, account(segments=segments))
     result = command("read", *files(sandbox, folder, catalog(mode, schema)))
@@ -587,9 +566,8 @@ def test_given_any_schema_in_a_catalog_when_read_then_every_id_comes(
 
 @given(anything | st.fixed_dictionaries({"schema": schemas | anything}))
 @examples(25)
-def test_given_any_description_of_the_model_when_discovered_then_the_catalog_is_valid(
-    sandbox: Sandbox, folder: Path, meta: Any
-) -> None:
+def test_any_description_of_model(sandbox: Sandbox, folder: Path, meta: Any) -> None:
+    """Any description of the model, when discovered: the catalog is valid."""
     serve(sandbox, account(faults=[faults.body(written(meta), kind="meta", times=None)]))
     result = command("discover", "--config", write(folder / "config.json", config(sandbox)))
 
@@ -608,6 +586,9 @@ def test_given_any_description_of_the_model_when_discovered_then_the_catalog_is_
     custom = set(map(whole, named)) - set(MODEL) if isinstance(named, dict) else set()
     fit = {name for name in custom if name.strip() and not name.lower().startswith(("_ab",))}
     assert set(columns) - set(MODEL) <= custom
+    for name in set(columns) - set(MODEL):
+        assert Draft7Validator(columns[name]).is_valid(None)
+        assert len(columns[name].get("description", "")) <= MAX_EXCERPT_LENGTH
     assert bool(set(columns) - set(MODEL)) == bool(
         {name.strip().lower() for name in fit} - {name.lower() for name in MODEL}
     )
@@ -709,9 +690,8 @@ def assert_each_command_works_or_reports_why_not(
         for number, value in enumerate(values)
     ],
 )
-def test_given_a_field_that_is_nearly_right_when_run_then_each_command_works_or_reports_why_not(
-    sandbox: Sandbox, folder: Path, name: str, value: Any
-) -> None:
+def test_field_nearly_right(sandbox: Sandbox, folder: Path, name: str, value: Any) -> None:
+    """A field that is nearly right: each command works or reports why not."""
     serve(sandbox, account(count=25))
     assert_each_command_works_or_reports_why_not(sandbox, folder, {**config(sandbox), name: value})
 
@@ -726,13 +706,14 @@ def test_given_a_field_that_is_nearly_right_when_run_then_each_command_works_or_
     st.sets(st.sampled_from(["token", "integrated_account_id", "api_url"]), max_size=1),
 )
 @examples(25)
-def test_given_any_configuration_when_run_then_each_command_works_or_reports_why_not(
+def test_any_configuration(
     sandbox: Sandbox,
     folder: Path,
     fields: dict[str, Any],
     near: list[tuple[str, Any]],
     missing: set[str],
 ) -> None:
+    """Any configuration: each command works or reports why not."""
     serve(sandbox, account(count=25))
     whole = {**config(sandbox), **fields, **dict(near)}
     given_ = {name: value for name, value in whole.items() if name not in missing}
@@ -795,18 +776,10 @@ class Synced:
 
 
 def read_some(sandbox: Sandbox, mode: str, accounts: list[Account]) -> Synced:
-    configured = catalog(mode, streams=ALL_STREAMS)
-    result = read(serve(sandbox, *accounts), configured=configured, additional_accounts=ALL)
+    result = read(
+        serve(sandbox, *accounts), sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL
+    )
     return Synced(result)
-
-
-@pytest.fixture(scope="module")
-def interrupted(sandbox: Sandbox) -> Synced:
-    """A full refresh with two accounts that failed at a later page, and one that is complete."""
-    first, second, third = some_accounts()
-    first.faults = [faults.vendor_refused(after=1, kind="segments")]
-    second.faults = [faults.vendor_refused(after=1, kind="segments", times=None)]
-    return read_some(sandbox, "full_refresh", [first, second, third])
 
 
 @pytest.fixture(scope="module")
@@ -825,25 +798,6 @@ def everything(sandbox: Sandbox) -> Synced:
 def changed(sandbox: Sandbox) -> Synced:
     """A full refresh of what is there later."""
     return read_some(sandbox, "full_refresh", changed_accounts())
-
-
-def test_given_the_states_that_are_changed_here_when_written_then_they_are_of_every_kind(
-    interrupted: Synced, synced: Synced, everything: Synced
-) -> None:
-    complete = {"complete": True}
-    segments = interrupted.states["segments"]
-    assert [cursors_of(segments, id_) for id_ in (A, B, C)] == [[], [], [complete]]
-    workspaces = interrupted.states["workspaces"]
-    assert [cursors_of(workspaces, id_) for id_ in (A, B, C)] == [[complete]] * 3
-    assert 0 < len(interrupted.tables["segments"]) < len(everything.tables["segments"]) == 60
-    for name in ALL_STREAMS:
-        partitions = [""] if name == "integrated_accounts" else [A, B, C]
-        assert set(synced.states[name]) == {"states", "filters", "cursor_value"}
-        for partition in partitions:
-            (cursor,) = cursors_of(synced.states[name], partition)
-            assert {(partition, id_) for id_ in cursor["records"]} == {
-                key for key in everything.tables[name] if key[0] == partition
-            }
 
 
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -942,42 +896,9 @@ def asks_to_reset(result: Result) -> bool:
 
 
 @given(st.sampled_from(ALL_STREAMS), mutations())
-@examples(40)
-@example("segments", [])
-def test_given_a_changed_state_of_a_broken_read_when_resumed_then_nothing_unclaimed_is_missing(
-    sandbox: Sandbox,
-    folder: Path,
-    interrupted: Synced,
-    everything: Synced,
-    stream: str,
-    changes: list[tuple[int, str, int, Any]],
-) -> None:
-    state, messages = with_changes(interrupted.states, stream, changes)
-    result = read_from(sandbox, folder, "full_refresh", messages, some_accounts())
-
-    if asks_to_reset(result):
-        return
-    assert result.failure is None
-    for name, table in everything.tables.items():
-        emitted = applied({}, result.records_of(name))
-        used = state if name == stream else interrupted.states[name]
-        is_claimed = {
-            partition
-            for partition in (A, B, C)
-            if any(cursor.get("complete") is True for cursor in cursors_of(used, partition))
-        }
-        unclaimed = {k: row for k, row in table.items() if (k[0] or k[1]) not in is_claimed}
-        assert {key: emitted.get(key) for key in unclaimed} == unclaimed, name
-        assert applied(interrupted.tables[name], result.records_of(name)).keys() <= table.keys()
-        if not changes:
-            assert applied(interrupted.tables[name], result.records_of(name)) == table
-            assert len(emitted) == len(unclaimed)
-
-
-@given(st.sampled_from(ALL_STREAMS), mutations())
 @examples(60)
 @example("segments", [])
-def test_given_a_changed_state_when_incremental_then_the_tables_equal_the_api(
+def test_changed_state(
     sandbox: Sandbox,
     folder: Path,
     synced: Synced,
@@ -985,6 +906,7 @@ def test_given_a_changed_state_when_incremental_then_the_tables_equal_the_api(
     stream: str,
     changes: list[tuple[int, str, int, Any]],
 ) -> None:
+    """A changed state, when incremental: the tables equal the api."""
     state, messages = with_changes(synced.states, stream, changes)
     result = read_from(sandbox, folder, "incremental", messages, changed_accounts())
 
@@ -1033,10 +955,11 @@ def key_from(id_: str | int) -> str:
 @examples(40)
 @example([("", "deleted"), ("x" * 50_000, "deleted"), (2**64 - 1, "deleted")], "segments")
 @example([("\0", "deleted"), (HALF, "renamed"), ("", "kept"), (-(2**63), "deleted")], "workspaces")
-def test_given_any_ids_when_some_records_are_gone_then_just_these_have_tombstones(
+def test_any_ids(
     sandbox: Sandbox, folder: Path, fates: list[tuple[str | int, str]], stream: str
 ) -> None:
     # A blank id is none, and if all are gone at once, the next sync has to see it again.
+    """Any ids, when some records are gone: just these have tombstones."""
     fates = [("stays", "kept"), *(pair for pair in fates if key_from(pair[0]).strip())]
     later = [(id_, fate) for id_, fate in fates if fate != "deleted"]
     before = [{"id": id_, "name": "kept"} for id_, _ in fates]
@@ -1121,9 +1044,10 @@ blobs = st.dictionaries(
 @example(of_stream({"states": [], "started_at": "0001-01-01T00:00:00+23:59"}), "full_refresh")
 @example(of_stream({"states": [], "cursor_value": HALF}), "incremental")
 @example(of_stream({"states": [], "cursor_value": "9999-12-31T23:59:59.999999Z"}), "incremental")
-def test_given_any_json_for_a_state_when_read_then_everything_comes_or_a_reset_is_asked_for(
+def test_any_json_for_state(
     sandbox: Sandbox, folder: Path, everything: Synced, state: Any, mode: str
 ) -> None:
+    """Any JSON for a state: everything comes or a reset is asked for."""
     result = read_from(sandbox, folder, mode, state, some_accounts())
 
     if not asks_to_reset(result):
@@ -1138,9 +1062,8 @@ def test_given_any_json_for_a_state_when_read_then_everything_comes_or_a_reset_i
     ["", "\ufeff{}", "[" * 100_000, "NaN", "\x00", '"\ud800"', "{"],
     ids=["empty", "mark", "deep", "NaN", "zero", "surrogate", "cut"],
 )
-def test_given_a_file_that_holds_nothing_of_use_when_read_then_a_message_reports_it(
-    sandbox: Sandbox, folder: Path, file: str, content: str
-) -> None:
+def test_file_holds_nothing_of_use(sandbox: Sandbox, folder: Path, file: str, content: str) -> None:
+    """A file that holds nothing of use: a message reports it."""
     serve(sandbox, account())
     paths = {
         "config": write(folder / "config.json", config(sandbox)),

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,7 +12,9 @@ from airbyte_cdk.models import ConfiguredAirbyteCatalogSerializer, FailureType, 
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
+    Serve,
     catalog,
     check,
     config,
@@ -22,6 +23,7 @@ from integration_tests.support import (
     numbered_account,
     read,
     read_in_real_time,
+    warnings_in,
 )
 from sandbox import Account, Fault, Sandbox, faults, large_environment, vendors
 from source_truto_segments import SourceTrutoSegments
@@ -31,19 +33,13 @@ from source_truto_segments.sync.reader import AccountReader
 from source_truto_segments.truto import rate_limiter
 from source_truto_segments.truto.responses import Page
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
-
 
 def read_ids(records: list[dict[str, Any]]) -> Counter[str]:
     return Counter(record["integrated_account_id"] for record in records)
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-
-def test_given_no_more_accounts_when_read_then_only_the_first_is(serve: Serve) -> None:
+def test_no_more_accounts(serve: Serve) -> None:
+    """No more accounts: only the first is."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for result in (read(sandbox), read(sandbox, additional_accounts={"mode": "none"})):
         assert read_ids(result.records) == {id_of(0): 3}
@@ -65,9 +61,8 @@ def test_given_listed_accounts_when_read_then_each_is_read_once(serve: Serve) ->
 
 
 @pytest.mark.parametrize("key", ["result", "results"])
-def test_given_all_accounts_when_read_then_the_list_is_paged_through(
-    serve: Serve, key: str
-) -> None:
+def test_all_accounts(serve: Serve, key: str) -> None:
+    """All accounts: the list is paged through."""
     sandbox = serve(
         *[numbered_account(number) for number in range(25)], list_page_size=4, list_key=key
     )
@@ -78,7 +73,8 @@ def test_given_all_accounts_when_read_then_the_list_is_paged_through(
     assert Counter(request.kind for request in sandbox.requests) == {"accounts": 7, "segments": 25}
 
 
-def test_given_all_accounts_when_one_is_connected_then_the_next_sync_reads_it(serve: Serve) -> None:
+def test_all_accounts_one_connected(serve: Serve) -> None:
+    """All accounts, when one is connected: the next sync reads it."""
     sandbox = serve(numbered_account(0))
     assert set(read_ids(read(sandbox, additional_accounts=ALL).records)) == {id_of(0)}
 
@@ -88,7 +84,8 @@ def test_given_all_accounts_when_one_is_connected_then_the_next_sync_reads_it(se
     assert set(found) == {id_of(0), id_of(1)}
 
 
-def test_given_other_integrations_when_read_then_they_are_left_alone(serve: Serve) -> None:
+def test_other_integrations(serve: Serve) -> None:
+    """Other integrations: they are left alone."""
     sandbox = serve(
         numbered_account(0, "klaviyo"),
         numbered_account(1, "brevo"),
@@ -111,9 +108,8 @@ def test_given_other_integrations_when_read_then_they_are_left_alone(serve: Serv
 
 
 @pytest.mark.parametrize("tenant_id", ["acme  and  sons", "a" * 400], ids=["blanks", "long"])
-def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
-    serve: Serve, tenant_id: str
-) -> None:
+def test_tenant_filtered(serve: Serve, tenant_id: str) -> None:
+    """A tenant, when filtered for it: its id is taken as it is."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1, tenant_id=tenant_id),
@@ -125,7 +121,8 @@ def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
     assert set(read_ids(result.records)) == {id_of(0), id_of(1)}
 
 
-def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Serve) -> None:
+def test_single_filter(serve: Serve) -> None:
+    """A single filter, when listed: Truto is asked for it."""
     sandbox = serve(numbered_account(0))
     read(
         sandbox,
@@ -145,13 +142,10 @@ def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Ser
         ("paused by someone", "Integrated account is not active"),
     ],
 )
-def test_given_an_account_that_is_not_active_when_read_then_it_is_asked_and_its_status_is_named(
-    serve: Serve, status: str, reason: str
-) -> None:
+def test_account_not_active(serve: Serve, status: str, reason: str) -> None:
+    """An account that is not active: it is asked and its status is named."""
     bad = numbered_account(1, tenant_id="acme", status=status, last_error="invalid_grant")
-    sandbox = serve(numbered_account(0), bad, numbered_account(2))
-
-    result = read(sandbox, additional_accounts=ALL)
+    result = read(serve(numbered_account(0), bad, numbered_account(2)), additional_accounts=ALL)
 
     (error,) = result.errors
     assert error["message"].startswith(
@@ -183,12 +177,9 @@ def environment_with_failures() -> list[Account]:
     ]
 
 
-def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_fails(
-    serve: Serve,
-) -> None:
-    sandbox = serve(*environment_with_failures())
-
-    result = read(sandbox, additional_accounts=ALL)
+def test_broken_accounts(serve: Serve) -> None:
+    """Broken accounts: the others are read and the sync fails."""
+    result = read(serve(*environment_with_failures()), additional_accounts=ALL)
 
     assert read_ids(result.records) == {
         id_of(0): 3, id_of(2): 35, id_of(4): 10, id_of(5): 3, id_of(6): 10, id_of(8): 3
@@ -210,9 +201,8 @@ def test_given_broken_accounts_when_read_then_the_others_are_read_and_the_sync_f
     assert " and 2 more. Records" in message
 
 
-def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warnings(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_broken_accounts_skipped_sync(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken accounts, when skipped: the sync completes with warnings."""
     sandbox = serve(*environment_with_failures())
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -221,16 +211,15 @@ def test_given_broken_accounts_when_skipped_then_the_sync_completes_with_warning
     assert result.errors == []
     assert result.statuses[-1] == "COMPLETE"
     assert len(result.records) == 64
-    logged = warnings(caplog)
+    logged = warnings_in(caplog)
     for number in (1, 3, 4, 6, 7):
         assert sum(f"account {id_of(number)} failed: " in line for line in logged) == 1
     assert logged[-1].startswith("5 of 9 integrated accounts could not be read: ")
     assert logged[-1].endswith("Records emitted: 64 of segments.")
 
 
-def test_given_no_account_can_be_read_when_skipped_then_the_sync_fails_all_the_same(
-    serve: Serve,
-) -> None:
+def test_no_account_can_be_read(serve: Serve) -> None:
+    """No account can be read, when skipped: the sync fails all the same."""
     sandbox = serve(broken(0, faults.account_blocked()), broken(1, faults.account_blocked()))
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -241,48 +230,39 @@ def test_given_no_account_can_be_read_when_skipped_then_the_sync_fails_all_the_s
 
 @pytest.mark.parametrize("skip", ["fail", "skip"])
 @pytest.mark.parametrize("make", [faults.token_refused, faults.token_forbidden])
-def test_given_a_wrong_token_and_a_thousand_accounts_when_read_then_a_single_request_finds_it_out(
+def test_wrong_token_and_thousand_accounts(
     serve: Serve, make: Callable[..., Fault], skip: str
 ) -> None:
+    """A wrong token and a thousand accounts: a single request finds it out."""
     sandbox = serve(
         *large_environment(accounts=1000).accounts, faults=[make(times=None)], latency=0.05
     )
     ids = [account.id for account in sandbox.environment.accounts]
     for more in (ALL, {"mode": "listed", "ids": ids}):
         sandbox.clear()
-        result = read(sandbox, additional_accounts=more, num_workers=50, on_account_error=skip)
+        result = read(
+            sandbox,
+            streams=ALL_STREAMS,
+            additional_accounts=more,
+            num_workers=50,
+            on_account_error=skip,
+        )
 
         assert len(sandbox.requests) == 1
         assert "API token" in str(result.failure)
-        assert result.statuses[-1] == "INCOMPLETE"
+        assert {result.statuses_of(stream)[-1] for stream in ALL_STREAMS} == {"INCOMPLETE"}
         assert [error["message"] for error in result.errors] == [str(result.failure)]
 
 
-def test_given_the_token_is_revoked_in_the_middle_when_read_then_the_sync_ends_soon(
-    serve: Serve,
-) -> None:
-    accounts = [numbered_account(number) for number in range(300)]
-    sandbox = serve(*accounts, faults=[faults.token_refused(after=40, times=None)])
-
-    result = read(sandbox, additional_accounts=ALL, num_workers=10)
-
-    assert "Truto rejected the API token" in str(result.failure)
-    # Those in flight when it was rejected: one for each worker.
-    assert len(sandbox.requests) <= 40 + 10
-    # However many they were, it is one failure of the whole sync.
-    assert len(result.errors) == 1
-
-
-def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends_soon(
-    serve: Serve,
-) -> None:
+def test_token_revoked_behind_list(serve: Serve) -> None:
+    """The token is revoked behind the list: the sync ends soon."""
     accounts = [numbered_account(n, tenant_id=f"tenant-{n > 0}") for n in range(300)]
     refused = faults.token_refused(after=20, times=None)
     sandbox = serve(*accounts, faults=[refused, faults.delay(0.05, times=None)])
 
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts={**ALL, "tenant_ids": ["tenant-True"]},
         num_workers=2,
         on_account_error="skip",
@@ -303,19 +283,21 @@ def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends
     ],
     ids=str,
 )
-def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning_says_so(
+def test_options_match_no_account(
     serve: Serve, caplog: pytest.LogCaptureFixture, more: dict[str, Any], is_warned: bool
 ) -> None:
+    """Options that match no account, when read or checked: a warning says so."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for run_command in (read, check):
         caplog.clear()
         run_command(sandbox, additional_accounts={**ALL, **more})
 
-        found = [line for line in warnings(caplog) if "No other integrated account" in line]
+        found = [line for line in warnings_in(caplog) if "No other integrated account" in line]
         assert len(found) == is_warned
 
 
-def test_given_the_list_cannot_be_read_when_read_then_the_sync_fails(serve: Serve) -> None:
+def test_list_cannot_be_read(serve: Serve) -> None:
+    """The list cannot be read: the sync fails."""
     fault = faults.truto_failed(kind="accounts", after=1, times=None)
     sandbox = serve(
         *[numbered_account(number) for number in range(8)], faults=[fault], list_page_size=3
@@ -336,58 +318,19 @@ def test_given_the_list_loops_when_read_then_the_sync_fails(serve: Serve) -> Non
     assert "pages repeat: pagination loop detected" in str(result.failure)
 
 
-def test_given_entries_that_are_no_accounts_when_read_then_a_warning_names_them(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_entries_no_accounts(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Entries that are no accounts: a warning names them."""
     page = '{"result": [{"id": 5}, {"id": "%s", "integration": {}}], "next_cursor": null}'
     fault = faults.body(page % id_of(1), kind="accounts")
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
 
     assert len(result.records) == 3
-    assert len([line for line in warnings(caplog) if "no id or no integration" in line]) == 2
+    assert len([line for line in warnings_in(caplog) if "no id or no integration" in line]) == 2
 
 
-@pytest.mark.parametrize(
-    ("page", "reason"),
-    [
-        ('{"result": [null], "next_cursor": null}', "has entries that are not objects"),
-        ('{"result": [], "is_partial_response": true}', "is marked as partial"),
-    ],
-)
-def test_given_a_list_that_may_be_incomplete_when_read_then_a_warning_is_logged(
-    serve: Serve, caplog: pytest.LogCaptureFixture, page: str, reason: str
-) -> None:
-    sandbox = serve(numbered_account(0), faults=[faults.body(page, kind="accounts")])
-
-    result = read(sandbox, additional_accounts=ALL)
-
-    assert len(result.records) == 3
-    assert any("may be incomplete" in line and reason in line for line in warnings(caplog))
-
-
-def test_given_accounts_that_wait_for_their_vendors_when_read_then_the_others_are_not_held_up(
-    serve: Serve,
-) -> None:
-    waiting = [numbered_account(n, faults=[faults.vendor_rate_limited(2)]) for n in range(6)]
-    ready = [numbered_account(n) for n in range(6, 30)]
-    sandbox = serve(*waiting, *ready)
-
-    begun = time.monotonic()
-    result = read_in_real_time(sandbox, additional_accounts=ALL, num_workers=2)
-    took = time.monotonic() - begun
-
-    assert len(read_ids(result.records)) == 30
-    succeeded = [request for request in sandbox.requests if request.status == 200]
-    last_ready = max(r.at for r in succeeded if r.account_id in {a.id for a in ready})
-    first_waited = min(r.at for r in succeeded if r.account_id in {a.id for a in waiting})
-    assert last_ready < first_waited
-    assert took < 6
-
-
-def test_given_a_thousand_accounts_that_wait_when_read_then_the_others_are_not_held_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thousand_accounts_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     # Else a thousand requests would take twenty seconds by themselves.
+    """A thousand accounts that wait: the others are not held up."""
     monkeypatch.setattr(rate_limiter, "TOKEN_LIMIT", 10_000)
     waiting = [numbered_account(n, faults=[faults.vendor_rate_limited(600)]) for n in range(1000)]
     ready = {id_of(n) for n in range(1000, 1010)}
@@ -417,9 +360,8 @@ def most_in_flight(sandbox: Sandbox, latency: float) -> int:
     return max(sum(at <= other < at + latency for other in arrivals) for at in arrivals)
 
 
-def test_given_slow_responses_when_read_then_more_than_a_hundred_requests_are_in_flight(
-    serve: Serve,
-) -> None:
+def test_slow_responses(serve: Serve) -> None:
+    """Slow responses: more than a hundred requests are in flight."""
     slow = [numbered_account(number, latency=2.0) for number in range(1, 160)]
     sandbox = serve(numbered_account(0), *slow)
 
@@ -430,9 +372,8 @@ def test_given_slow_responses_when_read_then_more_than_a_hundred_requests_are_in
 
 
 @pytest.mark.parametrize("num_workers", [1, 7])
-def test_given_num_workers_when_read_then_no_more_requests_are_in_flight(
-    serve: Serve, num_workers: int
-) -> None:
+def test_num_workers(serve: Serve, num_workers: int) -> None:
+    """Num_workers: no more requests are in flight."""
     sandbox = serve(
         *[numbered_account(number, latency=0.2) for number in range(3 * num_workers + 1)]
     )
@@ -443,7 +384,8 @@ def test_given_num_workers_when_read_then_no_more_requests_are_in_flight(
     assert most_in_flight(sandbox, 0.2) == num_workers
 
 
-def test_given_two_of_trutos_429s_when_read_then_all_accounts_wait(serve: Serve) -> None:
+def test_two_of_trutos_429s(serve: Serve) -> None:
+    """Two of Truto's 429s: all accounts wait."""
     fault = faults.truto_rate_limited(1, after=5, times=2)
     sandbox = serve(*[numbered_account(number) for number in range(20)], faults=[fault])
 
@@ -459,9 +401,10 @@ def test_given_two_of_trutos_429s_when_read_then_all_accounts_wait(serve: Serve)
     assert len(since) - position > 3
 
 
-def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
+def test_long_sync(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A long sync, when watched: its progress is logged."""
     monkeypatch.setattr(sync, "PROGRESS_SECONDS", 0.2)
     caplog.set_level(logging.INFO)
     waiting = numbered_account(3, faults=[faults.vendor_rate_limited(1)])
@@ -478,7 +421,8 @@ def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
     )
 
 
-def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: Serve) -> None:
+def test_listed_accounts(serve: Serve) -> None:
+    """Listed accounts, when checked: every bad one is named."""
     sandbox = serve(*environment_with_failures())
 
     status, message = check(sandbox, additional_accounts=listed(*range(1, 9)))
@@ -490,35 +434,14 @@ def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: S
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
-def test_given_all_accounts_when_checked_then_the_list_is_read_and_those_not_active_are_named(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0),
-        numbered_account(1),
-        numbered_account(2, status="connecting"),
-        numbered_account(3, status="needs_reauth"),
-    )
-
-    status, message = check(sandbox, additional_accounts=ALL)
-
-    assert status is Status.FAILED
-    asked = "3 of 4 integrated accounts were asked for their segments"
-    assert str(message).startswith(f"{asked}; 2 of them cannot be read.")
-    assert id_of(2) in str(message)
-    assert id_of(3) in str(message)
-    assert {request.kind for request in sandbox.requests} == {"segments", "accounts"}
-
-
-def test_given_bad_accounts_are_skipped_when_checked_then_it_succeeds_with_warnings(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_accounts_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Bad accounts are skipped, when checked: it succeeds with warnings."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, _ = check(sandbox, additional_accounts=ALL, on_account_error="skip")
 
     assert status is Status.SUCCEEDED
-    assert any(id_of(1) in line for line in warnings(caplog))
+    assert any(id_of(1) in line for line in warnings_in(caplog))
 
 
 @pytest.mark.parametrize("more", [ALL, listed(*range(200))])
@@ -542,9 +465,8 @@ def test_given_no_list_when_checked_then_that_is_reported(serve: Serve) -> None:
     assert "Listing the integrated accounts of the environment failed" in str(message)
 
 
-def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The network is gone: not each account finds out."""
     caplog.set_level(logging.INFO)
     sandbox = serve(*[numbered_account(number) for number in range(60)])
     ids = [account.id for account in sandbox.environment.accounts]
@@ -561,19 +483,6 @@ def test_given_the_network_is_gone_when_read_then_not_each_account_finds_out(
     assert result.statuses[-1] == "INCOMPLETE"
 
 
-def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_are_read(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0), broken(1, faults.reset()), numbered_account(2), numbered_account(3)
-    )
-
-    result = read(sandbox, additional_accounts=ALL, num_workers=2)
-
-    assert set(read_ids(result.records)) == {id_of(0), id_of(2), id_of(3)}
-    assert len(result.errors) == 1
-
-
 @pytest.mark.parametrize(
     ("fault", "message", "requests"),
     [
@@ -583,9 +492,8 @@ def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_
         (faults.truto_error(500), "Truto had an internal error", 11),
     ],
 )
-def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
-    serve: Serve, fault: Fault, message: str, requests: int
-) -> None:
+def test_list_fails(serve: Serve, fault: Fault, message: str, requests: int) -> None:
+    """The list fails: the message is that of the list."""
     fault.kind, fault.times = "accounts", None
     sandbox = serve(numbered_account(0), faults=[fault])
 
@@ -597,9 +505,8 @@ def test_given_the_list_fails_when_read_then_the_message_is_that_of_the_list(
     assert abs(asked - requests) <= (0 if requests == 1 else 3)
 
 
-def test_given_a_verified_token_when_read_then_no_account_waits_for_the_response_to_another(
-    serve: Serve,
-) -> None:
+def test_verified_token(serve: Serve) -> None:
+    """A verified token: no account waits for the response to another."""
     first = numbered_account(0, faults=[faults.delay(0.3)])
     late = [numbered_account(number, faults=[faults.delay(1.5)]) for number in range(1, 6)]
     sandbox = serve(first, *late)

@@ -9,17 +9,16 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from integration_tests.processes import Processes, result_of
-from integration_tests.support import Result, catalog, config, numbered_account, write
+from integration_tests.support import Result, Serve, catalog, config, numbered_account, write
 from integration_tests.test_state import assert_no_state_is_ahead
 from sandbox import Sandbox, faults
 
-Serve = Callable[..., Sandbox]
 # Several times what a pipe holds.
 RECORDS = 2_000
 

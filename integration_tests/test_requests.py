@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airbyte_cdk.models import Status
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
+    Serve,
     catalog,
     check,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
@@ -21,8 +23,6 @@ from integration_tests.support import (
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
 from source_truto_segments.config import Shard
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 # What is requested of each vendor.
 LIMITS = {
     "activecampaign": "100",
@@ -55,10 +55,6 @@ def limits(sandbox: Sandbox, number: int) -> list[str | None]:
     return [request.param("limit") for request in of_segments(sandbox, number)]
 
 
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
-
-
 def page_size_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     messages = [record.getMessage() for record in caplog.records]
     return [message for message in messages if message.startswith("Pages of ")]
@@ -79,8 +75,9 @@ def assert_everything_once(result: Result, sandbox: Sandbox) -> None:
 # --- page sizes -----------------------------------------------------------------------------------
 
 
-def test_given_the_seven_vendors_when_read_then_15_requests_are_enough(serve: Serve) -> None:
-    """60 segments each; 30 requests in default pages. The list of accounts is one more."""
+def test_seven_vendors(serve: Serve) -> None:
+    """The seven vendors: 15 requests are enough."""
+    # 60 segments each; 30 requests in default pages. The list of accounts is one more.
     sandbox = serve(*[account(n, name) for n, name in enumerate(vendors.VENDORS)])
 
     result = read(sandbox, additional_accounts=ALL)
@@ -91,14 +88,12 @@ def test_given_the_seven_vendors_when_read_then_15_requests_are_enough(serve: Se
 
 
 @pytest.mark.parametrize("option", [ALL, listed(*range(1, 8))], ids=["all", "listed"])
-def test_given_known_integrations_when_read_then_limits_are_the_vendors(
-    serve: Serve, option: dict[str, Any]
-) -> None:
-    """From Truto's list, or from the accounts' objects where their stream is selected."""
+def test_known_integrations(serve: Serve, option: dict[str, Any]) -> None:
+    """Known integrations: limits are the vendors'."""
+    # From Truto's list, or from the accounts' objects where their stream is selected.
     sandbox = serve(*[account(n, name, 120) for n, name in enumerate(LIMITS)])
-    configured = catalog(streams=("segments", "integrated_accounts"))
 
-    result = read(sandbox, configured=configured, additional_accounts=option)
+    result = read(sandbox, streams=("segments", "integrated_accounts"), additional_accounts=option)
 
     assert_everything_once(result, sandbox)
     for number, limit in enumerate(LIMITS.values()):
@@ -121,8 +116,9 @@ def test_given_a_page_size_when_read_then_it_is_an_upper_bound(
         assert limits(sandbox, number)[0] == expected
 
 
-def test_given_no_known_integration_when_read_then_none_is_asked_for(serve: Serve) -> None:
-    """A request for the account's object would cost what it saves."""
+def test_no_known_integration(serve: Serve) -> None:
+    """No known integration: none is asked for."""
+    # A request for the account's object would cost what it saves.
     sandbox = serve(account(0, "flodesk"), account(1, "brevo"))
 
     result = read(sandbox, additional_accounts=listed(1))
@@ -146,10 +142,9 @@ def test_given_no_known_integration_when_read_then_none_is_asked_for(serve: Serv
     ],
     ids=["named", "vague", "422", "Truto's", "Truto's 422"],
 )
-def test_given_a_rejected_limit_when_read_then_its_integration_is_read_without(
-    serve: Serve, response: Fault, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Only the first account is refused; another integration keeps its pages."""
+def test_rejected_limit(serve: Serve, response: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    """A rejected limit: its integration is read without."""
+    # Only the first account is refused; another integration keeps its pages.
     caplog.set_level("INFO")
     first = account(0, "flodesk", faults=[with_limit(response)])
     others = [account(1, "flodesk", faults=[with_limit(response)]), account(2, "brevo")]
@@ -183,8 +178,8 @@ def test_given_another_rejection_when_read_then_it_is_the_error(
     assert page_size_lines(caplog) == []
 
 
-def test_given_a_missing_workspace_when_rejected_then_the_limit_is_kept(serve: Serve) -> None:
-    """The 400 is not about the page size."""
+def test_missing_workspace(serve: Serve) -> None:
+    """A missing workspace, when rejected: the limit is kept. The 400 is not about the page size."""
     sandbox = serve(account(0, "beehiiv"))
 
     result = read(sandbox, page_size=30)
@@ -194,10 +189,9 @@ def test_given_a_missing_workspace_when_rejected_then_the_limit_is_kept(serve: S
     assert limits(sandbox, 0) == ["30"] * 3
 
 
-def test_given_a_maximum_lowered_between_pages_when_read_then_nothing_is_lost(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The second page's 400 names the limit: read again from the first page."""
+def test_maximum_lowered_between_pages(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A maximum lowered between pages: nothing is lost."""
+    # The second page's 400 names the limit: read again from the first page.
     caplog.set_level("INFO")
 
     def lower(each: Account, _: int) -> None:
@@ -213,10 +207,11 @@ def test_given_a_maximum_lowered_between_pages_when_read_then_nothing_is_lost(
 
 
 @pytest.mark.parametrize("reason", ["Rate limit reached", "Daily request limit", "The cursor"])
-def test_given_another_rejection_of_a_later_page_then_the_limit_is_not_blamed(
+def test_another_rejection_of_later_page(
     serve: Serve, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only a message that names the page size is about it there."""
+    """Another rejection of a later page: the limit is not blamed."""
+    # Only a message that names the page size is about it there.
     caplog.set_level("INFO")
     fault = faults.vendor_error(422, raw_response=reason, after=1)
     sandbox = serve(account(0, "brevo", 120, faults=[fault]))
@@ -230,10 +225,11 @@ def test_given_another_rejection_of_a_later_page_then_the_limit_is_not_blamed(
 @pytest.mark.parametrize("oversized", ["reject", "cut", "end", "skip"])
 @pytest.mark.parametrize("maximum", [10, 20, 25])
 @pytest.mark.parametrize("vendor", ["activecampaign", "beehiiv", "brevo", "mailerlite"])
-def test_given_a_vendor_of_smaller_pages_when_read_then_no_record_is_lost(
+def test_vendor_of_smaller_pages(
     serve: Serve, vendor: str, maximum: int, oversized: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It rejects the limit, returns less, or Truto ends the list or goes on too far."""
+    """A vendor of smaller pages: no record is lost."""
+    # It rejects the limit, returns less, or Truto ends the list or goes on too far.
     caplog.set_level("INFO")
     how: dict[str, Any] = {
         "max_page_size": maximum,
@@ -250,10 +246,9 @@ def test_given_a_vendor_of_smaller_pages_when_read_then_no_record_is_lost(
 
 
 @pytest.mark.parametrize("maximum", [7, 30])
-def test_given_an_unusual_maximum_when_records_would_be_skipped_then_none_is(
-    serve: Serve, maximum: int
-) -> None:
-    """A page with fewer records than requested and another after it are enough to know."""
+def test_unusual_maximum(serve: Serve, maximum: int) -> None:
+    """An unusual maximum, when records would be skipped: none is."""
+    # A page with fewer records than requested and another after it are enough to know.
     how: dict[str, Any] = {"max_page_size": maximum, "default_page_size": maximum}
     sandbox = serve(account(0, "flodesk", 250, oversized="skip", **how))
 
@@ -264,10 +259,9 @@ def test_given_an_unusual_maximum_when_records_would_be_skipped_then_none_is(
 
 
 @pytest.mark.parametrize("count", [10, 20, 25, 50])
-def test_given_a_list_of_a_default_page_when_read_then_it_is_read_without_a_limit(
-    serve: Serve, count: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It has no more, so the integration keeps its pages, and nothing is emitted twice."""
+def test_list_of_default_page(serve: Serve, count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A list of a default page: it is read without a limit."""
+    # It has no more, so the integration keeps its pages, and nothing is emitted twice.
     caplog.set_level("INFO")
     sandbox = serve(account(0, "flodesk", count), account(1, "flodesk"))
 
@@ -280,10 +274,9 @@ def test_given_a_list_of_a_default_page_when_read_then_it_is_read_without_a_limi
 
 
 @pytest.mark.parametrize(("vendor", "count"), [("brevo", 60), ("flodesk", 110), ("brevo", 50)])
-def test_given_a_full_first_page_when_read_then_the_list_is_read_once(
-    serve: Serve, vendor: str, count: int
-) -> None:
-    """A vendor that returned as many as were requested cuts nothing."""
+def test_full_first_page(serve: Serve, vendor: str, count: int) -> None:
+    """A full first page: the list is read once."""
+    # A vendor that returned as many as were requested cuts nothing.
     sandbox = serve(account(0, vendor, count))
 
     result = read(sandbox, additional_accounts=ALL)
@@ -292,10 +285,9 @@ def test_given_a_full_first_page_when_read_then_the_list_is_read_once(
     assert None not in limits(sandbox, 0)
 
 
-def test_given_a_cursor_after_the_last_record_when_read_then_the_limit_is_kept(
-    serve: Serve,
-) -> None:
-    """A short page that only an empty one follows is the last."""
+def test_cursor_after_last_record(serve: Serve) -> None:
+    """A cursor after the last record: the limit is kept."""
+    # A short page that only an empty one follows is the last.
     segments = vendors.segments("flodesk", 3)
     first = json.dumps({"result": segments, "next_cursor": "more"})
     last = json.dumps({"result": [], "next_cursor": None})
@@ -309,17 +301,18 @@ def test_given_a_cursor_after_the_last_record_when_read_then_the_limit_is_kept(
     assert limits(sandbox, 1) == ["100"]
 
 
-def test_given_missing_records_when_read_again_then_no_limit_is_sent(serve: Serve) -> None:
-    """The second read is independent evidence that they were deleted."""
+def test_missing_records(serve: Serve) -> None:
+    """Missing records, when read again: no limit is sent."""
+    # The second read is independent evidence that they were deleted.
     one = account(0, "flodesk", 33)
     sandbox = serve(one)
-    first = read(sandbox, configured=catalog("incremental"), additional_accounts=ALL)
+    first = read(sandbox, sync_mode="incremental", additional_accounts=ALL)
     sandbox.clear()
 
     one.segments = one.segments[1:]
     second = read(
         sandbox,
-        configured=catalog("incremental"),
+        sync_mode="incremental",
         state=first.last_state,
         additional_accounts=ALL,
     )
@@ -331,14 +324,13 @@ def test_given_missing_records_when_read_again_then_no_limit_is_sent(serve: Serv
 # --- nothing is asked twice -----------------------------------------------------------------------
 
 
-def test_given_all_streams_when_read_then_only_vendors_with_workspaces_are_asked(
-    serve: Serve,
-) -> None:
-    """Accounts of the others cost a request each, and Beehiiv's are asked by workspace at once."""
+def test_all_streams(serve: Serve) -> None:
+    """All streams: only vendors with workspaces are asked."""
+    # Accounts of the others cost a request each, and Beehiiv's are asked by workspace at once.
     names = list(vendors.VENDORS) * 2
     sandbox = serve(*[account(n, name, 5) for n, name in enumerate(names)])
 
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert_everything_once(result, sandbox)
     assert len(result.records_of("workspaces")) == 2
@@ -346,10 +338,9 @@ def test_given_all_streams_when_read_then_only_vendors_with_workspaces_are_asked
     assert {request.status for request in sandbox.requests} == {200}
 
 
-def test_given_an_integration_without_workspaces_when_read_then_one_account_is_asked(
-    serve: Serve,
-) -> None:
-    """But for an account with an override of its own, which can have some."""
+def test_integration_without_workspaces(serve: Serve) -> None:
+    """An integration without workspaces: one account is asked."""
+    # But for an account with an override of its own, which can have some.
     override: dict[str, Any] = {
         "unified_model_override": {"marketing-automation": {"workspaces": {}}}
     }
@@ -360,7 +351,7 @@ def test_given_an_integration_without_workspaces_when_read_then_one_account_is_a
 
     result = read(
         sandbox,
-        configured=catalog(streams=ALL_STREAMS),
+        streams=ALL_STREAMS,
         additional_accounts=ALL,
         num_workers=1,
     )
@@ -375,10 +366,9 @@ def test_given_an_integration_without_workspaces_when_read_then_one_account_is_a
     assert all("override" not in name for row in rows for name in row)
 
 
-def test_given_an_integration_that_requires_workspaces_when_read_then_one_account_is_refused(
-    serve: Serve,
-) -> None:
-    """The next ones are asked for their workspaces first."""
+def test_integration_requires_workspaces(serve: Serve) -> None:
+    """An integration that requires workspaces: one account is refused."""
+    # The next ones are asked for their workspaces first.
     segments = vendors.segments("flodesk", 3)
     sandbox = serve(
         *[
@@ -399,10 +389,9 @@ def test_given_an_integration_that_requires_workspaces_when_read_then_one_accoun
     [None, faults.resource_not_supported("workspaces", kind="workspaces", times=None)],
     ids=["empty", "not supported"],
 )
-def test_given_no_workspace_to_read_when_one_is_required_then_the_account_is_asked_itself(
-    serve: Serve, workspaces: Fault | None
-) -> None:
-    """An override can make Beehiiv return segments without a workspace."""
+def test_no_workspace_to_read(serve: Serve, workspaces: Fault | None) -> None:
+    """No workspace to read, when one is required: the account is asked itself."""
+    # An override can make Beehiiv return segments without a workspace.
     segments = json.dumps({"result": [{"id": "1"}], "next_cursor": None})
     script = [faults.body(segments, kind="segments"), *([workspaces] if workspaces else [])]
     one = numbered_account(0, "beehiiv", segments=[], faults=script)
@@ -415,10 +404,8 @@ def test_given_no_workspace_to_read_when_one_is_required_then_the_account_is_ask
     assert kinds(sandbox) == {"accounts": 1, "workspaces": 1, "segments": 1}
 
 
-def test_given_beehiiv_without_workspaces_when_read_then_it_is_empty(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its refusal confirms the empty list."""
+def test_beehiiv_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Beehiiv without workspaces: it is empty. Its refusal confirms the empty list."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0, "beehiiv", segments=[]))
 
@@ -432,10 +419,9 @@ def test_given_beehiiv_without_workspaces_when_read_then_it_is_empty(
     ]
 
 
-def test_given_an_integration_without_segments_when_read_then_one_account_is_asked(
-    serve: Serve,
-) -> None:
-    """Unless the user names the integration: then each account has its error."""
+def test_integration_without_segments(serve: Serve) -> None:
+    """An integration without segments: one account is asked."""
+    # Unless the user names the integration: then each account has its error.
     without: dict[str, Any] = {"segments": [], "category": "marketing-automation"}
     sandbox = serve(
         account(0, "klaviyo", 3), *[numbered_account(n, "smsly", **without) for n in range(1, 5)]
@@ -487,10 +473,9 @@ def test_given_all_shards_when_read_then_everything_comes_once(serve: Serve, cou
     assert all(parts)
 
 
-def test_given_a_configured_account_that_is_not_listed_then_only_its_shard_reads_it(
-    serve: Serve,
-) -> None:
-    """A filter leaves it out of Truto's list."""
+def test_configured_account_not_listed(serve: Serve) -> None:
+    """A configured account that is not listed: only its shard reads it."""
+    # A filter leaves it out of Truto's list.
     sandbox = serve(account(0, "klaviyo", 3), *[account(n, "flodesk", 3) for n in range(1, 12)])
     home = next(n for n in (1, 2, 3) if Shard(n, 3).contains(id_of(0)))
 
@@ -502,8 +487,9 @@ def test_given_a_configured_account_that_is_not_listed_then_only_its_shard_reads
         assert check(sandbox, additional_accounts=option) == (Status.SUCCEEDED, None)
 
 
-def test_given_another_shard_when_read_then_nothing_is_taken_for_deleted(serve: Serve) -> None:
-    """The state of the first is kept apart: everything of the second is emitted once."""
+def test_another_shard(serve: Serve) -> None:
+    """Another shard: nothing is taken for deleted."""
+    # The state of the first is kept apart: everything of the second is emitted once.
     sandbox = serve(*[account(n, "flodesk", 3) for n in range(12)])
     configured = catalog("incremental", streams=ALL_STREAMS)
     first = read(sandbox, configured=configured, additional_accounts=shard("1/2"))
@@ -527,8 +513,9 @@ def test_given_another_shard_when_read_then_nothing_is_taken_for_deleted(serve: 
     assert Counter(r.kind for r in sandbox.requests[requests:])["accounts"] == 1
 
 
-def test_given_a_shard_when_read_then_it_uses_its_share_of_trutos_limit(serve: Serve) -> None:
-    """A twentieth of 485 requests in 10 s; 31 in all."""
+def test_shard_read_uses(serve: Serve) -> None:
+    """A shard: it uses its share of Truto's limit."""
+    # A twentieth of 485 requests in 10 s; 31 in all.
     sandbox = serve(account(0, "klaviyo", 300))
     home = next(n for n in range(1, 21) if Shard(n, 20).contains(id_of(0)))
 
@@ -553,10 +540,9 @@ def test_given_a_shard_when_read_then_it_uses_its_share_of_trutos_limit(serve: S
         ],
     ],
 )
-def test_given_an_invalid_shard_when_checked_then_a_sentence_says_what_is_valid(
-    serve: Serve, text: str, message: str
-) -> None:
-    """No shard is read as another."""
+def test_invalid_shard(serve: Serve, text: str, message: str) -> None:
+    """An invalid shard, when checked: a sentence says what is valid."""
+    # No shard is read as another.
     sandbox = serve(account(0, "klaviyo"))
 
     assert check(sandbox, additional_accounts=shard(text)) == (Status.FAILED, message)

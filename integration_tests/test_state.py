@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from airbyte_cdk.models import AirbyteMessage, Type
 from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of, without_cdc
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
+    Serve,
     catalog,
     config,
     id_of,
@@ -32,8 +34,6 @@ from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.changes import fingerprint
 from source_truto_segments.sync.sync import CHECKPOINT_SECONDS
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 NEUTRAL = {"__ab_no_cursor_state_message": True}
 GONE = "fingerprint0"
 
@@ -163,12 +163,12 @@ def arguments(
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-def test_given_a_kill_at_any_request_when_resumed_then_nothing_is_missing(
+def test_kill_at_any_request(
     serve: Serve, processes: Processes, tmp_path: Path, mode: str, number: int
 ) -> None:
+    """A kill at any request, when resumed: nothing is missing."""
     sandbox = serve(*environment(), latency=0.02)
-    configured = catalog(mode, streams=ALL_STREAMS)
-    read(sandbox, configured=configured, additional_accounts=ALL)
+    read(sandbox, sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL)
     total = len(sandbox.requests)
     out = tmp_path / "out.jsonl"
     read_twice = {}
@@ -212,9 +212,8 @@ def test_given_a_kill_at_any_request_when_resumed_then_nothing_is_missing(
         assert max(read_twice.values()) <= 3
 
 
-def test_given_a_wait_for_a_limit_when_terminated_then_it_ends_at_once_and_goes_on_later(
-    serve: Serve, processes: Processes, tmp_path: Path
-) -> None:
+def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A wait for a limit, when terminated: it ends at once and goes on later."""
     waiting = numbered_account(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
     sandbox = serve(*environment(), waiting)
     out = tmp_path / "out.jsonl"
@@ -251,9 +250,8 @@ def test_given_a_wait_for_a_limit_when_terminated_then_it_ends_at_once_and_goes_
     assert keys(second, "integrated_accounts") == [(waiting.id,)]
 
 
-def test_given_a_response_that_does_not_come_when_terminated_then_it_ends_soon(
-    serve: Serve, processes: Processes, tmp_path: Path
-) -> None:
+def test_response_does_not_come(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A response that does not come, when terminated: it ends soon."""
     sandbox = serve(numbered_account(0, faults=[faults.hang(times=None)]))
     out = tmp_path / "out.jsonl"
     pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
@@ -281,9 +279,8 @@ def of_stream(state: Any) -> list[dict[str, Any]]:
     return [{"type": "STREAM", "stream": stream}]
 
 
-def test_given_a_documented_state_when_resumed_then_complete_accounts_are_not_read(
-    serve: Serve,
-) -> None:
+def test_documented_state(serve: Serve) -> None:
+    """A documented state, when resumed: complete accounts are not read."""
     sandbox = serve(
         numbered_account(0, count=25), numbered_account(1, count=25), numbered_account(2, count=25)
     )
@@ -296,7 +293,8 @@ def test_given_a_documented_state_when_resumed_then_complete_accounts_are_not_re
     assert id_of(1) not in {request.account_id for request in sandbox.requests}
 
 
-def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serve: Serve) -> None:
+def test_documented_state_incremental_compared(serve: Serve) -> None:
+    """A documented state, when incremental: it is compared with."""
     sandbox = serve(
         numbered_account(0, segments=[{"id": "a", "name": "A"}, {"id": "b", "name": "B"}])
     )
@@ -305,25 +303,15 @@ def test_given_a_documented_state_when_incremental_then_it_is_compared_with(serv
     cursor_value = "2026-01-02T03:04:05.678901Z"
 
     state = state_of((0, {"records": records}), filters={}, cursor_value=cursor_value)
-    result = read(sandbox, configured=catalog("incremental"), state=state)
+    result = read(sandbox, sync_mode="incremental", state=state)
 
     assert [(r["id"], DELETED_AT in r) for r in result.records] == [("b", False), ("c", True)]
     assert set(cursors_of(result)[id_of(0)]["records"]) == {"a", "b"}
     assert cursor_value < blob(result)["cursor_value"] == result.records[-1][CURSOR]
 
 
-def test_given_an_old_unfinished_sync_when_read_then_everything_is_read(serve: Serve) -> None:
-    sandbox = serve(numbered_account(0))
-    started_at = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
-
-    result = read(sandbox, state=state_of((0, {"complete": True}), started_at=started_at))
-
-    assert len(result.records) == 3
-
-
-def test_given_a_workspace_that_failed_when_resumed_then_the_account_is_read_whole(
-    serve: Serve,
-) -> None:
+def test_workspace_failed(serve: Serve) -> None:
+    """A workspace that failed, when resumed: the account is read whole."""
     segments = vendors.segments("beehiiv", 45)
     workspaces = {"w1": segments[:15], "w2": segments[15:40], "w3": segments[40:]}
     fault = faults.account_blocked(after=5, times=None)
@@ -339,7 +327,8 @@ def test_given_a_workspace_that_failed_when_resumed_then_the_account_is_read_who
     assert len(second.records) == 45
 
 
-def test_given_a_failed_account_when_tried_again_then_only_that_one_is_read(serve: Serve) -> None:
+def test_failed_account(serve: Serve) -> None:
+    """A failed account, when tried again: only that one is read."""
     blocked = faults.account_blocked(after=1, times=None, kind="segments")
     failing = numbered_account(1, count=25, faults=[blocked])
     sandbox = serve(numbered_account(0, count=12), failing, numbered_account(2))
@@ -377,44 +366,35 @@ def test_given_other_modes_when_read_then_everything_comes(serve: Serve) -> None
     [{"tag_id": "t"}, {"remote_query": [{"name": "a", "value": "b"}]}, {"workspace_id": "w"}],
 )
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_other_filters_when_read_then_the_state_is_not_used_and_nothing_is_deleted(
-    serve: Serve, mode: str, filters: dict[str, Any]
-) -> None:
+def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None:
+    """Other filters: the state is not used and nothing is deleted."""
     segments = vendors.segments("brevo", 2)
     sandbox = serve(numbered_account(0, "brevo", segments=segments, workspaces={"w": segments[:1]}))
     whole = {"complete": True} if mode == "full_refresh" else {"records": {"x": GONE}}
     expected = segments[:1] if "workspace_id" in filters else segments
 
     state = state_of((0, whole), filters={})
-    result = read(sandbox, configured=catalog(mode), state=state, **filters)
+    result = read(sandbox, sync_mode=mode, state=state, **filters)
 
     assert sorted(result.ids) == sorted(segment["id"] for segment in expected)
     if mode == "incremental":
         assert blob(result)["filters"] == filters | (
             {"remote_query": [["a", "b"]]} if "remote_query" in filters else {}
         )
-        again = read(sandbox, configured=catalog(mode), state=result.last_state, **filters)
+        again = read(sandbox, sync_mode=mode, state=result.last_state, **filters)
         assert again.records == []
 
 
-OF_VERSION_0_1: list[dict[str, Any]] = [
-    {"updated_at": "2026-01-05T00:00:00Z"},
-    {"updated_at": None},
-    {"next_cursor": "tc_abc"},
-    {"next_cursor": None, "workspace_id": "w2", "workspaces_done": ["w1"]},
-]
-
-
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-@pytest.mark.parametrize("cursor", OF_VERSION_0_1, ids=str)
-def test_given_a_state_of_version_0_1_when_read_then_it_is_not_used_and_a_log_line_says_so(
-    serve: Serve, caplog: pytest.LogCaptureFixture, mode: str, cursor: dict[str, Any]
-) -> None:
+def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mode: str) -> None:
+    """A state of version 0.1: it is not used and a log line says so."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
-    state = state_of((0, cursor), (1, {"complete": True}), filters={})
+    state = state_of(
+        (0, {"updated_at": "2026-01-05T00:00:00Z"}), (1, {"complete": True}), filters={}
+    )
 
-    result = read(sandbox, configured=catalog(mode), state=state, additional_accounts=ALL)
+    result = read(sandbox, sync_mode=mode, state=state, additional_accounts=ALL)
 
     assert result.failure is None
     assert len(result.records) == 6
@@ -433,11 +413,10 @@ def test_given_a_state_of_version_0_1_when_read_then_it_is_not_used_and_a_log_li
         {"states": [{"partition": {"integrated_account_id": 5}, "cursor": {}}]},
     ],
 )
-def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, mode: str, state: dict[str, Any]
-) -> None:
+def test_malformed_state(serve: Serve, mode: str, state: dict[str, Any]) -> None:
+    """A malformed state: the user is asked to reset."""
     sandbox = serve(numbered_account(0))
-    result = read(sandbox, configured=catalog(mode), state=of_stream(state))
+    result = read(sandbox, sync_mode=mode, state=of_stream(state))
 
     assert str(result.failure).startswith("The state of the stream segments is not valid: ")
     assert str(result.failure).endswith(
@@ -445,33 +424,6 @@ def test_given_a_malformed_state_when_read_then_the_user_is_asked_to_reset(
     )
     assert [error["failure_type"] for error in result.errors] == ["config_error"]
     assert sandbox.requests == []
-
-
-@pytest.mark.parametrize(
-    ("mode", "state"),
-    [
-        ("full_refresh", {"states": [], "started_at": "yesterday"}),
-        ("full_refresh", {"states": [], "started_at": 5}),
-        ("incremental", {"states": [], "cursor_value": "yesterday"}),
-        ("incremental", {"states": [], "cursor_value": 5}),
-    ],
-)
-def test_given_a_malformed_time_in_a_state_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, mode: str, state: dict[str, Any]
-) -> None:
-    result = read(serve(numbered_account(0)), configured=catalog(mode), state=of_stream(state))
-
-    assert "is not a valid timestamp. Reset the stream" in str(result.failure)
-
-
-@pytest.mark.parametrize("records", ["x", ["a"], {"a": 5}, {"a": None}], ids=str)
-def test_given_malformed_fingerprints_when_read_then_the_user_is_asked_to_reset(
-    serve: Serve, records: Any
-) -> None:
-    state = state_of((0, {"records": records}))
-    result = read(serve(numbered_account(0)), configured=catalog("incremental"), state=state)
-
-    assert "a cursor's records are not fingerprints by id. Reset" in str(result.failure)
 
 
 class TimedSource(SourceTrutoSegments):
@@ -491,9 +443,8 @@ class TimedSource(SourceTrutoSegments):
 
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute(
-    serve: Serve, mode: str
-) -> None:
+def test_long_sync(serve: Serve, mode: str) -> None:
+    """A long sync: there is a state at most once a minute."""
     accounts = [numbered_account(number, count=35) for number in range(40)]
     waiting = [
         numbered_account(
@@ -505,9 +456,8 @@ def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute
     ]
     sandbox = serve(*accounts, *waiting)
     source = TimedSource()
-    configured = catalog(mode, streams=ALL_STREAMS)
 
-    read_with(source, sandbox, configured=configured, additional_accounts=ALL)
+    read_with(source, sandbox, sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert source.clock.now() > 5 * CHECKPOINT_SECONDS
     for times in source.times.values():
@@ -517,9 +467,8 @@ def test_given_a_long_sync_when_read_then_there_is_a_state_at_most_once_a_minute
     assert len(source.times["segments"]) >= 4
 
 
-def test_given_nothing_has_changed_when_it_takes_long_then_there_is_one_state(
-    serve: Serve,
-) -> None:
+def test_nothing_changed(serve: Serve) -> None:
+    """Nothing has changed, when it takes long: there is one state."""
     slow = numbered_account(0, count=95)
     sandbox = serve(slow)
     configured = catalog("incremental", streams=ALL_STREAMS)

@@ -1,8 +1,6 @@
 """The three streams: where their rows come from, what they cost, and what they leave out."""
 
 import json
-from collections import Counter
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,32 +8,30 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import Status
 
+from integration_tests.processes import Processes
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     Result,
+    Serve,
     catalog,
     check,
     config,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
-    run,
+    warnings_in,
     write,
 )
 from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, vendors
 from sandbox.accounts import account_object
 from source_truto_segments.records.columns import load_schema
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 SELECTIONS = [
     selection for size in (1, 2, 3) for selection in combinations(sorted(ALL_STREAMS), size)
 ]
-
-
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
 
 
 def keys(result: Result, stream: str) -> list[tuple[str, ...]]:
@@ -56,6 +52,12 @@ def incremental(*streams: str, schema: dict[str, Any] | None = None) -> dict[str
     return catalog("incremental", schema, streams or ALL_STREAMS)
 
 
+def sync(sandbox: Sandbox, last: Result | None = None) -> Result:
+    """An incremental sync of all streams and all accounts, after another one."""
+    state = last.last_state if last else None
+    return read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
+
+
 def beehiiv(number: int, **how: Any) -> Account:
     segments = vendors.segments("beehiiv", 5)
     workspaces = {"pub_a": segments[:2], "pub_b": segments[2:]}
@@ -65,7 +67,8 @@ def beehiiv(number: int, **how: Any) -> Account:
 # --- integrated_accounts --------------------------------------------------------------------------
 
 
-def test_given_mode_all_when_read_then_the_accounts_come_from_the_list(serve: Serve) -> None:
+def test_mode_all(serve: Serve) -> None:
+    """Mode all: the accounts come from the list."""
     sandbox = serve(
         *[numbered_account(number) for number in range(5)],
         numbered_account(5, status="needs_reauth"),
@@ -73,40 +76,19 @@ def test_given_mode_all_when_read_then_the_accounts_come_from_the_list(serve: Se
         list_page_size=3,
     )
 
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(sandbox, configured=configured, additional_accounts=ALL)
+    result = read(sandbox, streams=("integrated_accounts",), additional_accounts=ALL)
 
     assert keys(result, "integrated_accounts") == [(id_of(number),) for number in range(6)]
     assert result.statuses_of("integrated_accounts") == ["STARTED", "RUNNING", "COMPLETE"]
     assert kinds(sandbox) == {"accounts": 3}
 
 
-def test_given_mode_all_and_filters_when_read_then_the_selected_accounts_and_the_named_come(
-    serve: Serve,
-) -> None:
-    sandbox = serve(
-        numbered_account(0, "brevo"),
-        numbered_account(1, tenant_id="acme"),
-        numbered_account(2, tenant_id="other"),
-        numbered_account(3, "brevo", tenant_id="acme"),
-    )
-
-    option = {"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["acme"]}
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=option)
-
-    # The named one is not in the filtered list, so that it is asked for by its ID.
-    assert keys(result, "integrated_accounts") == [(id_of(1),), (id_of(0),)]
-    assert {key[0] for key in keys(result, "segments")} == {id_of(0), id_of(1)}
-    assert [r.account_id for r in sandbox.requests if r.kind == "account"] == [id_of(0)]
-
-
 @pytest.mark.parametrize("selection", SELECTIONS, ids="+".join)
-def test_given_any_streams_when_read_in_mode_all_then_the_list_is_asked_for_once(
-    serve: Serve, selection: tuple[str, ...]
-) -> None:
+def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
+    """Any streams, when read in mode all: the list is asked for once."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo"), beehiiv(2))
 
-    result = read(sandbox, configured=catalog(streams=selection), additional_accounts=ALL)
+    result = read(sandbox, streams=selection, additional_accounts=ALL)
 
     assert result.failure is None
     assert kinds(sandbox)["accounts"] == 1
@@ -116,9 +98,8 @@ def test_given_any_streams_when_read_in_mode_all_then_the_list_is_asked_for_once
 
 
 @pytest.mark.parametrize("streams", [ALL_STREAMS, ("segments",), ("workspaces",)])
-def test_given_a_known_account_is_missing_when_listed_then_the_list_is_asked_for_once_more(
-    serve: Serve, streams: tuple[str, ...]
-) -> None:
+def test_known_account_missing(serve: Serve, streams: tuple[str, ...]) -> None:
+    """A known account is missing, when listed: the list is asked for once more."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     configured = incremental(*streams)
     first = read(sandbox, configured=configured, additional_accounts=ALL)
@@ -134,22 +115,21 @@ def test_given_a_known_account_is_missing_when_listed_then_the_list_is_asked_for
     assert last.failure is None
 
 
-def test_given_listed_accounts_when_read_then_each_is_asked_for_by_its_id(serve: Serve) -> None:
+def test_listed_accounts(serve: Serve) -> None:
+    """Listed accounts: each is asked for by its id."""
     sandbox = serve(*[numbered_account(number) for number in range(4)])
 
-    configured = catalog(streams=("integrated_accounts",))
     for option, numbers in (({"mode": "none"}, [0]), (listed(2, 1), [0, 1, 2])):
         sandbox.clear()
-        result = read(sandbox, configured=configured, additional_accounts=option)
+        result = read(sandbox, streams=("integrated_accounts",), additional_accounts=option)
         found = sorted(keys(result, "integrated_accounts"))
         assert found == sorted((id_of(number),) for number in numbers)
         assert kinds(sandbox) == {"account": len(numbers)}
 
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
-def test_given_an_account_when_read_then_its_row_has_the_named_columns_only(
-    serve: Serve, option: dict[str, Any]
-) -> None:
+def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
+    """An account: its row has the named columns only."""
     forbidden = {
         "resource": "segments",
         "method": "list",
@@ -171,8 +151,7 @@ def test_given_an_account_when_read_then_its_row_has_the_named_columns_only(
         updated_at="2025-06-03T14:05:21.125Z",
     )
 
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(serve(account), configured=configured, additional_accounts=option)
+    result = read(serve(account), streams=("integrated_accounts",), additional_accounts=option)
 
     (record,) = result.records_of("integrated_accounts")
     assert record.keys() <= load_schema("integrated_accounts")["properties"].keys()
@@ -195,9 +174,9 @@ def test_given_an_account_when_read_then_its_row_has_the_named_columns_only(
     }
 
 
-def test_given_the_label_beside_the_name_when_read_then_it_is_found_as_well(serve: Serve) -> None:
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(serve(numbered_account(0, label="Klaviyo EU")), configured=configured)
+def test_label_beside_name(serve: Serve) -> None:
+    """The label beside the name: it is found as well."""
+    result = read(serve(numbered_account(0, label="Klaviyo EU")), streams=("integrated_accounts",))
 
     (record,) = result.records_of("integrated_accounts")
     assert record["integration_label"] == "Klaviyo EU"
@@ -219,7 +198,7 @@ def test_given_any_last_error_when_read_then_it_is_text(
 ) -> None:
     account = numbered_account(0, status="needs_reauth", last_error=last_error)
 
-    result = read(serve(account), configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(serve(account), streams=ALL_STREAMS, additional_accounts=ALL)
 
     (record,) = result.records_of("integrated_accounts")
     assert record.get("last_error") == text
@@ -227,9 +206,8 @@ def test_given_any_last_error_when_read_then_it_is_text(
     assert text is None or f'; last error: "{text}")' in result.errors[0]["message"]
 
 
-def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_them(
-    serve: Serve, tmp_path: Path
-) -> None:
+def test_secrets_in_context(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """Secrets in the context, when any command runs: no output has them."""
     nameless = '{"result": [{"context": {"key": "%s"}}, {"id": "%s", "context": "%s"}, "%s"]}'
     secrets = (CONTEXT_SECRET, id_of(3), CONTEXT_SECRET, CONTEXT_SECRET)
     reauth: dict[str, Any] = {"status": "needs_reauth", "last_error": "invalid_grant"}
@@ -245,20 +223,22 @@ def test_given_secrets_in_the_context_when_any_command_runs_then_no_output_has_t
     settings = write(tmp_path / "config.json", config(sandbox, additional_accounts=option))
     configured = write(tmp_path / "catalog.json", incremental())
 
-    read_all = run("read", "--catalog", configured, "--config", settings, "--debug")
+    def run(name: str, *more: str) -> Result:
+        return processes.run(name, *more, "--config", settings, "--debug", out=tmp_path / name)
+
+    read_all = run("read", "--catalog", configured)
     # An entry with an id is a row, whatever else it lacks.
     assert len(read_all.records_of("integrated_accounts")) == 3
-    results = [read_all, *(run(c, "--config", settings, "--debug") for c in ("check", "discover"))]
-
-    for result in results:
+    for result in (read_all, run("check"), run("discover")):
         assert "DEBUG" in {message["type"] for message in result.messages}
         assert CONTEXT_SECRET not in json.dumps(result.messages)
 
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
-def test_given_an_account_that_breaks_off_when_read_then_no_output_has_its_secrets(
+def test_account_breaks_off(
     serve: Serve, caplog: pytest.LogCaptureFixture, option: dict[str, Any]
 ) -> None:
+    """An account that breaks off: no output has its secrets."""
     caplog.set_level("DEBUG")
     account = f'{{"context": {{"api_key": "{CONTEXT_SECRET}"}}, "id": "{id_of(0)}", '
     script = [
@@ -267,8 +247,7 @@ def test_given_an_account_that_breaks_off_when_read_then_no_output_has_its_secre
     ]
     sandbox = serve(numbered_account(0), faults=script)
 
-    configured = catalog(streams=ALL_STREAMS)
-    result = read(sandbox, configured=configured, additional_accounts=option)
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=option)
 
     assert "the response is malformed (HTTP 200; the response is not JSON" in str(result.failure)
     assert CONTEXT_SECRET not in str(result.messages) + str(result.failure) + caplog.text
@@ -277,15 +256,15 @@ def test_given_an_account_that_breaks_off_when_read_then_no_output_has_its_secre
 # --- workspaces -----------------------------------------------------------------------------------
 
 
-def test_given_workspaces_when_read_then_each_has_its_account_and_its_name(serve: Serve) -> None:
+def test_workspaces_read_each(serve: Serve) -> None:
+    """Workspaces: each has its account and its name."""
     sandbox = serve(
         beehiiv(0, workspace_names={"pub_a": "The Daily Brief"}),
         numbered_account(1, "brevo", workspaces={"7": []}),
         numbered_account(2, "customerio", workspaces={"8": []}),
     )
 
-    configured = catalog(streams=("workspaces",))
-    result = read(sandbox, configured=configured, additional_accounts=listed(1, 2))
+    result = read(sandbox, streams=("workspaces",), additional_accounts=listed(1, 2))
 
     assert sorted(keys(result, "workspaces")) == sorted(
         [(id_of(0), "pub_a"), (id_of(0), "pub_b"), (id_of(1), "7"), (id_of(2), "8")]
@@ -298,9 +277,8 @@ def test_given_workspaces_when_read_then_each_has_its_account_and_its_name(serve
     assert kinds(sandbox) == {"workspaces": 3}
 
 
-def test_given_an_integration_without_workspaces_when_read_then_it_has_none_and_is_no_failure(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_integration_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An integration without workspaces: it has none and is no failure."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo", workspaces={"7": []}))
 
     configured = incremental("workspaces")
@@ -316,12 +294,11 @@ def test_given_an_integration_without_workspaces_when_read_then_it_has_none_and_
     assert {"integrated_account_id": id_of(0)} in partitions
 
 
-def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed_once(
-    serve: Serve,
-) -> None:
+def test_vendor_requires_workspace(serve: Serve) -> None:
+    """A vendor that requires a workspace: they are listed once."""
     sandbox = serve(beehiiv(0), beehiiv(1))
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert kinds(sandbox)["workspaces"] == 2
     assert len(keys(result, "workspaces")) == 4
@@ -330,7 +307,7 @@ def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed
     # The next sync asks anew.
     sandbox.clear()
     sandbox.environment.accounts[0].workspaces["pub_c"] = vendors.segments("beehiiv", 1, seed=1)
-    read(sandbox, configured=incremental(), state=result.last_state, additional_accounts=ALL)
+    sync(sandbox, result)
     assert kinds(sandbox)["workspaces"] == 2
     assert "pub_c" in {request.param("workspace[id]") for request in sandbox.requests}
 
@@ -347,9 +324,8 @@ def test_given_a_vendor_that_requires_a_workspace_when_read_then_they_are_listed
     ],
 )
 @pytest.mark.parametrize("sync_mode", ["full_refresh", "incremental"])
-def test_given_one_stream_when_read_then_it_costs_no_request_of_another(
-    serve: Serve, stream: str, expected: dict[str, int], sync_mode: str
-) -> None:
+def test_one_stream(serve: Serve, stream: str, expected: dict[str, int], sync_mode: str) -> None:
+    """One stream: it costs no request of another."""
     sandbox = serve(*[numbered_account(n, "brevo", workspaces={"7": []}) for n in range(3)])
 
     configured = catalog(sync_mode, streams=(stream,))
@@ -366,15 +342,14 @@ def test_given_one_stream_when_read_then_it_costs_no_request_of_another(
 # --- failures -------------------------------------------------------------------------------------
 
 
-def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
-    serve: Serve,
-) -> None:
+def test_account_fails_in_one_stream(serve: Serve) -> None:
+    """An account fails in one stream: all else is read."""
     script = [faults.scopes_missing("workspaces:read", kind="workspaces", times=None)]
     accounts = [numbered_account(n, "brevo", workspaces={"7": []}) for n in (0, 2)]
     broken = numbered_account(1, "brevo", workspaces={"7": []}, tenant_id="acme", faults=script)
     sandbox = serve(*accounts, broken)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     (error,) = result.errors
     assert error["message"].startswith(
@@ -389,9 +364,7 @@ def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
     assert {key[0] for key in keys(result, "workspaces")} == {id_of(0), id_of(2)}
     # The next sync reads it, and only it, as new.
     script[0].times = 0
-    again = read(
-        sandbox, configured=incremental(), state=result.last_state, additional_accounts=ALL
-    )
+    again = sync(sandbox, result)
     assert {stream: keys(again, stream) for stream in ALL_STREAMS} == {
         "segments": [],
         "integrated_accounts": [],
@@ -399,13 +372,12 @@ def test_given_an_account_fails_in_one_stream_when_read_then_all_else_is_read(
     }
 
 
-def test_given_an_account_fails_in_every_stream_when_read_then_each_failure_is_reported_once(
-    serve: Serve,
-) -> None:
+def test_account_fails_in_every_stream(serve: Serve) -> None:
+    """An account fails in every stream: each failure is reported once."""
     blocked = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), blocked)
 
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=listed(1))
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=listed(1))
 
     *reported, summary = [error["message"] for error in result.errors]
     assert sorted(message.split(" failed: ")[0] for message in reported) == [
@@ -420,71 +392,22 @@ def test_given_an_account_fails_in_every_stream_when_read_then_each_failure_is_r
     assert keys(result, "integrated_accounts") == [(id_of(0),)]
 
 
-@pytest.mark.parametrize("skip", ["fail", "skip"])
-def test_given_a_rejected_token_when_all_streams_are_read_then_one_error_reports_it(
-    serve: Serve, skip: str
-) -> None:
-    sandbox = serve(*[numbered_account(number) for number in range(5)])
-
-    for option in (ALL, listed(*range(5))):
-        sandbox.clear()
-        result = read(
-            sandbox,
-            configured=catalog(streams=ALL_STREAMS),
-            token="of-another-environment",
-            additional_accounts=option,
-            on_account_error=skip,
-        )
-        assert len(result.errors) == 1
-        assert len(sandbox.requests) == 1
-        for stream in ALL_STREAMS:
-            assert result.statuses_of(stream)[-1] == "INCOMPLETE"
-
-
-def test_given_an_unknown_account_when_it_is_read_by_its_id_then_it_is_named(serve: Serve) -> None:
-    sandbox = serve(numbered_account(0))
-
-    configured = catalog(streams=("integrated_accounts",))
-    result = read(sandbox, configured=configured, additional_accounts=listed(1))
-
-    assert keys(result, "integrated_accounts") == [(id_of(0),)]
-    (error,) = result.errors
-    assert error["message"].startswith(
-        f"Reading integrated account {id_of(1)} failed: Truto has no such account"
-    )
-
-
-def test_given_the_list_fails_when_read_then_no_stream_is_complete(serve: Serve) -> None:
-    fault = faults.truto_failed(kind="accounts", times=None)
-    sandbox = serve(numbered_account(0), faults=[fault])
-
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
-
-    (error,) = result.errors
-    assert error["message"].startswith("Listing the integrated accounts of the environment failed")
-    for stream in ALL_STREAMS:
-        assert result.statuses_of(stream)[-1] == "INCOMPLETE"
-
-
 # --- tombstones -----------------------------------------------------------------------------------
 
 
-def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstones(
-    serve: Serve,
-) -> None:
+def test_rows_gone(serve: Serve) -> None:
+    """Rows that are gone: each stream has their tombstones."""
     accounts = [
         numbered_account(n, "brevo", count=4, workspaces={"7": [], "8": []}) for n in range(3)
     ]
     sandbox = serve(*accounts)
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
     gone = accounts[0].segments[1]["id"]
 
     accounts[0].segments = [s for s in accounts[0].segments if s["id"] != gone]
     del accounts[1].workspaces["7"]
     sandbox.environment.accounts.remove(accounts[2])
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     expected = {
         "segments": {"integrated_account_id": id_of(0), "id": gone},
@@ -500,17 +423,14 @@ def test_given_rows_that_are_gone_when_read_then_each_stream_has_their_tombstone
     names = [stream["stream_descriptor"]["name"] for stream in known]
     assert sorted(names) == ["segments", "workspaces"]
     sandbox.clear()
-    third = read(
-        sandbox, configured=incremental(), state=second.last_state, additional_accounts=ALL
-    )
+    third = sync(sandbox, second)
     assert third.of_type("RECORD") == []
     # It is not looked for again.
     assert (kinds(sandbox)["accounts"], kinds(sandbox)["account"]) == (1, 0)
 
 
-def test_given_a_configured_account_is_gone_when_read_then_it_is_deleted_and_a_failure(
-    serve: Serve,
-) -> None:
+def test_configured_account_gone(serve: Serve) -> None:
+    """A configured account is gone: it is deleted and a failure."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     configured = incremental("integrated_accounts")
     first = read(sandbox, configured=configured, additional_accounts=listed(1))
@@ -527,50 +447,46 @@ def test_given_a_configured_account_is_gone_when_read_then_it_is_deleted_and_a_f
 
 
 @pytest.mark.parametrize(
-    "page",
+    ("page", "reason"),
     [
-        '{"result": [], "next_cursor": null, "is_partial_response": true}',
-        '{"result": [null], "next_cursor": null}',
-        '{"result": [{"tenant_id": "acme"}], "next_cursor": null}',
+        ('{"result": [], "is_partial_response": true}', "is marked as partial"),
+        ('{"result": [null], "next_cursor": null}', "has entries that are not objects"),
+        ('{"result": [{"tenant_id": "acme"}], "next_cursor": null}', "no id or no integration"),
     ],
 )
-def test_given_a_list_that_may_be_incomplete_when_read_then_nothing_is_taken_for_deleted(
-    serve: Serve, page: str
+def test_list_may_be_incomplete(
+    serve: Serve, page: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A list that may be incomplete: nothing is taken for deleted."""
     sandbox = serve(numbered_account(0), numbered_account(1))
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     sandbox.environment.faults.append(faults.body(page, kind="accounts", times=None))
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.failure is None
+    assert any(reason in line for line in warnings_in(caplog))
     assert deleted(second, "integrated_accounts") == []
     # These accounts have no workspaces.
     known = [s for s in second.last_state if id_of(1) in json.dumps(s)]
     assert len(known) == 2
 
 
-def test_given_an_account_on_no_page_of_one_read_when_listed_then_it_is_not_taken_for_deleted(
-    serve: Serve,
-) -> None:
+def test_account_on_no_page_of_one_read(serve: Serve) -> None:
+    """An account on no page of one read, when listed: it is not taken for deleted."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     shifted = json.dumps({"result": [], "next_cursor": None})
     sandbox.environment.faults.append(faults.body(shifted, kind="accounts"))
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.of_type("RECORD") == []
     assert kinds(sandbox)["accounts"] == 3
 
 
-def test_given_truto_takes_the_workspaces_back_when_read_then_nothing_is_taken_for_deleted(
-    serve: Serve,
-) -> None:
+def test_truto_takes_workspaces_back(serve: Serve) -> None:
+    """Truto takes the workspaces back: nothing is taken for deleted."""
     account = numbered_account(0, "brevo", workspaces={"7": []})
     sandbox = serve(account)
     first = read(sandbox, configured=incremental("workspaces"))
@@ -586,9 +502,8 @@ def test_given_truto_takes_the_workspaces_back_when_read_then_nothing_is_taken_f
 
 
 @pytest.mark.parametrize("stream", ALL_STREAMS)
-def test_given_no_column_for_deletions_when_rows_are_gone_then_the_tombstones_come_with_the_column(
-    serve: Serve, stream: str
-) -> None:
+def test_no_column_for_deletions(serve: Serve, stream: str) -> None:
+    """No column for deletions, when rows are gone: the tombstones come with the column."""
     account = numbered_account(1, "brevo", workspaces={"7": [], "8": []})
     sandbox = serve(numbered_account(0), account)
     properties = load_schema(stream)["properties"]
@@ -622,15 +537,12 @@ def test_given_no_column_for_deletions_when_rows_are_gone_then_the_tombstones_co
         ("marketing", False),
     ],
 )
-def test_given_an_eighth_integration_when_read_then_its_category_decides(
-    serve: Serve, category: str, is_read: bool
-) -> None:
+def test_eighth_integration(serve: Serve, category: str, is_read: bool) -> None:
+    """An eighth integration: its category decides."""
     other = numbered_account(
         1, "newsletterly", segments=vendors.segments("flodesk", 2), category=category
     )
-    sandbox = serve(numbered_account(0), other)
-
-    result = read(sandbox, configured=catalog(streams=ALL_STREAMS), additional_accounts=ALL)
+    result = read(serve(numbered_account(0), other), streams=ALL_STREAMS, additional_accounts=ALL)
 
     assert result.failure is None
     expected = {id_of(0), id_of(1)} if is_read else {id_of(0)}
@@ -638,9 +550,8 @@ def test_given_an_eighth_integration_when_read_then_its_category_decides(
     assert {key[0] for key in keys(result, "integrated_accounts")} == expected
 
 
-def test_given_an_integration_without_segments_when_read_then_one_line_says_that_it_is_left_out(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An integration without segments: one line says that it is left out."""
     caplog.set_level("INFO")
     others = [
         numbered_account(n, "smsly", segments=[], category="marketing-automation")
@@ -648,7 +559,7 @@ def test_given_an_integration_without_segments_when_read_then_one_line_says_that
     ]
     sandbox = serve(numbered_account(0), *others)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert result.failure is None
     assert result.errors == []
@@ -662,22 +573,18 @@ def test_given_an_integration_without_segments_when_read_then_one_line_says_that
 
 
 @pytest.mark.parametrize("option", [{"mode": "all", "integrations": ["SMSly"]}, listed(1)])
-def test_given_the_user_names_an_integration_without_segments_when_read_then_it_fails(
-    serve: Serve, option: dict[str, Any]
-) -> None:
+def test_user_names_integration_without_segments(serve: Serve, option: dict[str, Any]) -> None:
+    """The user names an integration without segments: it fails."""
     other = numbered_account(1, "smsly", segments=[], category="marketing-automation")
-    sandbox = serve(numbered_account(0), other)
-
-    result = read(sandbox, additional_accounts=option)
+    result = read(serve(numbered_account(0), other), additional_accounts=option)
 
     (error,) = result.errors
     assert f"account {id_of(1)} failed: Truto does not support this resource" in error["message"]
     assert result.statuses[-1] == "INCOMPLETE"
 
 
-def test_given_the_first_account_has_no_segments_when_read_in_mode_all_then_it_fails(
-    serve: Serve,
-) -> None:
+def test_first_account_no_segments(serve: Serve) -> None:
+    """The first account has no segments, when read in mode all: it fails."""
     sandbox = serve(
         numbered_account(0, "smsly", segments=[], category="marketing-automation"),
         numbered_account(1),
@@ -689,30 +596,11 @@ def test_given_the_first_account_has_no_segments_when_read_in_mode_all_then_it_f
     assert f"account {id_of(0)} failed: Truto does not support this resource" in error["message"]
 
 
-@pytest.mark.parametrize("status", ["needs_reauth", "validation_error", "blocked", "expired"])
-@pytest.mark.parametrize("streams", [("segments",), ALL_STREAMS])
-def test_given_a_listed_status_when_the_account_heals_then_it_is_read(
-    serve: Serve, status: str, streams: tuple[str, ...]
-) -> None:
-    account = numbered_account(1, status=status, heals_on_request=True, last_error="invalid_grant")
-    sandbox = serve(numbered_account(0), account)
-
-    result = read(sandbox, configured=catalog(streams=streams), additional_accounts=ALL)
-
-    assert result.failure is None
-    assert {key[0] for key in keys(result, "segments")} == {id_of(0), id_of(1)}
-    assert account.status == "active"
-    if "integrated_accounts" in streams:
-        records = result.records_of("integrated_accounts")
-        assert [record["status"] for record in records] == ["active", "active"]
-
-
 @pytest.mark.parametrize("option", [{"mode": "none"}, listed(0), ALL], ids=lambda o: o["mode"])
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
-def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_as_after_the_sync(
-    serve: Serve, option: dict[str, Any], mode: str
-) -> None:
-    """A request that the vendor refuses, or that succeeds, changes what Truto says of it."""
+def test_account_refused_or_recovers(serve: Serve, option: dict[str, Any], mode: str) -> None:
+    """An account that is refused or recovers: its row is as after the sync."""
+    # A request that the vendor refuses, or that succeeds, changes what Truto says of it.
     account = numbered_account(0, heals_on_request=True)
     sandbox = serve(account)
     how: dict[str, Any] = {
@@ -736,11 +624,13 @@ def test_given_an_account_that_is_refused_or_recovers_when_read_then_its_row_is_
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_that_is_no_failure(
-    serve: Serve, known: bool
+def test_account_deleted_after_listed(
+    serve: Serve, known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An account that is deleted after it was listed: that is no failure."""
+    caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
     gone = sandbox.environment.accounts[1]
 
     def delete(request: Request) -> bool:
@@ -756,37 +646,36 @@ def test_given_an_account_that_is_deleted_after_it_was_listed_when_read_then_tha
 
     assert second.failure is None
     assert second.statuses[-1] == "COMPLETE"
+    assert f"Integrated account {id_of(1)} was deleted during the sync." in caplog.text
     assert deleted_ids(second, "integrated_accounts") == ([id_of(1)] if known else [])
     assert {row["id"] for row in second.records_of("integrated_accounts")} == (
         {id_of(1)} if known else {id_of(0)}
     )
 
 
-def test_given_a_404_of_an_account_that_is_there_when_read_then_it_fails(serve: Serve) -> None:
+def test_404_of_account_there(serve: Serve) -> None:
+    """A 404 of an account that is there: it fails."""
     account = numbered_account(1, faults=[faults.account_not_found(kind="segments", times=None)])
     sandbox = serve(numbered_account(0), account)
 
-    result = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    result = sync(sandbox)
 
     assert "Truto has no such account" in str(result.failure)
     assert len(result.records_of("integrated_accounts")) == 2
 
 
-def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_deleted(
-    serve: Serve,
-) -> None:
-    """An entry without an integration is a row; one without an id hides nobody."""
+def test_dead_entry_in_list(serve: Serve) -> None:
+    """A dead entry in the list, when another account is gone: it is deleted."""
+    # An entry without an integration is a row; one without an id hides nobody.
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     del sandbox.environment.accounts[2]
     entries = [account_object(account) for account in sandbox.environment.accounts]
     entries[1]["integration"] = None
     page = json.dumps({"result": [*entries, {"id": None}, None], "next_cursor": None})
     sandbox.environment.faults = [faults.body(page, kind="accounts", times=None)]
-    second = read(
-        sandbox, configured=incremental(), state=first.last_state, additional_accounts=ALL
-    )
+    second = sync(sandbox, first)
 
     assert second.failure is None
     assert deleted_ids(second, "integrated_accounts") == [id_of(2)]
@@ -794,11 +683,10 @@ def test_given_a_dead_entry_in_the_list_when_another_account_is_gone_then_it_is_
     assert "integration" not in row
 
 
-def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty list: the next sync has to see it again."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
-    state = read(sandbox, configured=incremental(), additional_accounts=ALL).last_state
+    state = sync(sandbox).last_state
     del sandbox.environment.accounts[2]
     empty = faults.body('{"result": [], "next_cursor": null}', kind="accounts", times=None)
     sandbox.environment.faults = [empty]
@@ -819,14 +707,13 @@ def test_given_an_empty_list_when_read_then_the_next_sync_has_to_see_it_again(
     [{"mode": "none"}, {**ALL, "integrations": ["klavyio"]}, {**ALL, "integrations": ["brevo"]}],
     ids=["none", "typing mistake", "another"],
 )
-def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_come(
-    serve: Serve, other: dict[str, Any]
-) -> None:
-    """All, then others for one sync, then all."""
+def test_accounts_leave_configuration(serve: Serve, other: dict[str, Any]) -> None:
+    """Accounts that leave the configuration, when back: deletions come."""
+    # All, then others for one sync, then all.
     accounts = [numbered_account(0, "brevo", workspaces={"w": []})]
     accounts += [numbered_account(number) for number in range(1, 4)]
     sandbox = serve(*accounts)
-    first = read(sandbox, configured=incremental(), additional_accounts=ALL)
+    first = sync(sandbox)
 
     gone = accounts[1].segments[0]["id"]
     accounts[1].segments = accounts[1].segments[1:]
@@ -835,9 +722,7 @@ def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_co
         sandbox, configured=incremental(), state=first.last_state, additional_accounts=other
     )
     assert deleted(without, "segments") == []
-    again = read(
-        sandbox, configured=incremental(), state=without.last_state, additional_accounts=ALL
-    )
+    again = sync(sandbox, without)
 
     assert without.records_of("segments") == []
     assert deleted_ids(again, "segments") == [gone]
@@ -847,15 +732,14 @@ def test_given_accounts_that_leave_the_configuration_when_back_then_deletions_co
 
 
 @pytest.mark.parametrize("streams", [("segments",), ("workspaces",)])
-def test_given_an_account_that_does_not_heal_when_read_then_its_failure_names_what_is_listed(
-    serve: Serve, streams: tuple[str, ...]
-) -> None:
+def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
+    """An account that does not heal: its failure names what is listed."""
     bad = numbered_account(
         1, "brevo", tenant_id="acme", status="needs_reauth", last_error="invalid_grant"
     )
     sandbox = serve(numbered_account(0, "brevo"), bad)
 
-    result = read(sandbox, configured=catalog(streams=streams), additional_accounts=ALL)
+    result = read(sandbox, streams=streams, additional_accounts=ALL)
 
     (error,) = result.errors
     detail = ' (brevo of tenant acme; status needs_reauth; last error: "invalid_grant"). '
@@ -866,9 +750,8 @@ def test_given_an_account_that_does_not_heal_when_read_then_its_failure_names_wh
 # --- check ----------------------------------------------------------------------------------------
 
 
-def test_given_mode_all_when_checked_then_the_named_and_those_not_active_are_asked(
-    serve: Serve,
-) -> None:
+def test_mode_all_checked_named(serve: Serve) -> None:
+    """Mode all, when checked: the named and those not active are asked."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1),
@@ -891,9 +774,8 @@ def test_given_mode_all_when_checked_then_the_named_and_those_not_active_are_ask
     assert '(klaviyo of tenant acme; status needs_reauth; last error: "revoked")' in lines[0]
 
 
-def test_given_mode_all_when_all_who_are_asked_respond_then_the_check_succeeds(
-    serve: Serve,
-) -> None:
+def test_mode_all_who_asked(serve: Serve) -> None:
+    """Mode all, when all who are asked respond: the check succeeds."""
     optional = numbered_account(
         2, "smsly", segments=[], category="marketing-automation", status="connecting"
     )
@@ -907,7 +789,8 @@ def test_given_mode_all_when_all_who_are_asked_respond_then_the_check_succeeds(
     assert kinds(sandbox) == {"accounts": 1, "segments": 3}
 
 
-def test_given_named_accounts_when_checked_then_no_list_is_asked_for(serve: Serve) -> None:
+def test_named_accounts(serve: Serve) -> None:
+    """Named accounts, when checked: no list is asked for."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, message = check(sandbox, additional_accounts=listed(1))

@@ -2,16 +2,13 @@
 
 import gzip
 import threading
-from collections.abc import Callable
 
 import pytest
 
-from integration_tests.support import listed, numbered_account, read, read_in_real_time
-from sandbox import Fault, Sandbox, faults
+from integration_tests.support import Serve, listed, numbered_account, read, read_in_real_time
+from sandbox import Fault, faults
 from source_truto_segments.truto import transport
 from source_truto_segments.truto.transport import MemoryBudget
-
-Serve = Callable[..., Sandbox]
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
@@ -96,9 +93,7 @@ def test_budget(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that arrive together and do not fit into the budget are all read."""
     monkeypatch.setattr(transport, "CAPACITY_BYTES", 10_000)
     accounts = [numbered_account(number, count=60, latency=0.05) for number in range(40)]
-    sandbox = serve(*accounts)
-
-    result = read_in_real_time(sandbox, additional_accounts=listed(*range(40)))
+    result = read_in_real_time(serve(*accounts), additional_accounts=listed(*range(40)))
 
     assert len(result.records) == 40 * 60
 

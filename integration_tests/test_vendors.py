@@ -1,27 +1,28 @@
 """The seven vendors through Truto: how each pages, limits, and says no."""
 
-from collections import Counter
 from collections.abc import Callable
 from math import ceil
 from typing import Any
 
 import pytest
 from airbyte_cdk.models import Status
+from jsonschema import Draft7Validator
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
+    Serve,
     account,
-    catalog,
     check,
     id_of,
+    kinds,
     listed,
     numbered_account,
     read,
 )
 from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
+from source_truto_segments.records.columns import load_schema
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 # Records a page by default, and at most; None for one page of any length, or for no maximum.
 PAGE_SIZES = {
     "activecampaign": (20, 10_000),
@@ -32,6 +33,7 @@ PAGE_SIZES = {
     "klaviyo": (10, 10),
     "mailerlite": (25, None),
 }
+VALIDATOR = Draft7Validator(load_schema("segments"), format_checker=Draft7Validator.FORMAT_CHECKER)
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
 
 
@@ -47,18 +49,13 @@ def good_pages(sandbox: Sandbox) -> int:
     return sum(r.kind == "segments" and r.status == 200 for r in sandbox.requests)
 
 
-def kinds(sandbox: Sandbox) -> Counter[str]:
-    return Counter(request.kind for request in sandbox.requests)
-
-
 # --- paging ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 10, 20, 25, 63, 100])
 @pytest.mark.parametrize("vendor", PAGE_SIZES)
-def test_given_each_vendor_when_read_then_every_segment_comes_once(
-    serve: Serve, vendor: str, count: int
-) -> None:
+def test_each_vendor(serve: Serve, vendor: str, count: int) -> None:
+    """Each vendor: every segment comes once."""
     sandbox = serve(of_vendor(vendor, count))
 
     result = read(sandbox)
@@ -68,13 +65,15 @@ def test_given_each_vendor_when_read_then_every_segment_comes_once(
     default, _ = PAGE_SIZES[vendor]
     assert good_pages(sandbox) == (1 if default is None else ceil(count / default))
     assert {request.param("limit") for request in sandbox.requests} == {None}
+    assert [e.message for row in result.records for e in VALIDATOR.iter_errors(row)] == []
+    for record, segment in zip(result.records, vendors.segments(vendor, count), strict=True):
+        assert (record["name"], record["remote_data"]) == (segment["name"], segment["remote_data"])
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 10])
 @pytest.mark.parametrize("vendor", PAGE_SIZES)
-def test_given_a_page_size_when_read_then_each_request_has_it_and_every_segment_comes_once(
-    serve: Serve, vendor: str, page_size: int
-) -> None:
+def test_page_size(serve: Serve, vendor: str, page_size: int) -> None:
+    """A page size: each request has it and every segment comes once."""
     sandbox = serve(of_vendor(vendor, 23))
 
     result = read(sandbox, page_size=page_size)
@@ -88,9 +87,8 @@ def test_given_a_page_size_when_read_then_each_request_has_it_and_every_segment_
 
 
 @pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign", "beehiiv"}))
-def test_given_an_account_without_segments_when_read_then_it_is_empty(
-    serve: Serve, vendor: str
-) -> None:
+def test_account_without_segments(serve: Serve, vendor: str) -> None:
+    """An account without segments: it is empty."""
     sandbox = serve(of_vendor(vendor, 0))
 
     result = read(sandbox)
@@ -116,9 +114,8 @@ def test_given_an_account_without_segments_when_read_then_it_is_empty(
         ("brevo", 51),
     ],
 )
-def test_given_any_page_size_when_read_then_no_account_fails_by_it(
-    serve: Serve, vendor: str, page_size: int
-) -> None:
+def test_any_page_size(serve: Serve, vendor: str, page_size: int) -> None:
+    """Any page size: no account fails by it."""
     sandbox = serve(of_vendor(vendor, 120))
 
     result = read(sandbox, page_size=page_size)
@@ -142,9 +139,8 @@ def test_given_no_page_size_when_checked_then_no_limit_is_sent(serve: Serve, ven
 # --- ActiveCampaign's 404 -------------------------------------------------------------------------
 
 
-def test_given_activecampaign_without_segments_when_read_then_its_404_is_an_empty_list(
-    serve: Serve,
-) -> None:
+def test_activecampaign_without_segments(serve: Serve) -> None:
+    """ActiveCampaign without segments: its 404 is an empty list."""
     sandbox = serve(account("activecampaign", segments=[]))
 
     result = read(sandbox)
@@ -158,9 +154,8 @@ def test_given_activecampaign_without_segments_when_read_then_its_404_is_an_empt
     assert (status, message) == (Status.SUCCEEDED, None)
 
 
-def test_given_activecampaign_with_segments_when_read_then_its_integration_is_not_asked_for(
-    serve: Serve,
-) -> None:
+def test_activecampaign_with_segments(serve: Serve) -> None:
+    """ActiveCampaign with segments: its integration is not asked for."""
     sandbox = serve(account("activecampaign", count=45))
 
     result = read(sandbox)
@@ -169,9 +164,8 @@ def test_given_activecampaign_with_segments_when_read_then_its_integration_is_no
     assert kinds(sandbox) == {"segments": 3}
 
 
-def test_given_a_known_integration_when_an_account_has_no_segments_then_it_is_not_asked_for(
-    serve: Serve,
-) -> None:
+def test_known_integration(serve: Serve) -> None:
+    """A known integration, when an account has no segments: it is not asked for."""
     empty = [numbered_account(n, "activecampaign", segments=[]) for n in range(3)]
     sandbox = serve(*empty, numbered_account(3))
 
@@ -182,18 +176,17 @@ def test_given_a_known_integration_when_an_account_has_no_segments_then_it_is_no
     assert kinds(sandbox) == {"accounts": 1, "segments": 4}
 
 
-def test_given_activecampaign_lost_its_segments_when_read_then_they_are_deleted(
-    serve: Serve,
-) -> None:
-    """Its 404 stands for an empty list, which the next sync has to see again."""
+def test_activecampaign_lost_segments(serve: Serve) -> None:
+    """ActiveCampaign lost its segments: they are deleted."""
+    # Its 404 stands for an empty list, which the next sync has to see again.
     emptied = account("activecampaign", count=3)
     sandbox = serve(emptied)
-    first = read(sandbox, configured=catalog("incremental"))
+    first = read(sandbox, sync_mode="incremental")
 
     emptied.segments = []
-    second = read(sandbox, configured=catalog("incremental"), state=first.last_state)
+    second = read(sandbox, sync_mode="incremental", state=first.last_state)
 
-    third = read(sandbox, configured=catalog("incremental"), state=second.last_state)
+    third = read(sandbox, sync_mode="incremental", state=second.last_state)
 
     assert second.failure is third.failure is None
     assert second.ids == []
@@ -203,9 +196,8 @@ def test_given_activecampaign_lost_its_segments_when_read_then_they_are_deleted(
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
 @pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign"}))
-def test_given_another_vendors_404_when_read_then_it_is_an_error(
-    serve: Serve, vendor: str, option: dict[str, Any]
-) -> None:
+def test_another_vendors_404(serve: Serve, vendor: str, option: dict[str, Any]) -> None:
+    """Another vendor's 404: it is an error."""
     sandbox = serve(of_vendor(vendor, 5, faults=[not_found()]))
 
     result = read(sandbox, additional_accounts=option)
@@ -218,9 +210,8 @@ def test_given_another_vendors_404_when_read_then_it_is_an_error(
     assert kinds(sandbox)["account"] == (0 if option == ALL else 1)
 
 
-def test_given_activecampaigns_404_on_a_later_page_when_read_then_it_is_an_error(
-    serve: Serve,
-) -> None:
+def test_activecampaigns_404_on_later_page(serve: Serve) -> None:
+    """ActiveCampaign's 404 on a later page: it is an error."""
     sandbox = serve(account("activecampaign", count=45, faults=[not_found(after=1)]))
 
     result = read(sandbox)
@@ -231,9 +222,8 @@ def test_given_activecampaigns_404_on_a_later_page_when_read_then_it_is_an_error
     assert kinds(sandbox) == {"segments": 2}
 
 
-def test_given_trutos_own_404_when_read_then_activecampaigns_account_is_not_empty(
-    serve: Serve,
-) -> None:
+def test_trutos_own_404(serve: Serve) -> None:
+    """Truto's own 404: ActiveCampaign's account is not empty."""
     fault = faults.account_not_found(kind="segments", times=None)
     sandbox = serve(account("activecampaign", faults=[fault]))
 
@@ -246,13 +236,10 @@ def test_given_trutos_own_404_when_read_then_activecampaigns_account_is_not_empt
 @pytest.mark.parametrize(
     "fault", [faults.account_not_found, faults.truto_failed, faults.token_forbidden, faults.reset]
 )
-def test_given_an_integration_that_cannot_be_asked_for_when_read_then_the_404_is_the_error(
-    serve: Serve, fault: Callable[..., Fault]
-) -> None:
+def test_integration_cannot_be_asked(serve: Serve, fault: Callable[..., Fault]) -> None:
+    """An integration that cannot be asked for: the 404 is the error."""
     script = [fault(kind="account", times=None)]
-    sandbox = serve(account("activecampaign", segments=[], faults=script))
-
-    result = read(sandbox)
+    result = read(serve(account("activecampaign", segments=[], faults=script)))
 
     (error,) = result.errors
     assert error["message"].startswith(f"{READING}the vendor did not find the requested resource")
@@ -268,27 +255,12 @@ def not_found(after: int = 0) -> Fault:
 @pytest.mark.parametrize(
     "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
 )
-def test_given_a_429_with_a_reset_in_any_form_when_read_then_just_that_is_waited(
-    serve: Serve, form: Any
-) -> None:
-    fault = faults.vendor_rate_limited(300, form, after=1)
-    sandbox = serve(of_vendor("beehiiv", 25, faults=[fault]))
-
-    result = read(sandbox)
-
-    assert len(set(result.ids)) == 25
-    assert 298 <= sum(result.waits) <= 302
-    assert Counter(request.status for request in sandbox.requests)[429] == 1
-
-
-@pytest.mark.parametrize(
-    "form", ["ratelimit-reset", "ratelimit-reset-epoch", "ratelimit-reset-epoch-ms"]
-)
 @pytest.mark.parametrize(("reset", "wait"), [(20, 20), (600, 60), (86_400, 60)])
-def test_given_a_used_up_budget_in_a_good_response_when_read_then_a_minute_is_waited_at_most(
+def test_used_up_budget_in_good_response(
     serve: Serve, form: Any, reset: float, wait: float
 ) -> None:
     # The window is over at once: the reset that is announced lies beyond it.
+    """A used up budget in a good response: a minute is waited at most."""
     limit = VendorLimit(1, 0.001, retry_after=form, reset=reset)
     sandbox = serve(account("mailerlite", count=60, vendor_limit=limit))
 
@@ -300,9 +272,8 @@ def test_given_a_used_up_budget_in_a_good_response_when_read_then_a_minute_is_wa
 
 
 @pytest.mark.parametrize("vendor", ["customerio", "brevo"])
-def test_given_429s_that_say_nothing_when_read_then_the_waits_grow_and_all_is_read(
-    serve: Serve, vendor: str
-) -> None:
+def test_429s_say_nothing(serve: Serve, vendor: str) -> None:
+    """429s that say nothing: the waits grow and all is read."""
     fault = faults.vendor_rate_limited(form="nothing", times=4)
     sandbox = serve(of_vendor(vendor, 15, faults=[fault]), numbered_account(1))
 
@@ -320,15 +291,13 @@ def test_given_429s_that_say_nothing_when_read_then_the_waits_grow_and_all_is_re
 
 
 @pytest.mark.parametrize("status", ["blocked", "paused", "", None, 7, ["active"], {"a": "b"}])
-def test_given_a_status_that_nobody_knows_when_read_then_the_account_is_read(
-    serve: Serve, status: Any
-) -> None:
+def test_status_nobody_knows(serve: Serve, status: Any) -> None:
+    """A status that nobody knows: the account is read."""
     unknown = numbered_account(1, heals_on_request=True)
     unknown.status = status
     sandbox = serve(numbered_account(0), unknown)
 
-    configured = catalog(streams=("segments", "integrated_accounts"))
-    result = read(sandbox, configured=configured, additional_accounts=ALL)
+    result = read(sandbox, streams=("segments", "integrated_accounts"), additional_accounts=ALL)
 
     assert result.failure is None
     assert {record["integrated_account_id"] for record in result.records} == {id_of(0), id_of(1)}
@@ -337,14 +306,10 @@ def test_given_a_status_that_nobody_knows_when_read_then_the_account_is_read(
     assert sorted(rows) == sorted([id_of(0), id_of(1)])
 
 
-def test_given_a_segment_with_a_status_that_nobody_knows_when_read_then_it_is_kept(
-    serve: Serve,
-) -> None:
+def test_segment_with_status_nobody_knows(serve: Serve) -> None:
+    """A segment with a status that nobody knows: it is kept."""
     segments = [{"id": "1", "status": "archived"}, {"id": "2", "status": ""}, {"id": "3"}]
 
     result = read(serve(account(segments=segments)))
 
     assert [record.get("status") for record in result.rows] == ["archived", "", None]
-
-
-# --- discover -------------------------------------------------------------------------------------

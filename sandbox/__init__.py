@@ -4,7 +4,7 @@ with Sandbox(demo_environment()) as sandbox:
     requests.get(f"{sandbox.url}/unified/marketing-automation/segments", ...)
 """
 
-from sandbox import faults, vendors
+from sandbox import faults, protocol, vendors
 from sandbox.environment import CONTEXT_SECRET, DEFAULT_TOKEN, MISSING, Account, Environment
 from sandbox.faults import Fault
 from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
@@ -28,5 +28,6 @@ __all__ = [
     "demo_environment",
     "faults",
     "large_environment",
+    "protocol",
     "vendors",
 ]

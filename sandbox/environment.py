@@ -81,8 +81,6 @@ class Account:
         environment_id: The environment it belongs to.
         unified_model_override: The account's changes to the unified models; left out if none.
         context: The customer's own settings and secrets.
-        has_segments: Whether the integration has segments; none for yes if it is one of the seven
-            or any segments are given.
         workspaces: The segments of each workspace, by its id.
         workspace_names: Names of workspaces; a workspace without one is named by its id.
         requires_workspace: Whether segments are refused without `workspace[id]`. Beehiiv
@@ -135,7 +133,6 @@ class Account:
     environment_id: str = "8f0c2d7e-51a4-4b7e-9d38-6a2f1c0b9e44"
     unified_model_override: Mapping[str, Any] | None = None
     context: Mapping[str, Any] = field(default_factory=_context, repr=False)
-    has_segments: bool | None = None
     workspaces: dict[str, Records] = field(default_factory=dict)
     workspace_names: dict[str, str] = field(default_factory=dict)
     requires_workspace: bool = False
@@ -154,7 +151,6 @@ class Account:
     vendor_limit: VendorLimit | None = None
     faults: list[Fault] = field(default_factory=list)
     custom_fields: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cursor_generation: int = field(default=0, init=False, repr=False)
 
     @property
     def integration(self) -> Integration:
@@ -164,8 +160,6 @@ class Account:
     @property
     def supports_segments(self) -> bool:
         """Whether the integration has segments at all."""
-        if self.has_segments is not None:
-            return self.has_segments
         return bool(self.vendor in INTEGRATIONS or self.segments or self.workspaces)
 
     @property
@@ -177,10 +171,6 @@ class Account:
     def has_workspaces(self) -> bool:
         """Whether the integration has workspaces at all."""
         return self.needs_workspace or self.integration.has_workspaces or bool(self.workspaces)
-
-    def expire_cursors(self) -> None:
-        """Make the vendor refuse every cursor handed out so far."""
-        self.cursor_generation += 1
 
     def page_size(self, limit: int | None) -> int | None:
         """Records a page for a `limit`; none for the whole list."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sandbox import responses
@@ -217,9 +218,8 @@ def interim(status: int = 103, delay: float = 0.0, count: int = 1, **match: Unpa
 # --- the rows of the error table: Truto's own -----------------------------------------------------
 
 
-def bad_request(**match: Unpack[Match]) -> Fault:
-    """Truto's 400: the request is wrong."""
-    return truto_error(400, "The request could not be understood", **match)
+bad_request = partial(truto_error, 400, "The request could not be understood")
+"""Truto's 400: the request is wrong."""
 
 
 def missing_parameters(*names: str, **match: Unpack[Match]) -> Fault:
@@ -232,19 +232,12 @@ def resource_not_supported(resource: str = "segments", **match: Unpack[Match]) -
     return Fault(lambda: not_supported_response(resource, "klaviyo"), **match)
 
 
-def token_refused(**match: Unpack[Match]) -> Fault:
-    """Truto's 401: the API token is missing, wrong or expired."""
-    return truto_error(401, "Unauthorized", **match)
-
-
-def token_forbidden(**match: Unpack[Match]) -> Fault:
-    """Truto's 403: the API token may not do this."""
-    return truto_error(403, "Forbidden resource", **match)
-
-
-def account_not_found(**match: Unpack[Match]) -> Fault:
-    """Truto's 404: the token's environment has no such account."""
-    return truto_error(404, "Integrated account not found", **match)
+token_refused = partial(truto_error, 401, "Unauthorized")
+"""Truto's 401: the API token is missing, wrong or expired."""
+token_forbidden = partial(truto_error, 403, "Forbidden resource")
+"""Truto's 403: the API token may not do this."""
+account_not_found = partial(truto_error, 404, "Integrated account not found")
+"""Truto's 404: the token's environment has no such account."""
 
 
 def truto_rate_limited(
@@ -259,20 +252,14 @@ def truto_failed(status: int = 500, **match: Unpack[Match]) -> Fault:
     return truto_error(status, "Internal server error", **match)
 
 
-def bad_gateway(**match: Unpack[Match]) -> Fault:
-    """Truto's 502: an invalid response from the vendor."""
-    return truto_error(502, "Invalid response from the vendor", **match)
-
-
-def gateway_timeout(**match: Unpack[Match]) -> Fault:
-    """Truto's 504: no response from the vendor in time."""
-    return truto_error(504, "The vendor did not respond in time", **match)
-
-
-def account_blocked(**match: Unpack[Match]) -> Fault:
-    """Truto's 503: the account is blocked, and only Truto's support can help."""
-    message = "This account has been blocked. Please contact support@truto.one"
-    return truto_error(503, message, **match)
+bad_gateway = partial(truto_error, 502, "Invalid response from the vendor")
+"""Truto's 502: an invalid response from the vendor."""
+gateway_timeout = partial(truto_error, 504, "The vendor did not respond in time")
+"""Truto's 504: no response from the vendor in time."""
+account_blocked = partial(
+    truto_error, 503, "This account has been blocked. Please contact support@truto.one"
+)
+"""Truto's 503: the account is blocked, and only Truto's support can help."""
 
 
 # --- the rows of the error table: the vendor's ----------------------------------------------------
@@ -302,9 +289,8 @@ def scopes_missing(*scopes: str, **match: Unpack[Match]) -> Fault:
     )
 
 
-def vendor_not_found(**match: Unpack[Match]) -> Fault:
-    """The vendor's 404."""
-    return vendor_error(404, raw_response={"errors": [{"detail": "Not found"}]}, **match)
+vendor_not_found = partial(vendor_error, 404, raw_response={"errors": [{"detail": "Not found"}]})
+"""The vendor's 404."""
 
 
 def vendor_refused(status: int = 422, **match: Unpack[Match]) -> Fault:
@@ -325,9 +311,8 @@ def vendor_failed(status: int = 500, **match: Unpack[Match]) -> Fault:
     return vendor_error(status, raw_response="Internal Server Error", **match)
 
 
-def vendor_unavailable(**match: Unpack[Match]) -> Fault:
-    """The vendor's 503."""
-    return vendor_error(503, raw_response="Service Unavailable", **match)
+vendor_unavailable = partial(vendor_error, 503, raw_response="Service Unavailable")
+"""The vendor's 503."""
 
 
 # --- responses that the API gives without a fault, too --------------------------------------------

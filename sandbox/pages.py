@@ -43,7 +43,6 @@ def list_page(
         return refusal
     if (error := account.limit_error(limit)) is not None:
         return responses.vendor_error(400, "", raw_response=error)
-    scope = f"{scope}/{account.cursor_generation}"
     cursor = request.param("next_cursor")
     position = cursors.read(cursor, scope, account.cursor_style) if cursor else Position()
     if position is None or (cursor and account.cursors_expire):

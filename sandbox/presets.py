@@ -9,7 +9,7 @@ from sandbox.environment import BEEHIIV, DEFAULT_TOKEN, Account, Environment
 from sandbox.vendors import VENDORS, SegmentSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sandbox.limits import Limit
 
@@ -24,8 +24,6 @@ _DEMO = (
     ("flodesk", "soylent", "us", 9),
     ("mailerlite", "vandelay", "eu", 31),
 )
-# A prime: steps of this length reach every index of a list, unless its length is a multiple.
-_STRIDE = 7_919
 
 
 def demo_environment() -> Environment:
@@ -50,7 +48,6 @@ def large_environment(
     accounts: int = 1_000,
     segments: int = 10,
     vendors: Sequence[str] = VENDORS,
-    states: Mapping[str, float] | None = None,
     *,
     page_size: int | None = None,
     seed: int = 0,
@@ -65,7 +62,6 @@ def large_environment(
         accounts: How many accounts.
         segments: Segments of each account.
         vendors: The vendors, in turn.
-        states: Share of the accounts in each status besides `active`: `{"needs_reauth": 0.02}`.
         page_size: Records a page; by default all of an account.
         seed: Another seed gives other data.
         token: The API token.
@@ -76,12 +72,10 @@ def large_environment(
     Raises:
         ValueError: If a vendor is unknown.
     """
-    statuses = _statuses(accounts, states or {})
     made = []
-    for number, status in enumerate(statuses):
+    for number in range(accounts):
         records = SegmentSequence(vendors[number % len(vendors)], segments, seed, number)
         account = _large_account(records)
-        account.status = status
         account.default_page_size = page_size or max(segments, 1)
         made.append(account)
     return Environment(
@@ -103,17 +97,6 @@ def _large_account(records: SegmentSequence) -> Account:
     else:
         account.segments = records
     return account
-
-
-def _statuses(accounts: int, states: Mapping[str, float]) -> list[str]:
-    """The status of each account, each status spread over the whole list."""
-    in_order: list[str] = []
-    for status, share in states.items():
-        in_order += [status] * round(share * accounts)
-    in_order += ["active"] * (accounts - len(in_order))
-    if accounts % _STRIDE == 0:
-        return in_order[:accounts]
-    return [in_order[number * _STRIDE % accounts] for number in range(accounts)]
 
 
 def _uuid(name: str) -> str:

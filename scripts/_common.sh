@@ -77,17 +77,12 @@ quietly() {
   return "$status"
 }
 
-# must GUIDANCE TEXT COMMAND...: as quietly, but a failure ends the script.
+# must GUIDANCE TEXT COMMAND...: as quietly, but a failure ends the script with the last lines of the
+# log, and with GUIDANCE unless the network is the reason.
 must() {
-  local guidance=$1
-  shift
-  quietly "$@" || _explain "$guidance"
-}
-
-# Fails with the last lines of the log, and with GUIDANCE unless the network is the reason.
-_explain() {
   local network='Max retries|connection broken|Could not fetch URL|ConnectionError|ConnectTimeout'
   network="$network|ReadTimeout|ProxyError|SSLError|Temporary failure in name resolution"
+  quietly "${@:2}" && return
   tail -n 20 "$LOG" >&2
   if grep -qiE "$network" "$LOG"; then
     fail "The package index could not be reached; see above. Check the network (and PIP_INDEX_URL, PIP_CERT and the proxy, if set), then run this again."
@@ -97,10 +92,8 @@ _explain() {
 
 # usable PYTHON VERSION...: whether it runs, is of one of these versions and makes environments.
 usable() {
-  "$1" -c '
-import ensurepip, sys, venv
-sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])
-' "${@:2}" >/dev/null 2>&1 </dev/null
+  "$1" -c 'import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' \
+    "${@:2}" >/dev/null 2>&1 </dev/null
 }
 
 # find_python VERSION: prints the path of a usable Python of this version, if there is one.
@@ -127,54 +120,32 @@ _choose_python() {
   printf '%s\n' "$found"
 }
 
-# Which Python this is, and for which folder: an environment does not survive a move.
-_identity() {
-  "$1" -c 'import sys; print(sys.version.split()[0], sys.base_prefix, *sys.argv[1:])' "$ROOT" \
-    2>/dev/null </dev/null
-}
-
-# Whether the environment can be kept. Its identity is written when an installation has ended: where
-# one was killed, there is none. Without PYTHON, any supported Python is kept.
-_venv_is_intact() {
-  local identity
-  identity=$(_identity "$VENV_PYTHON") &&
-    [ "$identity" = "$(cat "$VENV/.identity" 2>/dev/null)" ] && { [ -z "${PYTHON:-}" ] || [ "$identity" = "$(_identity "$PYTHON")" ]; }
-}
-
-# What an installation depends on.
-_fingerprint() {
-  (cd "$ROOT" && cat setup.py pyproject.toml source_truto_segments/VERSION &&
-    printf '%s\n' ${PACKAGES[@]+"${PACKAGES[@]}"}) | cksum
-}
-
 # prepare EXTRA...: makes $VENV with the connector and these extras, or keeps what is there.
 prepare() {
-  local python extra fingerprint status=0 missing=
+  local python version key installed=$VENV/.installed
   VENV_PYTHON=$VENV/bin/python
-  if ! _venv_is_intact; then
+  version=$("${PYTHON:-$VENV_PYTHON}" --version 2>&1) || version=none
+  # That file is written when an installation has ended: after one that was killed, there is none.
+  # The folder is in it as an environment does not survive a move.
+  # shellcheck disable=SC2086
+  if ! { usable "$VENV_PYTHON" $VERSIONS && grep -qF "$version $ROOT " "$installed"; } 2>/dev/null; then
     python=$(_choose_python)
+    version=$("$python" --version 2>&1)
     rm -rf "$VENV"
     must "$python could not make a virtual environment. Set PYTHON to another one." \
-      "Making $(basename "$VENV") with $("$python" --version 2>&1)" "$python" -m venv "$VENV"
-    _identity "$VENV_PYTHON" >"$VENV/.identity"
+      "Making $(basename "$VENV") with $version" "$python" -m venv "$VENV"
+    : >"$installed"
   fi
-  fingerprint=$(_fingerprint)
-  for extra in "$@"; do
-    grep -qxF "$fingerprint $extra" "$VENV/.installed" 2>/dev/null || missing=$missing,$extra
-  done
-  if [ -z "$missing" ]; then
-    return
+  key="$version $ROOT ${PACKAGES[*]-} $(cd "$ROOT" && cat setup.py pyproject.toml source_truto_segments/VERSION | cksum)"
+  # A line for each extra that is there.
+  if printf '%s\n' "${@/#/$key }" | grep -qvxFf "$installed"; then
+    mv "$installed" "$WORK/installed"
+    must "pip could not install the packages." \
+      "Installing the connector and its packages (one to two minutes the first time)" \
+      "$VENV_PYTHON" -m pip install --quiet --progress-bar off \
+      -e "${ROOT}[$(IFS=, && printf %s "$*")]" ${PACKAGES[@]+"${PACKAGES[@]}"}
+    printf '%s\n' "${@/#/$key }" | cat "$WORK/installed" - >"$installed"
   fi
-  rm -f "$VENV/.identity"
-  quietly "Installing the connector and its packages (one to two minutes the first time)" \
-    "$VENV_PYTHON" -m pip install --quiet --progress-bar off -e "${ROOT}[${missing#,}]" \
-    ${PACKAGES[@]+"${PACKAGES[@]}"} || status=$?
-  # Where pip fails by itself, it leaves whole packages.
-  _identity "$VENV_PYTHON" >"$VENV/.identity"
-  [ "$status" -eq 0 ] || _explain "pip could not install the packages."
-  for extra in "$@"; do
-    printf '%s %s\n' "$fingerprint" "$extra" >>"$VENV/.installed"
-  done
 }
 
 # run_python ARGUMENT...: hands over to the environment's Python, in the project's folder.

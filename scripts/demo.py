@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from sandbox import Account, Sandbox, demo_environment
+from sandbox.protocol import configured_catalog, last_states
 from scripts._common import (
     CONNECTOR,
     PROGRAM,
@@ -195,14 +196,14 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
     streams = catalog["streams"]
     for stream in streams:
         say(f"     {stream['name']}: {', '.join(stream['json_schema']['properties'])}")
-    connector.write("catalog.json", _configured(streams))
+    connector.write("catalog.json", configured_catalog(streams))
 
     for path in DATABASE.parent.glob(f"{DATABASE.name}*"):
         path.unlink()
     with duckdb.connect(str(DATABASE)) as database:
         say(f"\n4. The first sync, into {DATABASE.name}")
         read = ("read", *config, "--catalog", "catalog.json")
-        connector.write("state.json", _last_states(connector.run(*read)))
+        connector.write("state.json", last_states(connector.run(*read)))
         load(database, streams, connector.output)
         say(str(database.sql(SUMMARY)))
 
@@ -251,18 +252,6 @@ def _change(accounts: Mapping[str, Account]) -> None:
     add(accounts["mailerlite"])
     delete(accounts["flodesk"], 0)
     say("   Renamed a segment of Klaviyo, added one to MailerLite, deleted one from Flodesk.")
-
-
-def _configured(streams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The catalog as Airbyte configures it for incremental syncs with deduplication."""
-    modes = {"sync_mode": "incremental", "destination_sync_mode": "append_dedup"}
-    return {"streams": [{"stream": stream, **modes} for stream in streams]}
-
-
-def _last_states(states: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The last state of each stream, as Airbyte hands it over to the next sync."""
-    last = {state["stream"]["stream_descriptor"]["name"]: state for state in states}
-    return [{"type": state["type"], "stream": state["stream"]} for state in last.values()]
 
 
 def _column_type(schema: Mapping[str, Any]) -> str:

@@ -47,9 +47,8 @@ def reordered(value: Any) -> Any:
 
 
 @given(objects)
-def test_given_any_record_when_its_keys_come_in_another_order_then_the_fingerprint_is_the_same(
-    record: dict[str, Any],
-) -> None:
+def test_any_record(record: dict[str, Any]) -> None:
+    """Any record, when its keys come in another order: the fingerprint is the same."""
     found = fingerprint(record)
 
     assert fingerprint(reordered(record)) == found
@@ -57,9 +56,8 @@ def test_given_any_record_when_its_keys_come_in_another_order_then_the_fingerpri
 
 
 @given(objects, st.text(), json_values)
-def test_given_any_record_when_a_value_changes_then_so_does_the_fingerprint(
-    record: dict[str, Any], name: str, value: Any
-) -> None:
+def test_any_record_value_changes(record: dict[str, Any], name: str, value: Any) -> None:
+    """Any record, when a value changes: so does the fingerprint."""
     changed = {**record, name: value}
     is_same = canonical(changed) == canonical(record)
 
@@ -79,16 +77,14 @@ def test_given_any_record_when_a_value_changes_then_so_does_the_fingerprint(
         ([1], [[1]]),
     ],
 )
-def test_given_values_that_look_alike_when_compared_then_their_fingerprints_differ(
-    first: Any, second: Any
-) -> None:
+def test_values_look_alike(first: Any, second: Any) -> None:
+    """Values that look alike, when compared: their fingerprints differ."""
     assert fingerprint({"a": first}) != fingerprint({"a": second})
 
 
-def test_given_a_known_record_when_another_version_runs_then_its_fingerprint_is_what_it_was() -> (
-    None
-):
-    """Else the first sync of a new version would emit everything again."""
+def test_known_record() -> None:
+    """A known record, when another version runs: its fingerprint is what it was."""
+    # Else the first sync of a new version would emit everything again.
     record = {"name": "é", "id": "1", "remote_data": {"b": [1, 2.5, None], "a": True}}
     assert fingerprint(record) == "k8vvizF6AF_1"
     assert fingerprint({**record, "count": 2**70}) == "7KkQWXJmEfV0"
@@ -110,7 +106,8 @@ def parsed(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
 
 
-def test_given_a_time_when_asked_then_it_is_rfc_3339_with_microseconds() -> None:
+def test_time_asked_rfc() -> None:
+    """A time, when asked: it is rfc 3339 with microseconds."""
     for nanoseconds, text in (
         (1_700_000_000_123_456_999, "2023-11-14T22:13:20.123456Z"),
         (1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000Z"),
@@ -119,7 +116,8 @@ def test_given_a_time_when_asked_then_it_is_rfc_3339_with_microseconds() -> None
         assert at(nanoseconds).next() == text
 
 
-def test_given_no_time_of_its_own_when_asked_then_it_is_the_present() -> None:
+def test_no_time_of_own() -> None:
+    """No time of its own, when asked: it is the present."""
     before = time.time()
     found = parsed(ChangeClock().next()).timestamp()
 
@@ -130,9 +128,8 @@ def test_given_no_time_of_its_own_when_asked_then_it_is_the_present() -> None:
     st.lists(st.integers(1000, 4 * 10**18), min_size=1, max_size=20),
     st.integers(1, 4 * 10**15) | st.none(),
 )
-def test_given_any_clock_when_asked_then_no_time_is_earlier_than_or_equal_to_another(
-    clock: Sequence[int], last: int | None
-) -> None:
+def test_any_clock(clock: Sequence[int], last: int | None) -> None:
+    """Any clock, when asked: no time is earlier than or equal to another."""
     after = at(1000 * last).next() if last else ""
     moments = iter(clock)
     found = times(ChangeClock(after, lambda: next(moments)), len(clock))
@@ -142,13 +139,15 @@ def test_given_any_clock_when_asked_then_no_time_is_earlier_than_or_equal_to_ano
         assert text >= at(given_time).next()
 
 
-def test_given_a_clock_that_stands_still_when_asked_then_each_time_is_a_microsecond_later() -> None:
+def test_clock_stands_still() -> None:
+    """A clock that stands still, when asked: each time is a microsecond later."""
     clock = at(1_700_000_000_000_000_999)
 
     assert times(clock, 3) == [f"2023-11-14T22:13:20.00000{n}Z" for n in range(3)]
 
 
-def test_given_the_last_time_of_an_earlier_sync_when_asked_then_the_first_is_behind_it() -> None:
+def test_last_time_of_earlier_sync() -> None:
+    """The last time of an earlier sync, when asked: the first is behind it."""
     clock = ChangeClock("2030-01-02T03:04:05.999999Z", lambda: 0)
 
     assert times(clock, 2) == ["2030-01-02T03:04:06.000000Z", "2030-01-02T03:04:06.000001Z"]
@@ -158,12 +157,14 @@ def test_given_the_last_time_of_an_earlier_sync_when_asked_then_the_first_is_beh
 @pytest.mark.parametrize(
     "text", ["yesterday", "2030-01-02", "2030-01-02T03:04:05Z", "2030-01-02T03:04:05.1+00:00"]
 )
-def test_given_a_last_time_that_is_none_of_its_own_when_made_then_it_fails(text: str) -> None:
+def test_last_time_none_of_own(text: str) -> None:
+    """A last time that is none of its own, when made: it fails."""
     with pytest.raises(ValueError, match="does not match format"):
         ChangeClock(text)
 
 
-def test_given_several_threads_when_asked_then_no_time_comes_twice() -> None:
+def test_several_threads() -> None:
+    """Several threads, when asked: no time comes twice."""
     clock = at(0)
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.extend(times(clock, 200))) for _ in range(4)]
@@ -175,8 +176,9 @@ def test_given_several_threads_when_asked_then_no_time_comes_twice() -> None:
     assert sorted(found) == times(at(0), 800)
 
 
-def test_given_a_time_ahead_when_asked_then_it_is_after_the_present_and_the_last_time() -> None:
-    """It is not returned as a time: the next one is the present still."""
+def test_time_ahead() -> None:
+    """A time ahead, when asked: it is after the present and the last time."""
+    # It is not returned as a time: the next one is the present still.
     clock = at(1_700_000_000_000_000_000)
     assert clock.ahead(150) == "2023-11-14T22:15:50.000000Z"
     assert clock.next() == "2023-11-14T22:13:20.000000Z"
@@ -184,7 +186,8 @@ def test_given_a_time_ahead_when_asked_then_it_is_after_the_present_and_the_last
     assert late.ahead(1.5) == "2030-01-02T03:04:06.500001Z"
 
 
-def test_given_a_last_time_when_asked_then_it_leads_the_present_by_so_many_seconds() -> None:
+def test_last_time() -> None:
+    """A last time, when asked: it leads the present by so many seconds."""
     assert ChangeClock("1970-01-01T00:00:05.500000Z", lambda: 10**9).lead == 4.5
     assert ChangeClock("", lambda: 10**9).lead == -1.0
 
@@ -197,10 +200,9 @@ reads = st.lists(st.tuples(st.sampled_from("abcdef"), versions), max_size=12)
 
 
 @given(tables, reads)
-def test_given_any_read_when_compared_then_the_destination_gets_exactly_what_it_lacks(
-    table: dict[str, Any], read: Iterable[tuple[str, Any]]
-) -> None:
-    """The model: a destination that takes in what is emitted, compared value by value."""
+def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> None:
+    """Any read, when compared: the destination gets exactly what it lacks."""
+    # The model: a destination that takes in what is emitted, compared value by value.
     known = {id_: fingerprint({"id": id_, **version}) for id_, version in table.items()}
     before = dict(known)
     detector = ChangeDetector(known)
@@ -220,7 +222,8 @@ def test_given_any_read_when_compared_then_the_destination_gets_exactly_what_it_
     assert known == before
 
 
-def test_given_a_record_that_changes_and_goes_back_when_compared_then_both_are_changes() -> None:
+def test_record_changes_and_goes_back() -> None:
+    """A record that changes and goes back, when compared: both are changes."""
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
     detector = ChangeDetector({})
 
@@ -232,7 +235,8 @@ def test_given_a_record_that_changes_and_goes_back_when_compared_then_both_are_c
     assert detector.missing_ids == []
 
 
-def test_given_two_reads_when_each_lacks_another_record_then_none_is_missing() -> None:
+def test_two_reads() -> None:
+    """Two reads, when each lacks another record: none is missing."""
     records = [{"id": id_} for id_ in "abc"]
     detector = ChangeDetector({record["id"]: fingerprint(record) for record in records})
 
@@ -248,9 +252,8 @@ def test_given_two_reads_when_each_lacks_another_record_then_none_is_missing() -
 @pytest.mark.parametrize(
     ("second", "agree"), [("abd", True), ("dba", True), ("abcd", False), ("ab", False)]
 )
-def test_given_two_reads_when_compared_then_they_agree_if_both_have_the_same_ids(
-    second: str, agree: bool
-) -> None:
+def test_two_reads_compared_they(second: str, agree: bool) -> None:
+    """Two reads, when compared: they agree if both have the same ids."""
     detector = ChangeDetector(dict.fromkeys("abc", ""))
     for id_ in "abd":
         detector.changed_fingerprint({"id": id_})
@@ -261,14 +264,16 @@ def test_given_two_reads_when_compared_then_they_agree_if_both_have_the_same_ids
     assert detector.reads_agree is agree
 
 
-def test_given_no_records_when_there_were_some_then_all_are_missing_in_order() -> None:
+def test_no_records() -> None:
+    """No records, when there were some: all are missing in order."""
     detector = ChangeDetector({"b": "1", "c": "2", "a": "3"})
     assert detector.missing_ids == ["a", "b", "c"]
     assert detector.all_missing
     assert not ChangeDetector({}).all_missing
 
 
-def test_given_a_limit_when_more_records_come_then_the_oldest_are_forgotten() -> None:
+def test_limit_more_records() -> None:
+    """A limit, when more records come: the oldest are forgotten."""
     detector = ChangeDetector({}, max_size=2)
     first, second, third = ({"id": id_} for id_ in "abc")
 

@@ -14,7 +14,8 @@ OTHER_ID = "0b0e8d65-4b5c-4d1e-9a77-62a9f3f03c2f"
 FLAT: dict[str, Any] = {"token": "t0ken", "integrated_account_id": ACCOUNT_ID}
 
 
-def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
+def test_flat_form() -> None:
+    """The flat form, when parsed: all else has a default."""
     config = Config.parse(FLAT)
 
     assert (config.token, config.integrated_account_id) == ("t0ken", ACCOUNT_ID)
@@ -27,7 +28,8 @@ def test_given_the_flat_form_when_parsed_then_all_else_has_a_default() -> None:
     assert config.api_url == "https://api.truto.one"
 
 
-def test_given_unknown_keys_and_nulls_when_parsed_then_they_are_ignored() -> None:
+def test_unknown_keys_and_nulls() -> None:
+    """Unknown keys and nulls, when parsed: they are ignored."""
     given = {**FLAT, "old_field": {"a": 1}, "workspace_id": None, "page_size": None, "tag_id": " "}
     assert Config.parse(given) == Config.parse(FLAT)
 
@@ -110,15 +112,15 @@ def test_given_a_token_when_printed_then_it_is_hidden() -> None:
         ),
     ],
 )
-def test_given_an_invalid_field_when_parsed_then_a_sentence_names_it(
-    fields: dict[str, Any], message: str
-) -> None:
+def test_invalid_field(fields: dict[str, Any], message: str) -> None:
+    """An invalid field, when parsed: a sentence names it."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({**FLAT, **fields})
     assert message in str(wrong.value)
 
 
-def test_given_nothing_when_parsed_then_each_missing_field_is_named_once() -> None:
+def test_nothing_parsed_each() -> None:
+    """Nothing, when parsed: each missing field is named once."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({})
     assert str(wrong.value) == (
@@ -141,15 +143,15 @@ def test_given_a_url_when_parsed_then_it_is_trimmed(url: str, used: str) -> None
 
 
 @pytest.mark.parametrize(("given", "parsed"), [(1, 1), (200, 200), (8.0, 8)])
-def test_given_an_upper_bound_of_workers_when_parsed_then_it_is_taken(
-    given: float, parsed: int
-) -> None:
+def test_upper_bound_of_workers(given: float, parsed: int) -> None:
+    """An upper bound of workers, when parsed: it is taken."""
     config = Config.parse({**FLAT, "num_workers": given})
     assert config.num_workers == parsed
     assert type(config.num_workers) is int
 
 
-def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
+def test_listed_accounts() -> None:
+    """Listed accounts, when parsed: each is read once."""
     ids = [f" {OTHER_ID.upper()}\n", ACCOUNT_ID, OTHER_ID]
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
 
@@ -158,16 +160,16 @@ def test_given_listed_accounts_when_parsed_then_each_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
-def test_given_all_accounts_when_parsed_then_nothing_is_left_out_by_default(
-    selection: dict[str, Any],
-) -> None:
+def test_all_accounts(selection: dict[str, Any]) -> None:
+    """All accounts, when parsed: nothing is left out by default."""
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
     assert config.account_list == AccountFilter()
     assert tuple(config.configured_account_ids) == (ACCOUNT_ID,)
 
 
-def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered() -> None:
+def test_selected_accounts() -> None:
+    """Selected accounts, when parsed: names are trimmed and lowered."""
     selection = {"integrations": [" Klaviyo", "brevo", " "], "tenant_ids": ["Acme ", ""]}
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
     assert config.account_list == AccountFilter(
@@ -176,16 +178,15 @@ def test_given_selected_accounts_when_parsed_then_names_are_trimmed_and_lowered(
 
 
 @given(st.uuids(), st.integers(1, 99))
-def test_given_any_account_when_sharded_then_it_is_in_exactly_one_shard(
-    account_id: UUID, count: int
-) -> None:
-    """Whatever the number of shards."""
+def test_any_account(account_id: UUID, count: int) -> None:
+    """Any account, when sharded: it is in exactly one shard. Whatever the number of shards."""
     found = [n for n in range(1, count + 1) if Shard(n, count).contains(str(account_id))]
     assert len(found) == 1
 
 
-def test_given_an_account_when_sharded_then_its_shard_never_changes() -> None:
-    """Another hash would move accounts between the connections of those who use it."""
+def test_account_sharded_shard() -> None:
+    """An account, when sharded: its shard never changes."""
+    # Another hash would move accounts between the connections of those who use it.
     assert [Shard(n, 5).contains(ACCOUNT_ID) for n in range(1, 6)] == [
         False,
         False,
@@ -202,8 +203,9 @@ def test_given_an_account_when_sharded_then_its_shard_never_changes() -> None:
     ]
 
 
-def test_given_a_shard_when_parsed_then_its_accounts_are_configured() -> None:
-    """The configured account is in one shard, like any other."""
+def test_shard_parsed_accounts() -> None:
+    """A shard, when parsed: its accounts are configured."""
+    # The configured account is in one shard, like any other.
     for number in range(1, 6):
         accounts = {"mode": "all", "shard": f" {number}/5 "}
         config = Config.parse({**FLAT, "additional_accounts": accounts})
@@ -211,34 +213,3 @@ def test_given_a_shard_when_parsed_then_its_accounts_are_configured() -> None:
         assert config.shard_count == 5
         is_home = Shard(number, 5).contains(ACCOUNT_ID)
         assert list(config.configured_account_ids) == ([ACCOUNT_ID] if is_home else [])
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-FIELDS = [
-    "token",
-    "integrated_account_id",
-    "workspace_id",
-    "tag_id",
-    "page_size",
-    "remote_query",
-    "additional_accounts",
-    "on_account_error",
-    "num_workers",
-    "api_url",
-]
-
-
-@given(st.dictionaries(st.sampled_from(FIELDS), json_values), st.booleans())
-def test_given_any_configuration_when_parsed_then_it_is_valid_or_a_sentence_explains_it(
-    fields: dict[str, Any], complete: bool
-) -> None:
-    try:
-        config = Config.parse({**(FLAT if complete else {}), **fields})
-    except ConfigError as wrong:
-        assert str(wrong).endswith(".")
-    else:
-        assert config.token

@@ -166,33 +166,34 @@ def is_documented(message: str) -> bool:
     return any(row.fullmatch(text) for row in DOCUMENTED for text in (first, message))
 
 
-def test_given_the_page_when_its_headings_are_read_then_they_are_airbytes_in_order() -> None:
+def test_page_headings_read() -> None:
+    """The page, when its headings are read: they are Airbyte's in order."""
     assert headings(PAGE) == HEADINGS
 
 
-def test_given_the_required_fields_when_prerequisites_are_read_then_each_title_is_there() -> None:
+def test_required_fields() -> None:
+    """The required fields, when prerequisites are read: each title is there."""
     for name in SPEC["required"]:
         assert SPEC["properties"][name]["title"] in section(PAGE, "## Prerequisites")
 
 
-def test_given_the_form_when_its_fields_are_listed_then_those_within_others_are_among_them() -> (
-    None
-):
+def test_form_fields_listed() -> None:
+    """The form, when its fields are listed: those within others are among them."""
     names = {name for name, _ in fields(SPEC)}
 
     assert names > {*SPEC["properties"], "ids", "integrations", "tenant_ids", "value"}
 
 
 @pytest.mark.parametrize(("name", "title"), list(fields(SPEC)))
-def test_given_a_field_of_the_form_when_the_page_is_read_then_it_has_its_name_and_title(
-    name: str, title: str
-) -> None:
+def test_field_of_form(name: str, title: str) -> None:
+    """A field of the form, when the page is read: it has its name and title."""
     table = rows(section(PAGE, "### Configuration"))
 
     assert any(f"`{name}`" in " ".join(row) and title in " ".join(row) for row in table)
 
 
-def test_given_the_defaults_and_bounds_when_the_page_is_read_then_they_are_there() -> None:
+def test_defaults_and_bounds() -> None:
+    """The defaults and bounds, when the page is read: they are there."""
     table = {row[1].strip("`"): row[2] for row in rows(section(PAGE, "### Configuration"))}
     properties = SPEC["properties"]
     workers, on_error = properties["num_workers"], properties["on_account_error"]
@@ -211,9 +212,8 @@ def test_given_the_defaults_and_bounds_when_the_page_is_read_then_they_are_there
 
 
 @pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.error_message)
-def test_given_a_row_of_the_error_table_when_the_page_is_read_then_type_and_retry_are_right(
-    resolution: Resolution,
-) -> None:
+def test_row_of_error_table(resolution: Resolution) -> None:
+    """A row of the error table, when the page is read: type and retry are right."""
     table = rows(section(PAGE, "### Failures of requests"))
     (row,) = [row for row in table if resolution.error_message in row[0].split("<br/>")]
     _, kind, is_retried, _ = row
@@ -224,18 +224,16 @@ def test_given_a_row_of_the_error_table_when_the_page_is_read_then_type_and_retr
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_given_an_operation_when_the_page_is_read_then_messages_begin_with_it(
-    stream: str,
-) -> None:
+def test_operation_page_read(stream: str) -> None:
+    """An operation, when the page is read: messages begin with it."""
     declared: TrutoStream = getattr(Streams.build(Config.parse(CONFIG)), stream)
     assert is_documented(declared.request_for({"integrated_account_id": "x"}).operation)
     if stream == "integrated_accounts":
         assert is_documented(declared.request_for({}).operation)
 
 
-def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connector_writes_it() -> (
-    None
-):
+def test_example_of_failure() -> None:
+    """The example of a failure, when compared: it is as the connector writes it."""
     (example,) = blocks(section(PAGE, "### How a failure looks"), "")
     resolution = errors.ERROR_MAPPING[401, Speaker.VENDOR]
     _, _, rest = example.partition(resolution.error_message)
@@ -247,9 +245,8 @@ def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connecto
 
 
 @pytest.mark.parametrize("message", calls("ConfigError", "MachineError"))
-def test_given_a_configuration_error_in_the_code_when_the_page_is_read_then_it_is_there(
-    message: str,
-) -> None:
+def test_configuration_error_in_code(message: str) -> None:
+    """A configuration error in the code, when the page is read: it is there."""
     assert is_documented(message)
 
 
@@ -274,16 +271,16 @@ def test_given_a_configuration_error_in_the_code_when_the_page_is_read_then_it_i
     ],
     ids=str,
 )
-def test_given_a_mistake_in_the_configuration_when_the_page_is_read_then_it_has_the_message(
-    given: dict[str, Any],
-) -> None:
+def test_mistake_in_configuration(given: dict[str, Any]) -> None:
+    """A mistake in the configuration, when the page is read: it has the message."""
     with pytest.raises(ConfigError) as mistake:
         Config.parse({**CONFIG, **given})
 
     assert is_documented(str(mistake.value))
 
 
-def test_given_the_code_when_its_messages_are_collected_then_each_kind_is_among_them() -> None:
+def test_code_messages_collected() -> None:
+    """The code, when its messages are collected: each kind is among them."""
     assert "The catalog selects no stream, so nothing is read." in LOGGED
     assert any("…: records without an id: …." in text for text in LOGGED)
     assert any("was written by version 0.1" in text for text in LOGGED)
@@ -291,9 +288,8 @@ def test_given_the_code_when_its_messages_are_collected_then_each_kind_is_among_
 
 
 @pytest.mark.parametrize("message", LOGGED)
-def test_given_a_line_of_the_log_in_the_code_when_the_page_is_read_then_it_is_there(
-    message: str,
-) -> None:
+def test_line_of_log_in_code(message: str) -> None:
+    """A line of the log in the code, when the page is read: it is there."""
     assert is_documented(message)
 
 
@@ -305,14 +301,14 @@ def test_given_a_line_of_the_log_in_the_code_when_the_page_is_read_then_it_is_th
         "The connector failed unexpectedly (…: …). ",
     ],
 )
-def test_given_another_end_when_the_page_is_read_then_it_has_the_codes_message(
-    message: str,
-) -> None:
+def test_another_end(message: str) -> None:
+    """Another end, when the page is read: it has the code's message."""
     assert any((text_of(node) or "").startswith(message) for node in NODES)
     assert is_documented(message)
 
 
-def test_given_the_progress_of_a_sync_when_the_page_is_read_then_it_has_its_lines() -> None:
+def test_progress_of_sync() -> None:
+    """The progress of a sync, when the page is read: it has its lines."""
     progress = Progress(found={"a", "b"}, failed={"a"})
 
     assert is_documented(progress.status_line([]))
@@ -320,9 +316,8 @@ def test_given_the_progress_of_a_sync_when_the_page_is_read_then_it_has_its_line
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_given_a_stream_when_the_page_is_read_then_it_has_its_columns_with_their_types(
-    stream: str,
-) -> None:
+def test_stream_page_read(stream: str) -> None:
+    """A stream, when the page is read: it has its columns with their types."""
     properties = load_schema(stream)["properties"]
     table = rows(section(PAGE, f"### Columns of {stream}"))
 
@@ -332,9 +327,8 @@ def test_given_a_stream_when_the_page_is_read_then_it_has_its_columns_with_their
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_given_a_stream_when_the_texts_are_read_then_they_have_its_key_and_its_name(
-    name: str,
-) -> None:
+def test_stream_texts_read(name: str) -> None:
+    """A stream, when the texts are read: they have its key and its name."""
     keys = {row[0]: row[2] for row in rows(section(PAGE, "## Supported Streams"))}
     key = getattr(Streams.build(Config.parse(CONFIG)), name).primary_key
     names = [key] if isinstance(key, str) else key
@@ -343,7 +337,8 @@ def test_given_a_stream_when_the_texts_are_read_then_they_have_its_key_and_its_n
     assert f"| `{name}` | " in README
 
 
-def test_given_the_queries_of_the_page_when_run_then_they_fit_the_columns() -> None:
+def test_queries_of_page() -> None:
+    """The queries of the page: they fit the columns."""
     database = duckdb.connect()
     for stream in STREAMS:
         columns = ", ".join(
@@ -366,7 +361,8 @@ def test_given_the_queries_of_the_page_when_run_then_they_fit_the_columns() -> N
     assert gone == [("a", "s", "A segment")]
 
 
-def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_same() -> None:
+def test_states_of_page() -> None:
+    """The states of the page, when loaded and written: they are the same."""
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
         IncrementalState.load(incremental, {}),
@@ -376,7 +372,8 @@ def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_
     assert [state.snapshot() for state in states] == [incremental, full_refresh]
 
 
-def test_given_the_configuration_of_the_readme_when_parsed_then_it_is_valid() -> None:
+def test_configuration_of_readme() -> None:
+    """The configuration of the readme, when parsed: it is valid."""
     (example,) = map(json.loads, blocks(README, "json"))
 
     with pytest.raises(ConfigError, match="token"):
@@ -386,7 +383,8 @@ def test_given_the_configuration_of_the_readme_when_parsed_then_it_is_valid() ->
     assert parsed.skip_failed_accounts
 
 
-def test_given_the_version_when_the_changelogs_are_read_then_it_is_their_first() -> None:
+def test_version_changelogs_read() -> None:
+    """The version, when the changelogs are read: it is their first."""
     head = r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$"
     versions = re.findall(head, TEXTS["CHANGELOG.md"], re.MULTILINE)
     changelog = section(PAGE, "## Changelog")
@@ -396,13 +394,15 @@ def test_given_the_version_when_the_changelogs_are_read_then_it_is_their_first()
     assert "<details>" in changelog
 
 
-def test_given_the_version_when_an_image_is_named_then_it_has_that_tag() -> None:
+def test_version_image_named() -> None:
+    """The version, when an image is named: it has that tag."""
     tags = re.findall(r"airbyte/source-truto-segments:([\d.]+\d)", "".join(TEXTS.values()))
 
     assert set(tags) == {VERSION}
 
 
-def test_given_the_package_when_the_readme_shows_the_layout_then_every_folder_is_in_it() -> None:
+def test_package_readme_shows() -> None:
+    """The package, when the readme shows the layout: every folder is in it."""
     shown = re.findall(r"^  (\S+)/  +\S", section(README, "## Layout"), re.MULTILINE)
     folders = {path.parent.name for path in PACKAGE.glob("*/*") if "__pycache__" not in path.parts}
     modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
@@ -413,7 +413,8 @@ def test_given_the_package_when_the_readme_shows_the_layout_then_every_folder_is
     assert {"reader.py", "partition.py", "worker_pool.py"} <= named <= modules
 
 
-def test_given_the_folders_when_the_readme_shows_the_layout_then_each_is_in_it() -> None:
+def test_folders_readme_shows() -> None:
+    """The folders, when the readme shows the layout: each is in it."""
     shown = set(re.findall(r"^(\w+)/  +\S", section(README, "## Layout"), re.MULTILINE))
     tests = {"unit_tests", "integration_tests"}
     others = {"live_checks", "benchmarks", "scripts", "docs"}
@@ -423,7 +424,8 @@ def test_given_the_folders_when_the_readme_shows_the_layout_then_each_is_in_it()
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_given_a_text_when_it_points_to_a_file_or_a_heading_then_that_is_there(name: str) -> None:
+def test_text_points(name: str) -> None:
+    """A text, when it points to a file or a heading: that is there."""
     links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name])
     named = re.findall(
         r"(?:scripts|benchmarks|unit_tests|integration_tests|docs|\.github/workflows)/\w+\.\w+",

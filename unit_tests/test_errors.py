@@ -54,7 +54,8 @@ def interpret(status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False
 # --- the message ---
 
 
-def test_given_a_row_when_raised_then_the_message_has_its_detail_and_its_guidance() -> None:
+def test_row_raised_message() -> None:
+    """A row, when raised: the message has its detail and its guidance."""
     error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
     assert error.summary == "Reading account a failed: the vendor was closed (HTTP 400)"
@@ -66,7 +67,8 @@ def test_given_a_row_when_raised_then_the_message_has_its_detail_and_its_guidanc
     assert error.failure_type is CONFIG
 
 
-def test_given_no_account_and_no_detail_when_raised_then_the_message_is_complete() -> None:
+def test_no_account_and_no_detail() -> None:
+    """No account and no detail, when raised: the message is complete."""
     error = ReadError(RESOLUTION, "Listing the accounts")
 
     assert error.message == "Listing the accounts failed: the vendor was closed. Open the vendor."
@@ -74,7 +76,8 @@ def test_given_no_account_and_no_detail_when_raised_then_the_message_is_complete
     assert error.detail == ""
 
 
-def test_given_a_secret_when_raised_then_it_is_masked_in_every_part() -> None:
+def test_secret_raised_masked() -> None:
+    """A secret, when raised: it is masked in every part."""
     add_to_secrets("s3cr3t-of-test-errors")
     leaking = Resolution(
         FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
@@ -87,7 +90,8 @@ def test_given_a_secret_when_raised_then_it_is_masked_in_every_part() -> None:
     assert error.with_detail(", s3cr3t-of-test-errors").detail == " (****), ****"
 
 
-def test_given_an_error_when_a_detail_is_added_then_all_else_is_the_same() -> None:
+def test_error_detail_added() -> None:
+    """An error, when a detail is added: all else is the same."""
     error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
     more = error.with_detail(", 3 times").with_detail("; status active")
@@ -100,9 +104,8 @@ def test_given_an_error_when_a_detail_is_added_then_all_else_is_the_same() -> No
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.error_message)
-def test_given_any_row_when_raised_then_its_message_reads_as_sentences(
-    row: Resolution,
-) -> None:
+def test_any_row(row: Resolution) -> None:
+    """Any row, when raised: its message reads as sentences."""
     assert row.error_message
     assert not row.error_message.endswith(".")
     assert row.guidance[0].isupper()
@@ -123,13 +126,13 @@ def test_given_any_row_when_raised_then_its_message_reads_as_sentences(
         ),
     ],
 )
-def test_given_an_error_body_when_described_then_its_status_reason_and_scopes_are_there(
-    body: ErrorBody, detail: str
-) -> None:
+def test_error_body(body: ErrorBody, detail: str) -> None:
+    """An error body, when described: its status reason and scopes are there."""
     assert response_detail(403, body) == detail
 
 
-def test_given_many_scopes_when_described_then_they_are_one_short_line() -> None:
+def test_many_scopes() -> None:
+    """Many scopes, when described: they are one short line."""
     body = ErrorBody(missing_scopes=tuple(f"a:scope\n{number}" for number in range(1000)))
 
     detail = response_detail(403, body)
@@ -138,7 +141,8 @@ def test_given_many_scopes_when_described_then_they_are_one_short_line() -> None
     assert "\n" not in detail
 
 
-def test_given_a_defect_when_reported_then_the_message_names_its_type_and_text() -> None:
+def test_defect_reported_message() -> None:
+    """A defect, when reported: the message names its type and text."""
     error = unexpected_error("Reading segments", "a", KeyError("line\nbreak"))
 
     assert error.resolution is errors.UNEXPECTED
@@ -165,9 +169,8 @@ def test_given_a_defect_when_reported_then_the_message_names_its_type_and_text()
         (404, Scope.ACCOUNT, Scope.ACCOUNT),
     ],
 )
-def test_given_a_rejection_when_interpreted_then_only_trutos_own_can_end_the_sync(
-    status: int, of_truto: Scope, of_vendor: Scope
-) -> None:
+def test_rejection_interpreted_only(status: int, of_truto: Scope, of_vendor: Scope) -> None:
+    """A rejection, when interpreted: only Truto's own can end the sync."""
     assert interpret(status, TRUTO).scope is of_truto
     assert interpret(status, VENDOR).scope is of_vendor
     assert interpret(status, TRUTO).error_message != interpret(status, VENDOR).error_message
@@ -176,32 +179,14 @@ def test_given_a_rejection_when_interpreted_then_only_trutos_own_can_end_the_syn
 @pytest.mark.parametrize(
     ("status", "body", "action"),
     [
-        (400, TRUTO, FAIL),
-        (400, VENDOR, FAIL),
-        (401, TRUTO, FAIL),
-        (401, VENDOR, FAIL),
-        (403, TRUTO, FAIL),
-        (403, VENDOR, FAIL),
-        (404, TRUTO, FAIL),
-        (404, VENDOR, FAIL),
-        (405, VENDOR, FAIL),
-        (409, VENDOR, FAIL),
-        (422, VENDOR, FAIL),
-        (429, TRUTO, RATE_LIMITED),
-        (429, VENDOR, RATE_LIMITED),
-        (500, TRUTO, RETRY),
-        (500, VENDOR, RETRY),
-        (502, TRUTO, RETRY),
-        (502, VENDOR, RETRY),
-        (503, TRUTO, RETRY),
-        (503, VENDOR, RETRY),
-        (504, TRUTO, RETRY),
-        (504, VENDOR, RETRY),
+        *((status, body, FAIL) for status in (400, 401, 403, 404) for body in (TRUTO, VENDOR)),
+        *((status, VENDOR, FAIL) for status in (405, 409, 422)),
+        *((429, body, RATE_LIMITED) for body in (TRUTO, VENDOR)),
+        *((status, body, RETRY) for status in (500, 502, 503, 504) for body in (TRUTO, VENDOR)),
     ],
 )
-def test_given_a_status_when_interpreted_then_its_row_decides_whether_it_is_retried(
-    status: int, body: ErrorBody, action: ResponseAction
-) -> None:
+def test_status_interpreted_row(status: int, body: ErrorBody, action: ResponseAction) -> None:
+    """A status, when interpreted: its row decides whether it is retried."""
     resolution = interpret(status, body)
     assert resolution is ERROR_MAPPING[status, body.speaker]
     assert resolution.response_action is action
@@ -210,32 +195,30 @@ def test_given_a_status_when_interpreted_then_its_row_decides_whether_it_is_retr
 
 
 @pytest.mark.parametrize("sent_cursor", [True, False])
-def test_given_a_404_when_interpreted_then_its_origin_tells_account_from_resource(
-    sent_cursor: bool,
-) -> None:
+def test_404_interpreted_origin(sent_cursor: bool) -> None:
+    """A 404, when interpreted: its origin tells account from resource."""
     assert interpret(404, TRUTO, sent_cursor=sent_cursor) is errors.ACCOUNT_NOT_FOUND
     assert interpret(404, VENDOR, sent_cursor=sent_cursor) is errors.VENDOR_NOT_FOUND
 
 
 @pytest.mark.parametrize("status", [300, 302, 399])
-def test_given_a_redirect_when_interpreted_then_it_is_not_followed(status: int) -> None:
+def test_redirect_interpreted(status: int) -> None:
+    """A redirect, when interpreted: it is not followed."""
     assert interpret(status, VENDOR) is errors.REDIRECTED
     assert errors.REDIRECTED.response_action is FAIL
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])
-def test_given_a_success_without_its_body_when_interpreted_then_it_is_malformed(
-    status: int,
-) -> None:
+def test_success_without_body(status: int) -> None:
+    """A success without its body, when interpreted: it is malformed."""
     assert interpret(status) is errors.MALFORMED
 
 
 @pytest.mark.parametrize(
     ("body", "name"), [(TRUTO, "Truto"), (VENDOR, "the vendor")], ids=["truto", "vendor"]
 )
-def test_given_an_undocumented_status_when_interpreted_then_its_class_decides(
-    body: ErrorBody, name: str
-) -> None:
+def test_undocumented_status(body: ErrorBody, name: str) -> None:
+    """An undocumented status, when interpreted: its class decides."""
     for status in (406, 418, 451):
         assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
@@ -261,13 +244,6 @@ def test_gateway_status(status: int) -> None:
     assert interpret(429, GATEWAY).response_action is RATE_LIMITED
 
 
-def test_payment() -> None:
-    """A vendor's 402 is about the customer's plan: the account's owner acts."""
-    found = interpret(402, VENDOR)
-    assert (found.response_action, found.failure_type) == (FAIL, CONFIG)
-    assert found.guidance.startswith("The account's owner must renew or upgrade the plan")
-
-
 def test_retry_times() -> None:
     """Truto's own 503 becomes a block after three retries; all else is retried for 5 minutes."""
     assert errors.BLOCKED.retry_seconds == 10
@@ -287,9 +263,8 @@ def test_rows_of_one_account(row: Resolution) -> None:
 
 
 @pytest.mark.parametrize("speaker", [Speaker.TRUTO, Speaker.VENDOR])
-def test_given_a_missing_workspace_when_interpreted_then_the_vendor_requires_one(
-    speaker: Speaker,
-) -> None:
+def test_missing_workspace(speaker: Speaker) -> None:
+    """A missing workspace, when interpreted: the vendor requires one."""
     body = ErrorBody(speaker, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
 
     assert interpret(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
@@ -298,7 +273,8 @@ def test_given_a_missing_workspace_when_interpreted_then_the_vendor_requires_one
     assert interpret(400, other) == interpret(400, ErrorBody(speaker))
 
 
-def test_given_an_unsupported_resource_when_interpreted_then_only_truto_can_report_it() -> None:
+def test_unsupported_resource() -> None:
+    """An unsupported resource, when interpreted: only Truto can report it."""
     reason = "This Resource is NOT SUPPORTED for it"
 
     assert (
@@ -310,7 +286,8 @@ def test_given_an_unsupported_resource_when_interpreted_then_only_truto_can_repo
 
 
 @pytest.mark.parametrize("body", [TRUTO, VENDOR], ids=["truto", "vendor"])
-def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: ErrorBody) -> None:
+def test_cursor_request_rejected(body: ErrorBody) -> None:
+    """A cursor, when a request is rejected: it is the cursor."""
     assert interpret(400, body, sent_cursor=True) is errors.CURSOR_REJECTED
     assert errors.CURSOR_REJECTED.failure_type is FailureType.system_error
     assert interpret(400, body).error_message.endswith("rejected the request")
@@ -325,14 +302,14 @@ def test_given_a_cursor_when_a_request_is_rejected_then_it_is_the_cursor(body: E
         (503, errors.ACCOUNT_LIST_UNAVAILABLE),
     ],
 )
-def test_given_the_list_of_accounts_when_it_fails_then_the_message_names_the_list(
-    status: int, of_list: Resolution
-) -> None:
+def test_list_of_accounts(status: int, of_list: Resolution) -> None:
+    """The list of accounts, when it fails: the message names the list."""
     assert interpret_response(status, TRUTO, sent_cursor=False, of_account=False) is of_list
     assert interpret(status) is not of_list
 
 
-def test_given_the_list_of_accounts_when_it_fails_otherwise_then_the_row_is_the_same() -> None:
+def test_list_of_accounts_fails_otherwise() -> None:
+    """The list of accounts, when it fails otherwise: the row is the same."""
     for status in (302, 401, 418, 500):
         found = interpret_response(status, TRUTO, sent_cursor=False, of_account=False)
         assert found == interpret(status)
@@ -361,9 +338,8 @@ def no_pool() -> Any:
         (requests.exceptions.ChunkedEncodingError(), errors.CONNECTION_ERROR),
     ],
 )
-def test_given_no_response_when_interpreted_then_the_exception_has_its_row(
-    error: requests.RequestException, expected: Resolution
-) -> None:
+def test_no_response(error: requests.RequestException, expected: Resolution) -> None:
+    """No response, when interpreted: the exception has its row."""
     assert interpret_exception(error) is expected
 
 
@@ -382,15 +358,15 @@ def raised_while(context: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("wrap", [raised_from, raised_while])
-def test_given_a_chain_of_errors_when_asked_then_the_innermost_is_the_root_cause(
-    wrap: Callable[[Exception], Exception],
-) -> None:
+def test_chain_of_errors(wrap: Callable[[Exception], Exception]) -> None:
+    """A chain of errors, when asked: the innermost is the root cause."""
     assert root_cause(wrap(wrap(OSError("no\nroute")))) == "no route"
     assert root_cause(wrap(OSError())) == "OSError"
     assert root_cause(OSError("alone")) == "alone"
 
 
-def test_given_the_reason_of_urllib3_when_asked_then_it_goes_before_what_was_handled() -> None:
+def test_reason_of_urllib3() -> None:
+    """The reason of urllib3, when asked: it goes before what was handled."""
     error = MaxRetryError(pool=no_pool(), url="/", reason=OSError("the reason"))
     error.__context__ = OSError("what was handled")
     assert root_cause(error) == "the reason"
@@ -400,7 +376,8 @@ def test_given_the_reason_of_urllib3_when_asked_then_it_goes_before_what_was_han
     assert root_cause(error) == "the cause"
 
 
-def test_given_errors_that_cause_each_other_when_asked_then_it_ends() -> None:
+def test_errors_cause_each_other() -> None:
+    """Errors that cause each other, when asked: it ends."""
     first, second = OSError("first"), OSError("second")
     first.__cause__, second.__cause__ = second, first
 

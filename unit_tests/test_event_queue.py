@@ -40,10 +40,9 @@ class Putter(threading.Thread):
 
 
 @given(st.lists(st.integers(0, CAPACITY_BYTES // 2) | st.just(None), max_size=30))
-def test_given_any_order_of_puts_and_gets_when_there_is_room_then_it_is_first_in_first_out(
-    steps: Sequence[int | None],
-) -> None:
-    """A number is the size of an event that is put, None takes one."""
+def test_any_order_of_puts_and_gets(steps: Sequence[int | None]) -> None:
+    """Any order of puts and gets, when there is room: it is first in first out."""
+    # A number is the size of an event that is put, None takes one.
     queue: EventQueue[int] = EventQueue()
     expected: deque[tuple[int, int]] = deque()
     for number, size in enumerate(steps):
@@ -59,7 +58,8 @@ def test_given_any_order_of_puts_and_gets_when_there_is_room_then_it_is_first_in
     assert queue.get(0) is None
 
 
-def test_given_a_full_queue_when_an_event_has_a_size_then_it_waits_until_there_is_room() -> None:
+def test_full_queue() -> None:
+    """A full queue, when an event has a size: it waits until there is room."""
     queue: EventQueue[str] = EventQueue()
     queue.put("first", CAPACITY_BYTES - 1)
     queue.put("second", 1)
@@ -71,7 +71,8 @@ def test_given_a_full_queue_when_an_event_has_a_size_then_it_waits_until_there_i
     assert [queue.get(0), queue.get(0), queue.get(0)] == ["second", "third", None]
 
 
-def test_given_a_full_queue_when_what_is_taken_makes_no_room_then_the_next_still_waits() -> None:
+def test_full_queue_what_taken() -> None:
+    """A full queue, when what is taken makes no room: the next still waits."""
     queue: EventQueue[str] = EventQueue()
     queue.put("small", 1)
     queue.put("large", CAPACITY_BYTES)
@@ -84,7 +85,8 @@ def test_given_a_full_queue_when_what_is_taken_makes_no_room_then_the_next_still
     assert queue.get(0) == "next"
 
 
-def test_given_a_full_queue_when_an_event_has_no_size_then_it_does_not_wait() -> None:
+def test_full_queue_event() -> None:
+    """A full queue, when an event has no size: it does not wait."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", 10 * CAPACITY_BYTES)
     queue.put("status", 0)
@@ -93,7 +95,8 @@ def test_given_a_full_queue_when_an_event_has_no_size_then_it_does_not_wait() ->
     assert [queue.get(0) for _ in range(3)] == ["large", "status", "another"]
 
 
-def test_given_many_events_that_wait_when_there_is_room_then_all_of_them_come() -> None:
+def test_many_events_wait() -> None:
+    """Many events that wait, when there is room: all of them come."""
     queue: EventQueue[str] = EventQueue()
     putters = [Putter(queue, str(number), CAPACITY_BYTES) for number in range(5)]
 
@@ -103,7 +106,8 @@ def test_given_many_events_that_wait_when_there_is_room_then_all_of_them_come() 
         assert not putter.is_cancelled
 
 
-def test_given_an_empty_queue_when_an_event_comes_within_the_timeout_then_it_is_taken() -> None:
+def test_empty_queue() -> None:
+    """An empty queue, when an event comes within the timeout: it is taken."""
     queue: EventQueue[str] = EventQueue()
     getter_waits = threading.Timer(A_MOMENT, queue.put, ["late"])
     getter_waits.start()
@@ -112,7 +116,8 @@ def test_given_an_empty_queue_when_an_event_comes_within_the_timeout_then_it_is_
     assert queue.get(0.001) is None
 
 
-def test_given_a_queue_when_closed_then_its_events_are_dropped_and_later_ones_fail() -> None:
+def test_queue_closed_events() -> None:
+    """A queue, when closed: its events are dropped and later ones fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)
     queue.put("status")
@@ -125,7 +130,8 @@ def test_given_a_queue_when_closed_then_its_events_are_dropped_and_later_ones_fa
     assert queue.get(0) is None
 
 
-def test_given_events_that_wait_when_closed_then_all_of_them_fail() -> None:
+def test_events_wait() -> None:
+    """Events that wait, when closed: all of them fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)
     putters = [Putter(queue, "waiting", 1) for _ in range(3)]

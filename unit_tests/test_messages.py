@@ -43,9 +43,8 @@ def plain(message: AirbyteMessage) -> Any:
 
 
 @given(records, st.text(), st.integers(0, 2**62))
-def test_given_any_records_when_written_then_the_lines_are_those_of_the_cdk(
-    found: list[Any], stream: str, emitted_at: int
-) -> None:
+def test_any_records(found: list[Any], stream: str, emitted_at: int) -> None:
+    """Any records, when written: the lines are those of the CDK."""
     batch = RecordBatch(stream_name=stream, records=found, emitted_at=emitted_at)
 
     lines = [orjson.dumps(AirbyteMessageSerializer.dump(each)) for each in batch.messages()]
@@ -53,7 +52,8 @@ def test_given_any_records_when_written_then_the_lines_are_those_of_the_cdk(
     assert batch.lines().encode() == b"".join(line + b"\n" for line in lines)
 
 
-def test_given_records_when_written_then_each_is_a_line_with_its_changes() -> None:
+def test_records_written_each() -> None:
+    """Records, when written: each is a line with its changes."""
     change = FieldChange("name", "NULLED", "SOURCE_SERIALIZATION_ERROR")
     batch = RecordBatch(
         stream_name="segments",
@@ -104,7 +104,8 @@ def test_given_a_status_when_made_then_it_names_the_stream() -> None:
     assert not status.get("reasons")
 
 
-def test_given_a_rate_limit_when_made_then_the_stream_is_running_and_says_when_it_goes_on() -> None:
+def test_rate_limit() -> None:
+    """A rate limit, when made: the stream is running and says when it goes on."""
     message = plain(rate_limited_message("segments", 1_700_000_000_123))
 
     assert message["type"] == "TRACE"
@@ -116,7 +117,8 @@ def test_given_a_rate_limit_when_made_then_the_stream_is_running_and_says_when_i
     ]
 
 
-def test_given_a_state_when_made_then_it_is_the_streams_whole_state() -> None:
+def test_state_made_streams() -> None:
+    """A state, when made: it is the stream's whole state."""
     blob = {"states": [{"partition": {}, "cursor": {"records": {"1": "x"}}}], "filters": {}}
     message = plain(state_message("segments", blob))
 

@@ -60,7 +60,8 @@ def all_uses(workflow: Any) -> list[str]:
 @pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="Airbyte's models of metadata.yaml end at Python 3.12"
 )
-def test_given_airbytes_model_when_metadata_is_validated_then_it_fits() -> None:
+def test_airbytes_model() -> None:
+    """Airbyte's model, when metadata is validated: it fits."""
     models = importlib.import_module(
         "airbyte_connector_models.metadata.v0.connector_metadata_definition_v0"
     )
@@ -68,34 +69,40 @@ def test_given_airbytes_model_when_metadata_is_validated_then_it_fits() -> None:
     models.ConnectorMetadataDefinitionV0.model_validate(METADATA)
 
 
-def test_given_metadata_when_its_definition_id_is_read_then_it_is_a_uuid_of_version_4() -> None:
+def test_metadata_definition_id() -> None:
+    """Metadata, when its definition id is read: it is a UUID of version 4."""
     definition_id = uuid.UUID(DATA["definitionId"])
 
     assert str(definition_id) == DATA["definitionId"]
     assert definition_id.version == 4
 
 
-def test_given_the_api_url_of_the_spec_when_hosts_are_allowed_then_it_is_the_only_one() -> None:
+def test_api_url_of_spec() -> None:
+    """The api URL of the spec, when hosts are allowed: it is the only one."""
     api_url = SPEC["connectionSpecification"]["properties"]["api_url"]["default"]
 
     assert DATA["allowedHosts"] == {"hosts": [api_url.removeprefix("https://")]}
 
 
-def test_given_the_spec_when_metadata_is_read_then_both_name_the_same_documentation() -> None:
+def test_spec_metadata_read() -> None:
+    """The spec, when metadata is read: both name the same documentation."""
     assert DATA["documentationUrl"] == SPEC["documentationUrl"]
 
 
-def test_given_metadata_when_a_file_is_named_in_it_then_the_file_is_there() -> None:
+def test_metadata_file_named() -> None:
+    """Metadata, when a file is named in it: the file is there."""
     assert (ROOT / DATA["icon"]).is_file()
 
 
-def test_given_the_suggested_streams_when_looked_for_then_each_has_a_schema() -> None:
+def test_suggested_streams() -> None:
+    """The suggested streams, when looked for: each has a schema."""
     schemas = {path.stem for path in (ROOT / "source_truto_segments" / "schemas").iterdir()}
 
     assert set(DATA["suggestedStreams"]["streams"]) <= schemas
 
 
-def test_given_the_version_when_setup_is_asked_then_its_name_and_version_are_the_same() -> None:
+def test_version_setup_asked() -> None:
+    """The version, when setup is asked: its name and version are the same."""
     asked = subprocess.run(
         [sys.executable, "setup.py", "--quiet", "--name", "--version"],
         cwd=ROOT,
@@ -107,33 +114,22 @@ def test_given_the_version_when_setup_is_asked_then_its_name_and_version_are_the
     assert asked.stdout.split() == [DATA["remoteRegistries"]["pypi"]["packageName"], VERSION]
 
 
-def test_given_the_version_when_metadata_is_read_then_its_image_tag_is_the_same() -> None:
-    assert DATA["dockerImageTag"] == VERSION
-
-
-def test_given_the_version_when_the_image_is_labelled_then_it_is_the_same() -> None:
-    assert in_dockerfile(r"LABEL io\.airbyte\.version=(.*)") == VERSION
-
-
-def test_given_the_version_when_the_changelog_is_read_then_its_newest_section_is_the_same() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    numbered = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
-
-    assert numbered[0] == VERSION
-
-
-def test_given_the_images_name_when_labelled_then_it_is_the_one_in_metadata() -> None:
+def test_version() -> None:
+    """The image has the version and the name of the metadata, which are the package's."""
+    assert DATA["dockerImageTag"] == VERSION == in_dockerfile(r"LABEL io\.airbyte\.version=(.*)")
     assert in_dockerfile(r"LABEL io\.airbyte\.name=(.*)") == DATA["dockerRepository"]
 
 
-def test_given_the_images_base_when_it_is_named_then_by_digest_and_as_in_metadata() -> None:
+def test_images_base() -> None:
+    """The image's base, when it is named: by digest and as in metadata."""
     base = in_dockerfile(r"ARG BASE_IMAGE=(.*)")
 
     assert re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", base)
     assert base == DATA["connectorBuildOptions"]["baseImage"]
 
 
-def test_given_the_image_when_airbyte_starts_it_then_both_entry_points_are_the_same() -> None:
+def test_image_airbyte_starts() -> None:
+    """The image, when Airbyte starts it: both entry points are the same."""
     entrypoint: list[str] = json.loads(in_dockerfile(r"ENTRYPOINT (.*)"))
 
     assert " ".join(entrypoint) == in_dockerfile(r'ENV AIRBYTE_ENTRYPOINT="(.*)"')
@@ -143,7 +139,8 @@ def test_given_the_image_when_it_runs_then_not_as_root() -> None:
     assert in_dockerfile(r"USER (.*)") == "airbyte"
 
 
-def test_given_the_icon_when_measured_then_it_is_square_and_small() -> None:
+def test_icon_measured_square() -> None:
+    """The icon, when measured: it is square and small."""
     icon = ET.fromstring(ICON.read_text())  # noqa: S314 - a file of this project
     x, y, width, height = icon.attrib["viewBox"].split()
 
@@ -152,7 +149,8 @@ def test_given_the_icon_when_measured_then_it_is_square_and_small() -> None:
     assert ICON.stat().st_size < 4_000
 
 
-def test_given_the_icon_when_searched_then_it_runs_nothing_and_loads_nothing() -> None:
+def test_icon_searched_runs() -> None:
+    """The icon, when searched: it runs nothing and loads nothing."""
     icon = ET.fromstring(ICON.read_text())  # noqa: S314 - a file of this project
     names = {element.tag.rpartition("}")[2] for element in icon.iter()}
     attributes = [item for element in icon.iter() for item in element.attrib.items()]
@@ -163,9 +161,8 @@ def test_given_the_icon_when_searched_then_it_runs_nothing_and_loads_nothing() -
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_given_a_workflow_when_read_then_it_is_yaml_that_may_only_read_by_default(
-    path: Path,
-) -> None:
+def test_workflow_read_yaml(path: Path) -> None:
+    """A workflow: it is YAML that may only read by default."""
     workflow = yaml.safe_load(path.read_text())
 
     assert workflow["permissions"] == {"contents": "read"}
@@ -173,12 +170,14 @@ def test_given_a_workflow_when_read_then_it_is_yaml_that_may_only_read_by_defaul
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_given_a_workflow_when_it_uses_an_action_then_of_a_named_major_version(path: Path) -> None:
+def test_workflow_uses_action(path: Path) -> None:
+    """A workflow, when it uses an action: of a named major version."""
     for used in all_uses(yaml.safe_load(path.read_text())):
         assert used.startswith("./") or re.search(r"@(release/)?v\d+$", used), used
 
 
-def test_given_the_supported_pythons_when_the_tests_run_then_on_each_of_them() -> None:
+def test_supported_pythons() -> None:
+    """The supported pythons, when the tests run: on each of them."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     tested = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
     classified = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
@@ -295,16 +294,14 @@ def requirements_of_setup() -> list[Requirement]:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_given_the_packages_code_when_read_then_it_uses_no_private_member_of_others(
-    module: str,
-) -> None:
+def test_packages_code(module: str) -> None:
+    """The package's code: it uses no private member of others."""
     assert [use for use in private_uses(SOURCES[module]) if use not in PUBLIC] == []
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if not name.endswith("__init__")])
-def test_given_the_packages_classes_when_compared_with_their_bases_then_they_share_no_private_name(
-    module: str,
-) -> None:
+def test_packages_classes(module: str) -> None:
+    """The package's classes, when compared with their bases: they share no private name."""
     for kind in classes_of(importlib.import_module(module)):
         assert shared_privates(kind) == set(), kind
 
@@ -324,13 +321,14 @@ def test_given_the_packages_classes_when_compared_with_their_bases_then_they_sha
         ("class A:\n  def _f(self): self._f()\n  def g(self, e): return e.__cause__", []),
     ],
 )
-def test_given_code_when_searched_for_private_uses_then_those_of_others_are_found(
-    source: str, expected: list[str]
-) -> None:
+def test_code_searched(source: str, expected: list[str]) -> None:
+    """Code, when searched for private uses: those of others are found."""
     assert list(private_uses(source)) == expected
 
 
-def test_given_a_class_with_a_private_name_of_its_base_when_compared_then_it_is_found() -> None:
+def test_class_with_private_name_of_base() -> None:
+    """A class with a private name of its base, when compared: it is found."""
+
     class Adapter(HTTPAdapter):
         def _f(self) -> None:
             self._pool_block = True
@@ -338,7 +336,8 @@ def test_given_a_class_with_a_private_name_of_its_base_when_compared_then_it_is_
     assert shared_privates(Adapter) == {"_pool_block"}
 
 
-def test_given_the_packages_imports_when_compared_with_setup_then_each_is_declared() -> None:
+def test_packages_imports() -> None:
+    """The package's imports, when compared with setup: each is declared."""
     names = [requirement.name for requirement in requirements_of_setup()]
 
     assert undeclared(SOURCES, names) == set()
@@ -363,20 +362,6 @@ def test_direction_of_imports(module: str) -> None:
     assert known <= allowed.get(folder_of(module), known)
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from source_truto_segments.sync import sync", {"source_truto_segments.sync.sync"}),
-        ("from source_truto_segments.config import Config", {"source_truto_segments.config"}),
-        ("import source_truto_segments.truto.client", {"source_truto_segments.truto.client"}),
-        ("import requests", set()),
-    ],
-)
-def test_imports_are_found(source: str, expected: set[str]) -> None:
-    """Each form of an import."""
-    assert imported_modules(source) == expected
-
-
 def test_no_import_circle() -> None:
     """Modules can be ordered so that each imports only those before it."""
     remaining = {name: imported_modules(source) - {name} for name, source in SOURCES.items()}
@@ -388,8 +373,7 @@ def test_no_import_circle() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["VERSION", "py.typed", "spec.json", "schemas/*.json"])
-def test_given_a_file_that_is_not_python_when_packaged_then_it_is_there_and_declared(
-    pattern: str,
-) -> None:
+def test_file_not_python(pattern: str) -> None:
+    """A file that is not python, when packaged: it is there and declared."""
     assert list((ROOT / "source_truto_segments").glob(pattern))
     assert f'"{pattern}"' in (ROOT / "setup.py").read_text()

@@ -56,13 +56,15 @@ def test_given_a_cursor_comes_back_then_it_is_a_loop() -> None:
 
 
 @pytest.mark.parametrize("period", [1, 2, 5])
-def test_given_the_same_records_under_new_cursors_then_it_is_a_loop(period: int) -> None:
+def test_same_records_under_new_cursors(period: int) -> None:
+    """The same records under new cursors: it is a loop."""
     cursors = count()
     pages = [page(str(next(cursors)), number % period) for number in range(20)]
     assert read(pages) == 2 * period
 
 
-def test_given_a_page_that_comes_twice_then_it_is_not_new_and_no_loop() -> None:
+def test_page_comes_twice() -> None:
+    """A page that comes twice: it is not new and no loop."""
     detector = PaginationLoopDetector()
     pages = [page("a", 1), page("b", 2), page("c", 1), page("d", 2), page("e"), page("f", 3)]
     assert [detector.is_new(each) for each in pages] == [True, True, False, False, True, True]
@@ -70,7 +72,8 @@ def test_given_a_page_that_comes_twice_then_it_is_not_new_and_no_loop() -> None:
         detector.is_new(page("g", 1))
 
 
-def test_given_the_same_ids_with_other_contents_then_it_is_no_loop() -> None:
+def test_same_ids_with_other_contents() -> None:
+    """The same ids with other contents: it is no loop."""
     pages = [page_of([{"id": 1, "n": number}], str(number)) for number in range(20)]
     assert read(pages) == 20
 
@@ -82,7 +85,8 @@ def test_given_empty_pages_then_they_are_no_loop_for_long() -> None:
     assert read(pages) == len(pages)
 
 
-def test_given_a_record_before_empty_pages_then_only_the_empty_ones_count() -> None:
+def test_record_before_empty_pages() -> None:
+    """A record before empty pages: only the empty ones count."""
     empty = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
     assert read([page("first", 1), *empty]) == MAX_EMPTY_PAGES
 
@@ -110,7 +114,8 @@ def test_given_a_loop_then_its_message_names_what_was_repeated(
     assert str(loop.value) == message
 
 
-def test_given_records_too_deep_to_serialize_then_a_loop_is_still_detected() -> None:
+def test_records_too_deep_to_serialize() -> None:
+    """Records too deep to serialize: a loop is still detected."""
     deep: Any = {}
     for _ in range(400):
         deep = {"a": deep}
@@ -126,14 +131,16 @@ def too_deep(levels: int, **innermost: Any) -> dict[str, Any]:
     return deep
 
 
-def test_given_records_too_deep_to_serialize_when_they_differ_then_it_is_no_loop() -> None:
+def test_records_too_deep_they_differ() -> None:
+    """Records too deep to serialize, when they differ: it is no loop."""
     pages = [Page([too_deep(400, n=number)], str(number)) for number in range(9)]
     assert read(pages) == 9
     repeated = [Page([too_deep(400, n=4)], cursor) for cursor in "xy"]
     assert read([*pages, *repeated]) == 10
 
 
-def test_given_records_of_countless_levels_then_their_ids_identify_them() -> None:
+def test_records_of_countless_levels() -> None:
+    """Records of countless levels: their ids identify them."""
     ids = [1, 2.5, "a", "b"]
     pages = [Page([{"id": id_, **too_deep(100_000)}], str(id_)) for id_ in ids]
     pages.append(Page([{"id": too_deep(100_000)}], "no id"))
@@ -148,7 +155,8 @@ def test_given_any_pages_without_a_loop_then_none_is_detected(contents: list[lis
     assert read(pages) == len(pages)
 
 
-def test_given_records_that_nothing_identifies_then_only_their_cursors_show_a_loop() -> None:
+def test_records_nothing_identifies() -> None:
+    """Records that nothing identifies: only their cursors show a loop."""
     deepest = too_deep(100_000)
     detector = PaginationLoopDetector()
     assert all(detector.is_new(Page([deepest], str(number))) for number in range(9))

@@ -71,14 +71,14 @@ def of_account(account_id: str) -> Delay:
     ],
     ids=["token", "account", "environment", "three", "many"],
 )
-def test_given_delays_when_reported_then_the_line_says_what_is_waited_for(
-    delays: list[Delay], waiting: str
-) -> None:
+def test_delays_reported_line(delays: list[Delay], waiting: str) -> None:
+    """Delays, when reported: the line says what is waited for."""
     line = Progress({"a"}, is_all_found=True).status_line(delays)
     assert line == f"Progress: 0 of 1 accounts, 0 records; {waiting}."
 
 
-def test_given_a_sync_without_failures_when_it_ends_then_the_summary_counts_each_stream() -> None:
+def test_sync_without_failures() -> None:
+    """A sync without failures, when it ends: the summary counts each stream."""
     found = {str(number) for number in range(1500)}
     progress = Progress(found, records=Counter(segments=12_345, workspaces=1))
 
@@ -88,7 +88,8 @@ def test_given_a_sync_without_failures_when_it_ends_then_the_summary_counts_each
     )
 
 
-def test_given_failed_accounts_when_a_sync_ends_then_the_summary_names_them_in_order() -> None:
+def test_failed_accounts() -> None:
+    """Failed accounts, when a sync ends: the summary names them in order."""
     progress = Progress({"a", "b", "c"}, done={"b"}, failed={"c", "a"}, records=Counter(segments=5))
 
     assert progress.final_summary(["segments"]) == (

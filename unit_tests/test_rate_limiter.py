@@ -50,7 +50,8 @@ def exhaust(
 # --- the limits of the token and of each account ---
 
 
-def test_given_the_token_limit_when_reached_then_the_delay_is_the_rest_of_the_window() -> None:
+def test_token_limit() -> None:
+    """The token limit, when reached: the delay is the rest of the window."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     for number in range(TOKEN_BUDGET):
@@ -71,10 +72,9 @@ def test_given_the_token_limit_when_reached_then_the_delay_is_the_rest_of_the_wi
 
 
 @pytest.mark.parametrize(("share", "budget"), [(2, 242), (5, 97), (99, 4)])
-def test_given_a_share_when_reached_then_all_shares_are_within_the_limit(
-    share: int, budget: int
-) -> None:
-    """An account belongs to one share only, so its own limit stays."""
+def test_share_reached_all(share: int, budget: int) -> None:
+    """A share, when reached: all shares are within the limit."""
+    # An account belongs to one share only, so its own limit stays.
     limiter = RateLimiter(FakeClock(), share)
 
     sent, _ = exhaust(limiter, "account-0")
@@ -86,14 +86,16 @@ def test_given_a_share_when_reached_then_all_shares_are_within_the_limit(
     assert budget * share <= TOKEN_BUDGET
 
 
-def test_given_requests_of_the_environment_when_sent_then_they_count_for_the_token() -> None:
+def test_requests_of_environment() -> None:
+    """Requests of the environment, when sent: they count for the token."""
     sent, delay = exhaust(RateLimiter(FakeClock()), None)
 
     assert sent == TOKEN_BUDGET
     assert delay == Delay(10.0, "Truto's limit for the API token", for_token=True)
 
 
-def test_given_the_account_limit_when_reached_then_other_accounts_go_on() -> None:
+def test_account_limit() -> None:
+    """The account limit, when reached: other accounts go on."""
     limiter = RateLimiter(FakeClock())
     sent, delay = exhaust(limiter, "a")
 
@@ -104,7 +106,8 @@ def test_given_the_account_limit_when_reached_then_other_accounts_go_on() -> Non
     assert limiter.try_acquire(None) is None
 
 
-def test_given_requests_that_have_to_wait_when_tried_then_they_are_not_counted() -> None:
+def test_requests_to_wait() -> None:
+    """Requests that have to wait, when tried: they are not counted."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 5, "a limit")
     for _ in range(TOKEN_LIMIT):
@@ -116,7 +119,8 @@ def test_given_requests_that_have_to_wait_when_tried_then_they_are_not_counted()
         assert limiter.try_acquire("b") is not None
 
 
-def test_given_a_full_window_when_its_responses_are_old_then_the_account_goes_on() -> None:
+def test_full_window() -> None:
+    """A full window, when its responses are old: the account goes on."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     exhaust(limiter, "a")
@@ -125,7 +129,8 @@ def test_given_a_full_window_when_its_responses_are_old_then_the_account_goes_on
     assert limiter.try_acquire("a") is None
 
 
-def test_given_requests_in_flight_when_the_window_passes_then_they_still_count() -> None:
+def test_requests_in_flight() -> None:
+    """Requests in flight, when the window passes: they still count."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     exhaust(limiter, "a", has_response=False)
@@ -189,10 +194,11 @@ def test_blame_at_the_tokens_limit(in_flight: int) -> None:
 )
 @given(seed=st.integers(0, 2**32), latency=st.floats(0, 3), gap=st.floats(0, 0.1))
 @settings(max_examples=25)
-def test_given_any_latencies_when_paced_then_the_server_never_counts_more_than_its_limits(
+def test_any_latencies(
     accounts: Sequence[str | None], limit: int, seed: int, latency: float, gap: float
 ) -> None:
-    """The server counts a request at some moment between its sending and its response."""
+    """Any latencies, when paced: the server never counts more than its limits."""
+    # The server counts a request at some moment between its sending and its response.
     random = Random(seed)  # noqa: S311 - a repeatable choice of latencies
     clock = FakeClock()
     limiter = RateLimiter(clock)
@@ -227,7 +233,8 @@ def assert_within(limit: int, times: list[float]) -> None:
 # --- blocks ---
 
 
-def test_given_a_block_of_the_token_when_a_shorter_one_comes_then_the_longer_stays() -> None:
+def test_block_of_token() -> None:
+    """A block of the token, when a shorter one comes: the longer stays."""
     limiter = RateLimiter(FakeClock())
     limiter.block(None, 10, "the first")
     limiter.block(None, 10, "as long")
@@ -237,7 +244,8 @@ def test_given_a_block_of_the_token_when_a_shorter_one_comes_then_the_longer_sta
     assert limiter.try_acquire(None) == Delay(10.0, "the first", for_token=True)
 
 
-def test_given_a_block_of_an_account_when_a_longer_one_comes_then_it_holds_for_it_alone() -> None:
+def test_block_of_account() -> None:
+    """A block of an account, when a longer one comes: it holds for it alone."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     limiter.block("a", 5, "the first")
@@ -251,9 +259,8 @@ def test_given_a_block_of_an_account_when_a_longer_one_comes_then_it_holds_for_i
 
 
 @pytest.mark.parametrize(("of_token", "of_account"), [(10.0, 5.0), (5.0, 10.0)])
-def test_given_blocks_of_token_and_account_when_asked_then_the_account_waits_for_its_own_first(
-    of_token: float, of_account: float
-) -> None:
+def test_blocks_of_token_and_account(of_token: float, of_account: float) -> None:
+    """Blocks of token and account, when asked: the account waits for its own first."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     limiter.block(None, of_token, "Truto's limit")
@@ -273,9 +280,8 @@ def test_given_blocks_of_token_and_account_when_asked_then_the_account_waits_for
         (11.0, Delay(11.0, "the vendor's limit", "a")),
     ],
 )
-def test_given_a_full_window_and_a_block_when_asked_then_the_longer_of_both_holds(
-    blocked_for: float, delay: Delay
-) -> None:
+def test_full_window_and_block(blocked_for: float, delay: Delay) -> None:
+    """A full window and a block, when asked: the longer of both holds."""
     limiter = RateLimiter(FakeClock())
     exhaust(limiter, "a")
     limiter.block("a", blocked_for, "the vendor's limit")
@@ -283,7 +289,8 @@ def test_given_a_full_window_and_a_block_when_asked_then_the_longer_of_both_hold
     assert limiter.try_acquire("a") == delay
 
 
-def test_given_an_account_that_is_done_when_discarded_then_nothing_is_known_of_it() -> None:
+def test_account_done() -> None:
+    """An account that is done, when discarded: nothing is known of it."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 10, "the vendor's limit")
     limiter.discard("a")
@@ -295,7 +302,8 @@ def test_given_an_account_that_is_done_when_discarded_then_nothing_is_known_of_i
     assert limiter.try_acquire("a") is None
 
 
-def test_given_a_request_in_flight_when_its_account_is_discarded_then_it_still_counts() -> None:
+def test_request_in_flight() -> None:
+    """A request in flight, when its account is discarded: it still counts."""
     limiter = RateLimiter(FakeClock())
     assert limiter.try_acquire("a") is None
     limiter.block("a", 10, "the vendor's limit")
@@ -307,7 +315,8 @@ def test_given_a_request_in_flight_when_its_account_is_discarded_then_it_still_c
     assert exhaust(limiter, "a")[0] == int(ACCOUNT_LIMIT * 0.97)
 
 
-def test_given_an_account_that_was_never_asked_when_discarded_then_nothing_happens() -> None:
+def test_account_never_asked() -> None:
+    """An account that was never asked, when discarded: nothing happens."""
     limiter = RateLimiter(FakeClock())
     limiter.discard("a")
 
@@ -353,14 +362,14 @@ def test_given_an_account_that_was_never_asked_when_discarded_then_nothing_happe
         ({"Retry-After": "9" * 400}, A_YEAR),
     ],
 )
-def test_given_headers_when_parsed_then_they_say_how_long_to_wait(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_headers_parsed_they(headers: dict[str, str], seconds: float | None) -> None:
+    """Headers, when parsed: they say how long to wait."""
     found = parse_retry_after(headers, NOW)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
-def test_given_a_date_when_no_time_is_passed_then_it_counts_from_the_present() -> None:
+def test_date_no_time() -> None:
+    """A date, when no time is passed: it counts from the present."""
     in_an_hour = datetime.now(timezone.utc) + timedelta(hours=1)
 
     for headers in (
@@ -378,11 +387,19 @@ def test_given_a_date_when_no_time_is_passed_then_it_counts_from_the_present() -
         | st.from_regex(r"\w{3}, \d+ \w+ \d+ \d+:\d+:\d+ \w+"),
     )
 )
-def test_given_any_headers_when_parsed_then_it_is_a_number_or_none(
-    headers: dict[str, str],
-) -> None:
+def test_any_headers(headers: dict[str, str]) -> None:
+    """Any headers, when parsed: it is a number or none."""
     seconds = parse_retry_after(headers, NOW)
     assert seconds is None or 0 <= seconds < float("inf")
+
+
+@given(st.datetimes(min_value=datetime(1900, 1, 1)), st.integers(-23 * 60, 23 * 60))
+def test_any_date(local: datetime, minutes: int) -> None:
+    """The wait lasts until it, for a year at most."""
+    date = local.replace(microsecond=0, tzinfo=timezone(timedelta(minutes=minutes)))
+    seconds = (date - NOW).total_seconds()
+    expected = min(max(0, seconds), A_YEAR)
+    assert parse_retry_after({"Retry-After": format_datetime(date)}, NOW) == expected
 
 
 # --- the vendors' announced budgets ---
@@ -395,7 +412,8 @@ def announce(remaining: str, reset: str, account_id: str | None = "a") -> RateLi
     return limiter
 
 
-def test_given_an_announced_budget_when_used_up_then_only_that_account_waits() -> None:
+def test_announced_budget() -> None:
+    """An announced budget, when used up: only that account waits."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     used_up = {"ratelimit-remaining": "0", "ratelimit-reset": "30"}
@@ -417,16 +435,14 @@ def test_given_an_announced_budget_when_used_up_then_only_that_account_waits() -
         ("0", str(2 * TIMESTAMP), 60.0),
     ],
 )
-def test_given_an_announced_budget_when_used_up_then_it_blocks_for_a_minute_at_most(
-    remaining: str, reset: str, seconds: float
-) -> None:
+def test_announced_budget_used_up(remaining: str, reset: str, seconds: float) -> None:
+    """An announced budget, when used up: it blocks for a minute at most."""
     delay = announce(remaining, reset).try_acquire("a")
     assert delay == Delay(seconds, "the vendor's announced limit", "a")
 
 
-def test_given_an_announced_budget_when_its_reset_is_a_timestamp_then_it_blocks_until_then() -> (
-    None
-):
+def test_announced_budget_reset_timestamp() -> None:
+    """An announced budget, when its reset is a timestamp: it blocks until then."""
     reset = datetime.now(timezone.utc) + timedelta(seconds=40)
     delay = announce("0", str(reset.timestamp())).try_acquire("a")
 
@@ -438,13 +454,13 @@ def test_given_an_announced_budget_when_its_reset_is_a_timestamp_then_it_blocks_
     ("remaining", "reset"),
     [("0", "0"), ("0", ""), ("0", "soon"), ("", "30"), ("none", "30"), ("0", "1000000000")],
 )
-def test_given_an_announced_budget_when_it_says_nothing_of_use_then_nothing_is_blocked(
-    remaining: str, reset: str
-) -> None:
+def test_announced_budget_says_nothing(remaining: str, reset: str) -> None:
+    """An announced budget, when it says nothing of use: nothing is blocked."""
     assert announce(remaining, reset).try_acquire("a") is None
 
 
-def test_given_no_headers_or_no_account_when_received_then_nothing_is_blocked() -> None:
+def test_no_headers_or_no_account() -> None:
+    """No headers or no account, when received: nothing is blocked."""
     limiter = RateLimiter(FakeClock())
     limiter.update_from_headers("a", {})
     limiter.update_from_headers("a", {"ratelimit-remaining": "0"})

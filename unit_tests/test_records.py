@@ -111,9 +111,8 @@ def nested(levels: int, kind: type) -> Any:
         (None, None),
     ],
 )
-def test_given_a_date_in_any_form_when_coerced_then_it_comes_out_in_one(
-    value: Any, expected: str | None
-) -> None:
+def test_date_in_any_form(value: Any, expected: str | None) -> None:
+    """A date in any form, when coerced: it comes out in one."""
     for name in DATES:
         record, changes = coerce({"id": "1", name: value})
         assert record[name] == expected
@@ -146,7 +145,8 @@ def test_given_a_date_in_any_form_when_coerced_then_it_comes_out_in_one(
         {"date": "2023-01-02"},
     ],
 )
-def test_given_no_valid_date_when_coerced_then_it_is_null_and_named(value: Any) -> None:
+def test_no_valid_date(value: Any) -> None:
+    """No valid date, when coerced: it is null and named."""
     for name in DATES:
         record, changes = coerce({"id": "1", name: value})
         assert record[name] is None
@@ -155,9 +155,8 @@ def test_given_no_valid_date_when_coerced_then_it_is_null_and_named(value: Any) 
 
 @pytest.mark.parametrize("zone", ["Z", "", "+00:00"])
 @pytest.mark.parametrize("digits", ["1234567", "123456789", "12345600001"])
-def test_given_more_digits_than_a_timestamp_holds_when_coerced_then_the_cut_is_named(
-    digits: str, zone: str
-) -> None:
+def test_more_digits_than_timestamp_holds(digits: str, zone: str) -> None:
+    """More digits than a timestamp holds, when coerced: the cut is named."""
     record, changes = coerce({"id": "1", "updated_at": f"2023-01-02T03:04:05.{digits}{zone}"})
 
     assert record["updated_at"] == f"2023-01-02T03:04:05.{digits[:6]}Z"
@@ -168,7 +167,8 @@ def test_given_more_digits_than_a_timestamp_holds_when_coerced_then_the_cut_is_n
     "value",
     ["2023-01-02T03:04:05.1234560Z", "2023-01-02T03:04:05.123456000", "2023-01-02T03:04:05   UTC"],
 )
-def test_given_nothing_but_zeros_to_cut_when_coerced_then_no_change_is_named(value: str) -> None:
+def test_nothing_but_zeros_to_cut(value: str) -> None:
+    """Nothing but zeros to cut, when coerced: no change is named."""
     _, changes = coerce({"updated_at": value})
     assert changes == []
 
@@ -177,9 +177,8 @@ def test_given_nothing_but_zeros_to_cut_when_coerced_then_no_change_is_named(val
     ("value", "expected"),
     [("a", "a"), ("", ""), (53, "53"), (2**70, str(2**70)), (1.5, "1.5"), (True, "true")],
 )
-def test_given_a_number_for_a_text_when_coerced_then_it_is_its_text(
-    value: Any, expected: str
-) -> None:
+def test_number_for_text(value: Any, expected: str) -> None:
+    """A number for a text, when coerced: it is its text."""
     for name in TEXTS:
         record, changes = coerce({name: value})
         assert record[name] == expected
@@ -187,7 +186,8 @@ def test_given_a_number_for_a_text_when_coerced_then_it_is_its_text(
 
 
 @pytest.mark.parametrize("value", [{}, [], {"en": "x"}, ["x"], 2.0**63, -(2.0**63), 1e300])
-def test_given_an_object_for_a_text_when_coerced_then_it_is_null_and_named(value: Any) -> None:
+def test_object_for_text(value: Any) -> None:
+    """An object for a text, when coerced: it is null and named."""
     for name in TEXTS:
         record, changes = coerce({name: value})
         assert record[name] is None
@@ -207,31 +207,31 @@ def test_given_an_object_for_a_text_when_coerced_then_it_is_null_and_named(value
         ("", None),
     ],
 )
-def test_given_a_boolean_in_any_form_when_coerced_then_it_is_one(
-    value: Any, expected: bool | None
-) -> None:
+def test_boolean_in_any_form(value: Any, expected: bool | None) -> None:
+    """A boolean in any form, when coerced: it is one."""
     record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is expected
     assert changes == []
 
 
 @pytest.mark.parametrize("value", ["yes", 2, -1, 0.5, [], {}])
-def test_given_no_boolean_when_coerced_then_it_is_null_and_named(value: Any) -> None:
+def test_no_boolean(value: Any) -> None:
+    """No boolean, when coerced: it is null and named."""
     record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is None
     assert [change.field for change in changes] == ["is_starred"]
 
 
 @pytest.mark.parametrize("value", ["{}", [], [{}], 1, True])
-def test_given_remote_data_that_is_not_an_object_when_coerced_then_it_is_null_and_named(
-    value: Any,
-) -> None:
+def test_remote_data_not_object(value: Any) -> None:
+    """Remote_data that is not an object, when coerced: it is null and named."""
     record, changes = coerce({"remote_data": value})
     assert record["remote_data"] is None
     assert [change.field for change in changes] == ["remote_data"]
 
 
-def test_given_fields_of_an_override_when_coerced_then_they_pass_untouched() -> None:
+def test_fields_of_override() -> None:
+    """Fields of an override, when coerced: they pass untouched."""
     raw = {"id": "1", "score": 10**20, "tags": [None, {"a": "2021-08-06 10:17:45"}], "x": None}
     assert coerce(raw) == (raw, [])
 
@@ -262,9 +262,8 @@ def test_given_fields_of_an_override_when_coerced_then_they_pass_untouched() -> 
         (None, 5, 5),
     ],
 )
-def test_given_a_custom_column_when_coerced_then_its_type_is_made(
-    schema: Any, value: Any, expected: Any
-) -> None:
+def test_custom_column(schema: Any, value: Any, expected: Any) -> None:
+    """A custom column, when coerced: its type is made."""
     record, changes = coerce({"custom": value}, {"custom": schema})
 
     assert record["custom"] == expected
@@ -273,34 +272,37 @@ def test_given_a_custom_column_when_coerced_then_its_type_is_made(
 
 
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "object", "array"])
-def test_given_a_text_for_another_type_when_coerced_then_it_is_null_and_named(kind: str) -> None:
+def test_text_for_another_type(kind: str) -> None:
+    """A text for another type, when coerced: it is null and named."""
     record, changes = coerce({"custom": "x"}, {"custom": {"type": ["null", kind]}})
 
     assert record == {"custom": None}
     assert named(changes) == [("custom", "NULLED", "SOURCE_SERIALIZATION_ERROR")]
 
 
-def test_given_another_type_for_a_column_of_the_model_when_coerced_then_the_models_holds() -> None:
+def test_another_type_for_column_of_model() -> None:
+    """Another type for a column of the model, when coerced: the model's holds."""
     record, _ = coerce({"id": 5, "updated_at": 0}, {"id": {"type": "integer"}, "updated_at": {}})
     assert record == {"id": "5", "updated_at": "1970-01-01T00:00:00Z"}
 
 
-def test_given_columns_of_the_connector_when_coerced_then_they_are_not_touched() -> None:
-    """But for a workspace_id of an override's own."""
+def test_columns_of_connector() -> None:
+    """Columns of the connector, when coerced: they are not touched."""
+    # But for a workspace_id of an override's own.
     raw = {"integrated_account_id": 5, "workspace_id": 6}
     assert coerce(raw) == ({**raw, "workspace_id": "6"}, [])
 
 
-def test_given_a_record_that_calls_itself_deleted_when_coerced_then_only_the_connector_does() -> (
-    None
-):
+def test_record_calls_itself_deleted() -> None:
+    """A record that calls itself deleted, when coerced: only the connector does."""
     raw = {"id": "1", "_ab_cdc_updated_at": "2021-08-06", "_ab_cdc_deleted_at": "2021-08-06"}
     for page in (None, page_of(raw)):
         assert coerce_on(page, raw, select()) == ({"id": "1"}, [])
     assert len(raw) == 3
 
 
-def test_given_a_column_that_is_excluded_when_coerced_then_its_value_is_not_looked_at() -> None:
+def test_column_excluded() -> None:
+    """A column that is excluded, when coerced: its value is not looked at."""
     raw = {"id": 1, "created_at": "yesterday", "updated_at": "2021-08-06"}
     record, changes = coerce_record(raw, columns("name", "updated_at"))
 
@@ -327,7 +329,8 @@ def test_given_no_columns_when_selected_then_it_is_everything(
     assert whole.project(record) == {"id": "1"}
 
 
-def test_given_columns_when_selected_then_truto_excludes_the_others() -> None:
+def test_columns_selected_truto() -> None:
+    """Columns, when selected: Truto excludes the others."""
     selected = columns("name", "remote_data")
     others = ["created_at", "description", "is_starred", "last_calculated_at", "status"]
     params = {"truto_exclude_fields[]": [*others, "updated_at"]}
@@ -339,23 +342,23 @@ def test_given_columns_when_selected_then_truto_excludes_the_others() -> None:
 @pytest.mark.parametrize(
     ("needs_remote_data", "params"), [(False, {"truto_ignore_remote_data": "true"}), (True, {})]
 )
-def test_given_all_but_remote_data_when_selected_then_it_is_ignored_where_nobody_needs_it(
-    needs_remote_data: bool,
-    params: dict[str, Any],
-) -> None:
+def test_all_but_remote_data(needs_remote_data: bool, params: dict[str, Any]) -> None:
+    """All but remote_data, when selected: it is ignored where nobody needs it."""
     selected = columns(*(set(MODEL) - {"remote_data", "workspace_id", "_ab_cdc_deleted_at"}))
 
     assert selected.query_params(needs_remote_data=needs_remote_data) == params
 
 
-def test_given_name_alone_when_selected_then_truto_ignores_and_excludes_the_rest() -> None:
+def test_name_alone() -> None:
+    """Name alone, when selected: Truto ignores and excludes the rest."""
     params = columns("name").query_params()
     assert params["truto_ignore_remote_data"] == "true"
     assert "id" not in params["truto_exclude_fields[]"]
     assert len(params["truto_exclude_fields[]"]) == len(MODEL) - len(CONNECTOR) - 3
 
 
-def test_given_columns_when_projected_then_they_stay_and_what_is_required() -> None:
+def test_columns_projected_they() -> None:
+    """Columns, when projected: they stay and what is required."""
     record = {
         "integrated_account_id": "a",
         "workspace_id": "w",
@@ -388,9 +391,8 @@ def test_given_nulls_when_projected_then_they_are_left_out(names: list[str]) -> 
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_given_a_catalog_when_it_lacks_the_column_of_deletions_then_there_are_none(
-    stream: str,
-) -> None:
+def test_catalog_lacks_column(stream: str) -> None:
+    """A catalog, when it lacks the column of deletions: there are none."""
     schema = load_schema(stream)["properties"]
     names = set(schema) - {"_ab_cdc_deleted_at"}
 
@@ -399,7 +401,8 @@ def test_given_a_catalog_when_it_lacks_the_column_of_deletions_then_there_are_no
     assert select({"_ab_cdc_deleted_at": {}}, stream).has_deletions
 
 
-def test_given_an_account_when_columns_are_selected_then_its_id_stays() -> None:
+def test_account_columns_selected() -> None:
+    """An account, when columns are selected: its id stays."""
     selected = select({"status": {}}, "integrated_accounts")
     record = {"id": "1", "status": "active", "region": "eu", "_ab_cdc_updated_at": "x"}
 
@@ -428,7 +431,8 @@ def page_of(*records: dict[str, Any]) -> Page:
 
 
 @pytest.mark.parametrize("kind", [list, dict])
-def test_given_many_levels_when_coerced_then_only_what_can_be_written_stays(kind: type) -> None:
+def test_many_levels(kind: type) -> None:
+    """Many levels, when coerced: only what can be written stays."""
     raw = {"id": "1", "writable": nested(199, kind), "deep": nested(200, kind), "empty": kind()}
     record, changes = coerce_on(Page([raw], None), raw, select())
 
@@ -437,14 +441,16 @@ def test_given_many_levels_when_coerced_then_only_what_can_be_written_stays(kind
     assert orjson.dumps([[[[record]]]])
 
 
-def test_given_a_page_that_can_be_written_when_coerced_then_its_levels_are_not_counted() -> None:
+def test_page_can_be_written() -> None:
+    """A page that can be written, when coerced: its levels are not counted."""
     raw = {"remote_data": nested(200, dict)}
 
     assert coerce(raw) == (raw, [])
     assert coerce_on(Page([raw], None, digest=b"known"), raw, select()) == (raw, [])
 
 
-def test_given_any_nul_when_coerced_then_it_is_replaced_and_named() -> None:
+def test_any_nul() -> None:
+    """Any nul, when coerced: it is replaced and named."""
     raw = {
         "id": "1",
         "name": "a\0b",
@@ -471,14 +477,16 @@ def test_given_any_nul_when_coerced_then_it_is_replaced_and_named() -> None:
     assert raw == before
 
 
-def test_given_no_nul_in_a_page_when_coerced_then_none_is_looked_for() -> None:
+def test_no_nul_in_page() -> None:
+    """No nul in a page, when coerced: none is looked for."""
     raw = {"id": "1", "name": "a\0b"}
     assert coerce_on(Page([raw], None, digest=b"known"), raw, select()) == (raw, [])
     clean = {"id": "1", "name": "ab"}
     assert coerce_on(page_of(clean, raw), clean, select()) == (clean, [])
 
 
-def test_given_a_nul_and_many_levels_when_coerced_then_the_change_names_the_column() -> None:
+def test_nul_and_many_levels() -> None:
+    """A nul and many levels, when coerced: the change names the column."""
     raw = {"id": "1", "de\0ep": nested(200, dict)}
     record, changes = coerce_on(Page([raw], None, may_have_nul=True), raw, select())
 
@@ -489,9 +497,8 @@ def test_given_a_nul_and_many_levels_when_coerced_then_the_change_names_the_colu
 
 
 @pytest.mark.parametrize("over", [0, 1])
-def test_given_a_record_above_the_limit_when_coerced_then_its_remote_data_is_null(
-    over: int,
-) -> None:
+def test_record_above_limit(over: int) -> None:
+    """A record above the limit, when coerced: its remote_data is null."""
     raw: dict[str, Any] = {"id": "1", "remote_data": {"text": ""}}
     raw["remote_data"]["text"] = "x" * (MAX_RECORD_BYTES - len(serialize(raw)) + over)
     record, changes = coerce_on(page_of(raw), raw, select())
@@ -501,7 +508,8 @@ def test_given_a_record_above_the_limit_when_coerced_then_its_remote_data_is_nul
     assert named(changes) == ([reason] if over else [])
 
 
-def test_given_a_page_below_the_limit_when_coerced_then_its_records_are_not_measured() -> None:
+def test_page_below_limit() -> None:
+    """A page below the limit, when coerced: its records are not measured."""
     raw = {"id": "1", "remote_data": {"text": "x" * MAX_RECORD_BYTES}}
     small = Page([raw], None, digest=b"known", size=MAX_RECORD_BYTES)
 
@@ -516,7 +524,8 @@ NO_ACCOUNT: dict[str, Any] = {
 }
 
 
-def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_secrets() -> None:
+def test_account_taken() -> None:
+    """An account, when taken as a record: it has its columns and no secrets."""
     copied = {
         "tenant_id": "acme",
         "status": "active",
@@ -577,9 +586,8 @@ def test_given_an_account_when_taken_as_a_record_then_it_has_its_columns_and_no_
         ),
     ],
 )
-def test_given_an_account_in_any_form_when_taken_as_a_record_then_the_rest_is_null(
-    entry: dict[str, Any], fields: dict[str, Any]
-) -> None:
+def test_account_in_any_form(entry: dict[str, Any], fields: dict[str, Any]) -> None:
+    """An account in any form, when taken as a record: the rest is null."""
     assert account_record(entry) == {**NO_ACCOUNT, **fields}
 
 
@@ -593,9 +601,8 @@ def test_given_an_account_in_any_form_when_taken_as_a_record_then_the_rest_is_nu
         ({"integration": {"name": "brevo", "category": "x"}}, {"name": "brevo", "category": "x"}),
     ],
 )
-def test_given_an_account_when_its_integration_is_asked_for_then_it_has_a_name_or_none(
-    entry: dict[str, Any], integration: dict[str, Any]
-) -> None:
+def test_account_integration_asked(entry: dict[str, Any], integration: dict[str, Any]) -> None:
+    """An account, when its integration is asked for: it has a name or none."""
     assert integration_of(entry) == integration
 
 
@@ -603,9 +610,8 @@ def test_given_an_account_when_its_integration_is_asked_for_then_it_has_a_name_o
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(MODEL, json_values)))
-def test_given_any_json_in_any_field_when_coerced_then_it_validates_and_stays(
-    raw: dict[str, Any],
-) -> None:
+def test_any_json_in_any_field(raw: dict[str, Any]) -> None:
+    """Any JSON in any field, when coerced: it validates and stays."""
     for name in CONNECTOR:
         raw.pop(name, None)
     record, changes = coerce(raw)
@@ -625,9 +631,8 @@ def test_given_any_json_in_any_field_when_coerced_then_it_validates_and_stays(
     st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)),
     st.integers(-14 * 60, 14 * 60),
 )
-def test_given_any_moment_in_any_zone_when_coerced_then_it_is_the_same_moment(
-    local: datetime, minutes: int
-) -> None:
+def test_any_moment_in_any_zone(local: datetime, minutes: int) -> None:
+    """Any moment in any zone, when coerced: it is the same moment."""
     moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     record, changes = coerce({"updated_at": moment.isoformat()})
 
@@ -652,9 +657,8 @@ def test_given_any_epoch_when_coerced_then_it_is_near(value: float) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_given_a_stream_then_its_schema_has_its_key_its_cursor_and_its_deletions(
-    stream: str,
-) -> None:
+def test_stream_schema(stream: str) -> None:
+    """A stream: its schema has its key its cursor and its deletions."""
     schema = load_schema(stream)
     key: Any = getattr(Streams.build(Config("t", "a")), stream).primary_key
 
@@ -664,6 +668,7 @@ def test_given_a_stream_then_its_schema_has_its_key_its_cursor_and_its_deletions
     assert {*required, "_ab_cdc_deleted_at"} <= set(schema["properties"])
 
 
-def test_given_no_such_stream_when_its_schema_is_loaded_then_it_fails() -> None:
+def test_no_such_stream() -> None:
+    """No such stream, when its schema is loaded: it fails."""
     with pytest.raises(FileNotFoundError):
         load_schema("contacts")

@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from itertools import count
 from typing import Any
 
 import orjson
@@ -13,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from source_truto_segments.config import Config
-from source_truto_segments.records.changes import ChangeClock, fingerprint
+from source_truto_segments.records.changes import fingerprint
 from source_truto_segments.streams import read_filters
 from source_truto_segments.sync import state as state_module
 from source_truto_segments.sync.state import (
@@ -92,9 +90,8 @@ def is_empty(state: StreamState) -> bool:
     [{}, NEUTRAL, {"__ab_full_refresh_sync_complete": True}, {"states": []}]
     + [{**NEUTRAL, "states": [entry({"complete": True, "records": {"1": "x"}})]}],
 )
-def test_given_the_state_of_a_finished_sync_when_loaded_then_everything_is_read(
-    load: Any, blob: dict[str, Any]
-) -> None:
+def test_state_of_finished_sync(load: Any, blob: dict[str, Any]) -> None:
+    """The state of a finished sync, when loaded: everything is read."""
     assert is_empty(load(blob))
 
 
@@ -109,9 +106,8 @@ def test_given_the_state_of_a_finished_sync_when_loaded_then_everything_is_read(
         {"workspaces_done": ["w"]},
     ],
 )
-def test_given_a_state_of_version_0_1_when_loaded_then_it_is_recognized(
-    load: Any, cursor: dict[str, Any]
-) -> None:
+def test_state_of_version_0_1(load: Any, cursor: dict[str, Any]) -> None:
+    """A state of version 0.1, when loaded: it is recognized."""
     newer = {"complete": True, "records": {}}
     for entries in ([entry(cursor)], [entry(newer), entry(cursor, "b")], [entry(newer | cursor)]):
         with pytest.raises(OutdatedStateError):
@@ -119,7 +115,8 @@ def test_given_a_state_of_version_0_1_when_loaded_then_it_is_recognized(
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_given_the_state_of_the_other_mode_when_loaded_then_everything_is_read(load: Any) -> None:
+def test_state_of_other_mode(load: Any) -> None:
+    """The state of the other mode, when loaded: everything is read."""
     other = {"records": versions("1")} if load is load_full else {"complete": True}
     entries = [entry(other), entry({"future": "cursor"}, "b")]
 
@@ -127,7 +124,8 @@ def test_given_the_state_of_the_other_mode_when_loaded_then_everything_is_read(l
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_given_other_filters_when_loaded_then_everything_is_read(load: Any) -> None:
+def test_other_filters(load: Any) -> None:
+    """Other filters, when loaded: everything is read."""
     cursor = {"complete": True, "records": versions("1")}
     blob = {"states": [entry(cursor)], "filters": {"tag_id": "t"}}
 
@@ -141,7 +139,8 @@ def test_given_other_filters_when_loaded_then_everything_is_read(load: Any) -> N
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_given_partitions_in_any_order_when_stored_then_they_are_sorted(load: Any) -> None:
+def test_partitions_in_any_order(load: Any) -> None:
+    """Partitions in any order, when stored: they are sorted."""
     state = load({})
     for partition in ("b", "c", "a"):
         assert state.complete(partition)
@@ -153,9 +152,8 @@ def test_given_partitions_in_any_order_when_stored_then_they_are_sorted(load: An
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_given_an_account_id_in_another_form_when_loaded_then_it_is_the_same_account(
-    load: Any,
-) -> None:
+def test_account_id_in_another_form(load: Any) -> None:
+    """An account id in another form, when loaded: it is the same account."""
     state = load({"states": [entry({"complete": True, "records": {}}, " A-b\n")]})
     assert list(state.partitions) == ["a-b"]
 
@@ -206,9 +204,8 @@ def test_given_another_form_when_loaded_then_it_is_said_why(
         ({"states": [entry({"records": {"\ud800": "x"}})]}, "str is not valid UTF-8"),
     ],
 )
-def test_given_what_cannot_be_written_again_when_loaded_then_it_is_said_why(
-    load: Any, blob: dict[str, Any], reason: str
-) -> None:
+def test_what_cannot_be_written_again(load: Any, blob: dict[str, Any], reason: str) -> None:
+    """What cannot be written again, when loaded: it is said why."""
     with pytest.raises(InvalidStateError) as invalid:
         load({"states": [], **blob})
     assert str(invalid.value).startswith(f"it cannot be written again ({reason}")
@@ -217,7 +214,8 @@ def test_given_what_cannot_be_written_again_when_loaded_then_it_is_said_why(
 # --- full refresh ---
 
 
-def test_given_complete_partitions_when_loaded_then_only_they_are_not_read_again() -> None:
+def test_complete_partitions() -> None:
+    """Complete partitions, when loaded: only they are not read again."""
     state = full(
         entry({"complete": True}),
         entry({"complete": False}, "b"),
@@ -232,7 +230,8 @@ def test_given_complete_partitions_when_loaded_then_only_they_are_not_read_again
     )
 
 
-def test_given_a_full_refresh_when_records_come_then_each_version_is_emitted_once() -> None:
+def test_full_refresh() -> None:
+    """A full refresh, when records come: each version is emitted once."""
     detector = full().detector("a")
     assert detector is not None
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
@@ -247,7 +246,8 @@ def test_given_a_full_refresh_when_records_come_then_each_version_is_emitted_onc
     assert detector.changed_fingerprint(first)
 
 
-def test_given_a_full_refresh_when_stored_then_it_is_complete_partitions_and_its_start() -> None:
+def test_full_refresh_stored_complete() -> None:
+    """A full refresh, when stored: it is complete partitions and its start."""
     state = FullRefreshState({"tag_id": "t"}, NOW)
     state.complete("a")
 
@@ -261,7 +261,8 @@ def test_given_a_full_refresh_when_stored_then_it_is_complete_partitions_and_its
     assert load_full(stored(blob), tag_id="t").snapshot() == blob
 
 
-def test_given_other_columns_when_a_full_refresh_is_resumed_then_everything_is_read() -> None:
+def test_other_columns() -> None:
+    """Other columns, when a full refresh is resumed: everything is read."""
     state = FullRefreshState({"columns": ["id", "name"]}, NOW)
     state.complete("a")
     blob = stored(state.snapshot())
@@ -285,9 +286,8 @@ def test_given_other_columns_when_a_full_refresh_is_resumed_then_everything_is_r
         (timedelta(seconds=1) - RESUME_MAX_AGE, True),
     ],
 )
-def test_given_an_attempt_of_long_ago_when_loaded_then_everything_is_read(
-    age: timedelta, is_resumed: bool
-) -> None:
+def test_attempt_of_long_ago(age: timedelta, is_resumed: bool) -> None:
+    """An attempt of long ago, when loaded: everything is read."""
     started_at = NOW - age
     for text in (
         started_at.isoformat(),
@@ -301,7 +301,8 @@ def test_given_an_attempt_of_long_ago_when_loaded_then_everything_is_read(
         assert datetime.fromisoformat(state.snapshot()["started_at"]) == expected
 
 
-def test_given_attempts_one_after_another_when_stored_then_the_first_start_stays() -> None:
+def test_attempts_one_after_another() -> None:
+    """Attempts one after another, when stored: the first start stays."""
     first = FullRefreshState({}, NOW - timedelta(hours=20))
     second = FullRefreshState.load(stored(first.snapshot()), {}, NOW - timedelta(hours=10))
     second.complete("a")
@@ -313,14 +314,14 @@ def test_given_attempts_one_after_another_when_stored_then_the_first_start_stays
 
 
 @pytest.mark.parametrize("started_at", ["yesterday", 10**15, ["2026-01-01"], "  ", False])
-def test_given_a_start_that_is_no_time_when_loaded_then_it_is_said_why(
-    started_at: Any,
-) -> None:
+def test_start_no_time(started_at: Any) -> None:
+    """A start that is no time, when loaded: it is said why."""
     with pytest.raises(InvalidStateError, match=message("its started_at is not a valid timestamp")):
         full(started_at=started_at)
 
 
-def test_given_a_full_refresh_when_finished_then_its_state_is_the_neutral_one() -> None:
+def test_full_refresh_finished_state() -> None:
+    """A full refresh, when finished: its state is the neutral one."""
     assert full(entry({"complete": True})).final_snapshot() == NEUTRAL
 
 
@@ -347,7 +348,8 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
     assert state.detector("a") is not None
 
 
-def test_given_what_was_written_when_stored_then_the_state_counts_just_that() -> None:
+def test_what_written() -> None:
+    """What was written, when stored: the state counts just that."""
     state = IncrementalState({"tag_id": "t"})
     assert state.snapshot() == {"states": [], "filters": {"tag_id": "t"}}
     state.add("a", {"1": "x", "2": "y"}, MOMENT)
@@ -365,7 +367,8 @@ def test_given_what_was_written_when_stored_then_the_state_counts_just_that() ->
     assert state.snapshot()["states"] == [entry({"records": {"3": "x"}})]
 
 
-def test_given_a_snapshot_when_more_is_read_then_it_stays_as_it_was() -> None:
+def test_snapshot_more_read() -> None:
+    """A snapshot, when more is read: it stays as it was."""
     state = incremental(entry({"records": {"1": "x"}}))
     blob = state.snapshot()
     state.add("a", {"2": "y"}, MOMENT)
@@ -373,7 +376,8 @@ def test_given_a_snapshot_when_more_is_read_then_it_stays_as_it_was() -> None:
     assert blob["states"] == [entry({"records": {"1": "x"}})]
 
 
-def test_given_a_partition_without_records_when_complete_then_the_state_names_it() -> None:
+def test_partition_without_records() -> None:
+    """A partition without records, when complete: the state names it."""
     state = incremental(entry({"records": {"1": "x"}}))
     assert state.complete("b")
     assert not state.complete("a")
@@ -384,8 +388,9 @@ def test_given_a_partition_without_records_when_complete_then_the_state_names_it
     ]
 
 
-def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_everything() -> None:
-    """Behind the state, the destination may have got what the API no longer has."""
+def test_sync_in_progress() -> None:
+    """A sync in progress, when it is killed: the next one emits everything."""
+    # Behind the state, the destination may have got what the API no longer has.
     state = incremental(entry({"records": versions("1", "2")}))
     blob = state.snapshot(reserved=LATER)
     assert blob == {**state.snapshot(), "in_progress": True, "cursor_value": LATER}
@@ -396,7 +401,8 @@ def test_given_a_sync_in_progress_when_it_is_killed_then_the_next_one_emits_ever
     assert "in_progress" not in killed.snapshot()
 
 
-def test_given_partitions_that_are_not_read_when_finished_then_they_keep_their_entries() -> None:
+def test_partitions_not_read() -> None:
+    """Partitions that are not read, when finished: they keep their entries."""
     of_a, other = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "other")
     state = incremental(of_a, other)
 
@@ -412,9 +418,8 @@ def test_given_partitions_that_are_not_read_when_finished_then_they_keep_their_e
     assert again.snapshot()["states"] == [of_a, other]
 
 
-def test_given_an_account_of_the_list_when_stored_then_all_that_are_read_are_one_partition() -> (
-    None
-):
+def test_account_of_list() -> None:
+    """An account of the list, when stored: all that are read are one partition."""
     records = {"a": "x", "b": "y"}
     one = {"partition": {}, "cursor": {"records": records}}
     state = IncrementalState.load({"states": [one]}, {}, is_list=True)
@@ -429,7 +434,8 @@ def test_given_an_account_of_the_list_when_stored_then_all_that_are_read_are_one
     assert named.snapshot()["states"] == [entry({"records": {"a": "x"}}), parts[1]]
 
 
-def test_given_the_same_account_in_two_forms_when_they_differ_then_its_version_is_unknown() -> None:
+def test_same_account_in_two_forms() -> None:
+    """The same account in two forms, when they differ: its version is unknown."""
     one = {"partition": {}, "cursor": {"records": {"a": "x", "b": "y"}}}
     state = incremental(one, entry({"records": {"a": "z"}}), entry({"records": {"b": "y"}}, "b"))
 
@@ -439,7 +445,8 @@ def test_given_the_same_account_in_two_forms_when_they_differ_then_its_version_i
     ]
 
 
-def test_given_a_partition_that_is_empty_at_once_when_stored_then_the_next_sync_knows() -> None:
+def test_partition_empty_at_once() -> None:
+    """A partition that is empty at once, when stored: the next sync knows."""
     state = incremental(entry({"records": {"1": "x"}}))
     assert not state.was_emptied("a")
     assert state.complete("a", emptied=True)
@@ -452,7 +459,8 @@ def test_given_a_partition_that_is_empty_at_once_when_stored_then_the_next_sync_
     assert not again.was_emptied("a")
 
 
-def test_given_pairs_in_another_order_when_loaded_then_the_filters_are_the_same() -> None:
+def test_pairs_in_another_order() -> None:
+    """Pairs in another order, when loaded: the filters are the same."""
     filters = {"remote_query": [["b", "1"], ["a", "2"], ["a", "1"]]}
     blob = {"states": [entry({"records": versions("1")})], "filters": filters}
 
@@ -461,7 +469,8 @@ def test_given_pairs_in_another_order_when_loaded_then_the_filters_are_the_same(
     assert is_empty(load_incremental(blob, remote_query=[["a", "1"], ["b", "1"], ["a", "2"]]))
 
 
-def test_given_the_selected_accounts_of_version_0_2_when_loaded_then_they_are_no_filter() -> None:
+def test_selected_accounts_of_version_0_2() -> None:
+    """The selected accounts of version 0.2, when loaded: they are no filter."""
     filters = {"configured": ["a"], "integrations": ["klaviyo"], "tenant_ids": ["t"]}
     blob = {"states": [entry({"records": versions("1")})], "filters": filters}
 
@@ -469,9 +478,8 @@ def test_given_the_selected_accounts_of_version_0_2_when_loaded_then_they_are_no
 
 
 @pytest.mark.parametrize("records", [[], "x", 5, {"1": 5}, {"1": "x", "2": None}, [{"1": "x"}]])
-def test_given_records_without_fingerprints_when_loaded_then_it_is_said_why(
-    records: Any,
-) -> None:
+def test_records_without_fingerprints(records: Any) -> None:
+    """Records without fingerprints, when loaded: it is said why."""
     detail = "a cursor's records are not fingerprints by id"
     with pytest.raises(InvalidStateError, match=message(detail)):
         incremental(entry({"records": records}))
@@ -491,18 +499,16 @@ def test_given_records_without_fingerprints_when_loaded_then_it_is_said_why(
         True,
     ],
 )
-def test_given_a_cursor_value_of_no_sync_when_loaded_then_it_is_said_why(
-    cursor_value: Any,
-) -> None:
+def test_cursor_value_of_no_sync(cursor_value: Any) -> None:
+    """A cursor value of no sync, when loaded: it is said why."""
     with pytest.raises(
         InvalidStateError, match=message("its cursor_value is not a valid timestamp")
     ):
         incremental(cursor_value=cursor_value)
 
 
-def test_given_a_time_beyond_which_nothing_can_be_reserved_when_loaded_then_it_is_said_why() -> (
-    None
-):
+def test_time_beyond_nothing_can_be_reserved() -> None:
+    """A time beyond which nothing can be reserved, when loaded: it is said why."""
     value = "9999-12-31T23:57:00.000000Z"
     assert load_incremental({"states": [], "cursor_value": value}).cursor_value == value
     with pytest.raises(
@@ -511,7 +517,8 @@ def test_given_a_time_beyond_which_nothing_can_be_reserved_when_loaded_then_it_i
         load_incremental({"states": [], "cursor_value": "9999-12-31T23:58:00.000000Z"})
 
 
-def test_given_other_filters_when_loaded_then_the_cursor_values_still_go_on() -> None:
+def test_other_filters_loaded_cursor() -> None:
+    """Other filters, when loaded: the cursor values still go on."""
     blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "cursor_value": MOMENT}
     state = load_incremental(blob, tag_id="t")
 
@@ -532,9 +539,8 @@ def with_records(records: dict[str, dict[str, str]]) -> IncrementalState:
 
 
 @given(partitions)
-def test_given_any_records_when_stored_and_loaded_then_the_state_is_the_same(
-    records: dict[str, dict[str, str]],
-) -> None:
+def test_any_records(records: dict[str, dict[str, str]]) -> None:
+    """Any records, when stored and loaded: the state is the same."""
     state = with_records(records)
     again = load_incremental(stored(state.snapshot()))
 
@@ -553,9 +559,10 @@ def small_state(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_state")
 @given(partitions, partitions)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partitions_are_left_out(
+def test_more_records_than_there_room(
     records: dict[str, dict[str, str]], more: dict[str, dict[str, str]]
 ) -> None:
+    """More records than there is room for, when stored: whole partitions are left out."""
     state = with_records(records)
     blob = state.snapshot()
     left_out = set(state.untracked)
@@ -579,7 +586,8 @@ def test_given_more_records_than_there_is_room_for_when_stored_then_whole_partit
 
 
 @pytest.mark.usefixtures("small_state")
-def test_given_no_room_for_all_when_stored_then_those_that_are_not_read_lose_it_first() -> None:
+def test_no_room_for_all() -> None:
+    """No room for all, when stored: those that are not read lose it first."""
     half = versions(*(f"record {number:02}" for number in range(12)))
     state = incremental(entry({"records": half}))
     state.add("b", half, MOMENT)
@@ -590,7 +598,8 @@ def test_given_no_room_for_all_when_stored_then_those_that_are_not_read_lose_it_
 
 
 @pytest.mark.usefixtures("small_state")
-def test_given_a_new_partition_when_stored_in_between_then_the_others_keep_their_room() -> None:
+def test_new_partition() -> None:
+    """A new partition, when stored in between: the others keep their room."""
     half = versions(*(f"record {number:02}" for number in range(9)))
     state = incremental(entry({"records": half}, "b"))
     state.add("a", {**half, **versions("1", "2", "3")}, MOMENT)
@@ -601,7 +610,8 @@ def test_given_a_new_partition_when_stored_in_between_then_the_others_keep_their
 
 
 @pytest.mark.usefixtures("small_state")
-def test_given_other_streams_when_room_is_asked_for_then_all_of_them_stay_within_it() -> None:
+def test_other_streams() -> None:
+    """Other streams, when room is asked for: all of them stay within it."""
     assert state_module.room_beside([]) == 600
     # Each stream has an eighth, whatever the others need.
     assert state_module.room_beside([10, 100]) == 600 - 75 - 100
@@ -609,7 +619,8 @@ def test_given_other_streams_when_room_is_asked_for_then_all_of_them_stay_within
 
 
 @pytest.mark.usefixtures("small_state")
-def test_given_room_again_when_stored_then_the_records_are_known_again() -> None:
+def test_room_again() -> None:
+    """Room again, when stored: the records are known again."""
     large = {str(number): "0123456789ab" for number in range(30)}
     state = with_records({"a": large, "b": {"1": "x"}})
     assert state.snapshot()["states"] == [
@@ -623,7 +634,8 @@ def test_given_room_again_when_stored_then_the_records_are_known_again() -> None
 
 
 @pytest.mark.usefixtures("small_state")
-def test_given_room_for_one_partition_when_stored_then_the_one_that_had_it_keeps_it() -> None:
+def test_room_for_one_partition() -> None:
+    """Room for one partition, when stored: the one that had it keeps it."""
     half = versions(*(f"record {number:02}" for number in range(12)))
     state = incremental(entry({"records": None}), entry({"records": half}, "b"))
     state.add("a", half, MOMENT)
@@ -637,9 +649,10 @@ def test_given_room_for_one_partition_when_stored_then_the_one_that_had_it_keeps
 
 
 @pytest.mark.parametrize(("missing", "left_out"), [(0, []), (1, ["a"])])
-def test_given_the_last_byte_of_room_when_stored_then_it_is_used(
+def test_last_byte_of_room(
     missing: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The last byte of room, when stored: it is used."""
     state = incremental(entry({"records": versions("1")}))
     size = len(orjson.dumps(state.snapshot())) + len("null")
     monkeypatch.setattr(state_module, "MAX_STATE_BYTES", size - missing)
@@ -662,7 +675,8 @@ def configured(**fields: Any) -> Config:
     )
 
 
-def test_given_a_configuration_when_asked_then_a_stream_has_the_filters_that_narrow_it() -> None:
+def test_configuration_asked_stream() -> None:
+    """A configuration, when asked: a stream has the filters that narrow it."""
     pairs = [{"name": "a", "value": "b"}, {"name": "c", "value": "d"}]
     narrow = configured(workspace_id="w", tag_id="t", remote_query=pairs)
 
@@ -674,193 +688,3 @@ def test_given_a_configuration_when_asked_then_a_stream_has_the_filters_that_nar
     }
     assert read_filters(narrow, "workspaces") == {}
     assert read_filters(narrow, "integrated_accounts") == {}
-
-
-# --- a model of many syncs: accounts of pages, tasks that take turns, and an end at any moment ---
-
-Page = Sequence[tuple[str, int]]
-World = dict[str, dict[str, int]]
-# A record's name is its version.
-worlds = st.dictionaries(
-    st.sampled_from("abc"),
-    st.dictionaries(st.sampled_from("12345"), st.integers(0, 3)),
-    min_size=1,
-)
-
-
-class Attempt:
-    """One attempt, step by step, each step a page of some account."""
-
-    def __init__(self, state: StreamState, clock: ChangeClock, world: World) -> None:
-        self.state = state
-        self.clock = clock
-        # Key, cursor value, and version; None for a tombstone.
-        self.emitted: list[tuple[tuple[str, str], str, int | None]] = []
-        self._turns = {
-            account: self._read(account, pages(records))
-            for account, records in world.items()
-            if state.detector(account) is not None
-        }
-
-    @property
-    def under_way(self) -> list[str]:
-        return sorted(self._turns)
-
-    def turn(self, account: str) -> None:
-        if next(self._turns[account], None) is None:
-            del self._turns[account]
-
-    def fail(self, account: str) -> None:
-        del self._turns[account]
-
-    def _read(self, account: str, pages: Sequence[Page]) -> Iterator[Page]:
-        detector = self.state.detector(account)
-        assert detector is not None
-        for page in pages:
-            fingerprints = {}
-            now = self.clock.next()
-            for record_id, version in page:
-                record = {"id": record_id, "name": version}
-                found = detector.changed_fingerprint(record)
-                if found is not None:
-                    fingerprints[record_id] = found
-                    self.emitted.append(((account, record_id), now, version))
-            if isinstance(self.state, IncrementalState):
-                self.state.add(account, fingerprints, now)
-            yield page
-        missing = detector.missing_ids
-        now = self.clock.next()
-        self.emitted += [((account, record_id), now, None) for record_id in missing]
-        if isinstance(self.state, IncrementalState):
-            self.state.remove(account, missing, now)
-        self.state.complete(account)
-
-
-def pages(records: dict[str, int]) -> list[Page]:
-    entries = list(records.items())
-    return [entries[start : start + 2] for start in range(0, len(entries), 2)]
-
-
-def run(data: st.DataObject, attempt: Attempt) -> tuple[int, dict[str, Any]]:
-    """Takes turns until all is read or the attempt is killed.
-
-    Gives how many records the last state counts, and that state.
-    """
-    counted, blob = 0, {}
-    is_whole = True
-    while attempt.under_way:
-        action = data.draw(st.sampled_from(["turn"] * 12 + ["checkpoint"] * 3 + ["fail", "kill"]))
-        account = data.draw(st.sampled_from(attempt.under_way))
-        if action == "turn":
-            attempt.turn(account)
-        elif action == "checkpoint":
-            reserved = attempt.clock.ahead(60)
-            counted, blob = len(attempt.emitted), attempt.state.snapshot(reserved=reserved)
-        elif action == "fail":
-            attempt.fail(account)
-            is_whole = False
-        else:
-            return counted, blob
-    state = attempt.state
-    return len(attempt.emitted), state.final_snapshot() if is_whole else state.snapshot()
-
-
-@given(st.data(), worlds)
-def test_given_any_kills_when_fully_refreshed_then_the_union_is_whole(
-    data: st.DataObject, world: World
-) -> None:
-    blob: dict[str, Any] = {}
-    union: dict[tuple[str, str], int | None] = {}
-    while blob != NEUTRAL:
-        attempt = Attempt(load_full(blob), ChangeClock(), world)
-        counted, last = run(data, attempt)
-        union |= {key: version for key, _, version in attempt.emitted[:counted]}
-        blob = stored(last) or blob
-
-    assert union == table_of(world)
-
-
-def table_of(world: World) -> dict[tuple[str, str], int | None]:
-    return {
-        (account, id_): version for account, ids in world.items() for id_, version in ids.items()
-    }
-
-
-class Destination:
-    """Keeps of each key the version with the highest cursor value."""
-
-    def __init__(self) -> None:
-        self._versions: dict[tuple[str, str], tuple[str, int | None]] = {}
-
-    def write(self, key: tuple[str, str], cursor: str, version: int | None) -> None:
-        if cursor >= self._versions.get(key, ("", None))[0]:
-            self._versions[key] = cursor, version
-
-    @property
-    def rows(self) -> dict[tuple[str, str], int | None]:
-        return {key: version for key, (_, version) in self._versions.items() if version is not None}
-
-
-@given(st.data(), st.lists(worlds, min_size=1, max_size=6))
-@settings(max_examples=200)
-def test_given_any_kills_and_changes_when_incremental_then_the_table_is_the_last_world(
-    data: st.DataObject, history: list[World]
-) -> None:
-    """Each attempt finds another world; the last one is neither killed nor fails."""
-    blob: dict[str, Any] = {}
-    destination = Destination()
-    microseconds = count(1)
-    accounts = {account for world in history for account in world}
-    for number, world in enumerate(history, 1):
-        state = load_incremental(blob)
-        clock = ChangeClock(state.cursor_value, lambda: 1000 * next(microseconds))
-        attempt = Attempt(state, clock, {account: world.get(account, {}) for account in accounts})
-        if number == len(history):
-            while attempt.under_way:
-                attempt.turn(attempt.under_way[0])
-            counted, last = len(attempt.emitted), state.final_snapshot()
-        else:
-            counted, last = run(data, attempt)
-        blob = stored(last) or blob
-        for record in attempt.emitted[:counted]:
-            destination.write(*record)
-        # Behind a state, records may have arrived as well. Of those that it does not know, nobody
-        # can notice that they are gone before the next sync.
-        state = load_incremental(blob)
-        for (account, id_), cursor, version in attempt.emitted[counted:]:
-            is_known = id_ in state.detector(account).missing_ids
-            if blob.get("in_progress") and is_known and data.draw(st.booleans()):
-                destination.write((account, id_), cursor, version)
-
-    assert destination.rows == table_of(history[-1])
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["states", "partition", "cursor", "integrated_account_id", "records", "complete"]
-                + ["filters", "started_at", "cursor_value", "in_progress", "updated_at"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=10,
-)
-names = st.sampled_from(["states", "filters", "started_at", "cursor_value", "in_progress", "x"])
-
-
-@pytest.mark.parametrize("load", LOADS)
-@given(blob=st.dictionaries(names, json_values))
-def test_given_any_blob_when_loaded_then_it_is_understood_or_a_message_says_why_not(
-    load: Any, blob: dict[str, Any]
-) -> None:
-    try:
-        state = load(blob)
-    except (InvalidStateError, OutdatedStateError):
-        return
-    again = state.snapshot()
-    assert load(stored(again)).snapshot() == again

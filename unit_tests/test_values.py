@@ -63,18 +63,16 @@ def test_given_no_number_when_coerced_then_it_fails(value: Any) -> None:
         ("", None),
     ],
 )
-def test_given_an_integer_in_any_form_when_coerced_then_it_is_one(
-    value: Any, expected: int | None
-) -> None:
+def test_integer_in_any_form(value: Any, expected: int | None) -> None:
+    """An integer in any form, when coerced: it is one."""
     found = integer(value)
     assert found == expected
     assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize("value", [5.5, "5.5", 2.0**63, -(2.0**63), 1e300, "1e30"])
-def test_given_a_number_that_is_not_an_exact_integer_when_coerced_then_it_fails(
-    value: Any,
-) -> None:
+def test_number_not_exact_integer(value: Any) -> None:
+    """A number that is not an exact integer, when coerced: it fails."""
     with pytest.raises(CoercionError):
         integer(value)
 
@@ -98,9 +96,8 @@ def strings(value: Any) -> Iterator[str]:
 
 
 @given(json_values)
-def test_given_any_value_when_nul_is_replaced_then_none_is_left_and_all_else_stays(
-    value: Any,
-) -> None:
+def test_any_value(value: Any) -> None:
+    """Any value, when nul is replaced: none is left and all else stays."""
     clean = without_nul(value)
 
     assert not any("\0" in text for text in strings(clean))
@@ -109,7 +106,8 @@ def test_given_any_value_when_nul_is_replaced_then_none_is_left_and_all_else_sta
         assert clean == value
 
 
-def test_given_a_nul_at_any_depth_when_replaced_then_the_rest_of_its_string_stays() -> None:
+def test_nul_at_any_depth() -> None:
+    """A nul at any depth, when replaced: the rest of its string stays."""
     value = {"a\0": ["b\0c", {"\0": "\0", "d": None}], "e": 1.5}
     assert without_nul(value) == {"a�": ["b�c", {"�": "�", "d": None}], "e": 1.5}
 
@@ -120,9 +118,8 @@ json_objects = st.dictionaries(
 
 
 @given(json_objects, st.sampled_from([0, 2**63, 2**70, -(2**70)]))
-def test_given_any_value_when_serialized_then_it_is_json_of_the_same_value(
-    value: dict[str, Any], number: int
-) -> None:
+def test_any_value_serialized_json(value: dict[str, Any], number: int) -> None:
+    """Any value, when serialized: it is JSON of the same value."""
     value = {**value, "number": number}
 
     for option in (0, orjson.OPT_SORT_KEYS):
@@ -133,9 +130,8 @@ def test_given_any_value_when_serialized_then_it_is_json_of_the_same_value(
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 2**64, -(2**63) - 1])
-def test_given_keys_when_serialized_then_they_are_sorted_only_where_that_is_wanted(
-    number: int,
-) -> None:
+def test_keys_serialized_they(number: int) -> None:
+    """Keys, when serialized: they are sorted only where that is wanted."""
     value = {"b": {"d": number, "c": 1}, "a": 2}
     as_given, in_order = serialize(value), serialize(value, option=orjson.OPT_SORT_KEYS)
 

@@ -137,9 +137,8 @@ def test_given_no_tasks_when_run_then_there_are_no_events(make_pool: MakePool) -
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_given_tasks_when_run_then_every_event_comes_and_those_of_a_task_in_order(
-    workers: int, make_pool: MakePool
-) -> None:
+def test_tasks_run_every(workers: int, make_pool: MakePool) -> None:
+    """Tasks: every event comes and those of a task in order."""
     tasks = [task(*[(name, number) for number in range(20)]) for name in range(10)]
     found = list(events(make_pool(*tasks, workers=workers)))
 
@@ -148,12 +147,14 @@ def test_given_tasks_when_run_then_every_event_comes_and_those_of_a_task_in_orde
         assert [number for of, number in found if of == name] == list(range(20))
 
 
-def test_given_one_worker_when_tasks_run_then_it_is_one_after_another(make_pool: MakePool) -> None:
+def test_one_worker(make_pool: MakePool) -> None:
+    """One worker, when tasks run: it is one after another."""
     pool = make_pool(task("a1", "a2"), task("b1", "b2"), task("c"))
     assert list(events(pool)) == ["a1", "a2", "b1", "b2", "c"]
 
 
-def test_given_a_task_when_it_submits_another_then_that_runs_too(make_pool: MakePool) -> None:
+def test_task_submits_another(make_pool: MakePool) -> None:
+    """A task, when it submits another: that runs too."""
     pool = make_pool()
 
     def parent() -> Task[Any]:
@@ -164,9 +165,8 @@ def test_given_a_task_when_it_submits_another_then_that_runs_too(make_pool: Make
     assert list(events(pool)) == ["parent", "child"]
 
 
-def test_given_a_pool_that_is_not_open_when_run_then_one_task_alone_goes_on(
-    make_pool: MakePool,
-) -> None:
+def test_pool_not_open(make_pool: MakePool) -> None:
+    """A pool that is not open: one task alone goes on."""
     may_go_on = threading.Event()
 
     def first() -> Task[Any]:
@@ -197,9 +197,8 @@ def test_given_a_pool_when_opened_then_all_workers_run(is_open: bool, make_pool:
     assert sorted(events(pool)) == ["a", "b", "c"]
 
 
-def test_given_more_tasks_than_workers_when_run_then_no_more_workers_are_busy(
-    make_pool: MakePool,
-) -> None:
+def test_more_tasks_than_workers(make_pool: MakePool) -> None:
+    """More tasks than workers: no more workers are busy."""
     pairs = threading.Barrier(2)
     threads = set()
 
@@ -213,9 +212,8 @@ def test_given_more_tasks_than_workers_when_run_then_no_more_workers_are_busy(
     assert len(threads) == 2
 
 
-def test_given_workers_that_are_idle_when_tasks_go_on_then_all_of_them_are_used(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_workers_idle(clock: FakeClock, make_pool: MakePool) -> None:
+    """Workers that are idle, when tasks go on: all of them are used."""
     together = threading.Barrier(3)
     threads = set()
 
@@ -235,9 +233,8 @@ def test_given_workers_that_are_idle_when_tasks_go_on_then_all_of_them_are_used(
     assert len(threads) == 3
 
 
-def test_given_a_task_that_fails_when_run_then_its_error_is_an_event_and_others_go_on(
-    make_pool: MakePool,
-) -> None:
+def test_task_fails(make_pool: MakePool) -> None:
+    """A task that fails: its error is an event and others go on."""
     error = ValueError("a defect")
 
     def failing() -> Task[Any]:
@@ -248,7 +245,9 @@ def test_given_a_task_that_fails_when_run_then_its_error_is_an_event_and_others_
     assert list(events(pool)) == ["before", TaskFailed(error), "other"]
 
 
-def test_given_a_task_that_is_cancelled_when_run_then_it_just_ends(make_pool: MakePool) -> None:
+def test_task_cancelled(make_pool: MakePool) -> None:
+    """A task that is cancelled: it just ends."""
+
     def cancelled() -> Task[Any]:
         yield "before"
         raise SyncCancelledError
@@ -256,7 +255,8 @@ def test_given_a_task_that_is_cancelled_when_run_then_it_just_ends(make_pool: Ma
     assert list(events(make_pool(cancelled(), task("other")))) == ["before", "other"]
 
 
-def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: MakePool) -> None:
+def test_no_event_for_while(make_pool: MakePool) -> None:
+    """No event for a while: there is a tick."""
     may_go_on = threading.Event()
 
     def slow() -> Task[Any]:
@@ -269,9 +269,9 @@ def test_given_no_event_for_a_while_when_read_then_there_is_a_tick(make_pool: Ma
     assert "late" in list(found)
 
 
-def test_given_an_event_that_takes_a_while_when_read_then_there_is_no_tick_before_it(
-    make_pool: MakePool,
-) -> None:
+def test_event_takes_while(make_pool: MakePool) -> None:
+    """An event that takes a while: there is no tick before it."""
+
     def slow() -> Task[Any]:
         threading.Event().wait(A_MOMENT)
         yield "late"
@@ -307,9 +307,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> StartedWorkers:
     return found
 
 
-def test_given_few_tasks_when_run_then_no_worker_is_started_for_nothing(
-    started: StartedWorkers, clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_few_tasks(started: StartedWorkers, clock: FakeClock, make_pool: MakePool) -> None:
+    """Few tasks: no worker is started for nothing."""
     found = events(make_pool(task(of_account(10), "a"), workers=8))
     assert next(found) == RateLimited(10.0)
     clock.advance_to(10)
@@ -323,9 +322,8 @@ def test_given_few_tasks_when_run_then_no_worker_is_started_for_nothing(
         assert not thread.is_alive()
 
 
-def test_given_a_worker_that_did_much_alone_when_opened_then_the_others_start(
-    started: StartedWorkers, make_pool: MakePool
-) -> None:
+def test_worker_did_much_alone(started: StartedWorkers, make_pool: MakePool) -> None:
+    """A worker that did much alone, when opened: the others start."""
     together = threading.Barrier(3)
     pool = make_pool(*(task() for _ in range(5)), workers=3, is_open=False)
 
@@ -345,9 +343,10 @@ def test_given_a_worker_that_did_much_alone_when_opened_then_the_others_start(
 
 
 @pytest.mark.parametrize("allowed", [1, 2])
-def test_given_a_machine_without_further_threads_when_run_then_those_that_there_are_go_on(
+def test_machine_without_further_threads(
     allowed: int, started: StartedWorkers, make_pool: MakePool
 ) -> None:
+    """A machine without further threads: those that there are go on."""
     started.allowed = allowed
     together = threading.Barrier(allowed)
     pool = make_pool(workers=4, is_open=False)
@@ -364,9 +363,8 @@ def test_given_a_machine_without_further_threads_when_run_then_those_that_there_
     assert len(started.threads) <= allowed + 1
 
 
-def test_given_a_machine_without_any_thread_when_run_then_that_is_an_event(
-    started: StartedWorkers, make_pool: MakePool
-) -> None:
+def test_machine_without_any_thread(started: StartedWorkers, make_pool: MakePool) -> None:
+    """A machine without any thread: that is an event."""
     started.allowed = 0
     pool = make_pool(task("a"), task("b"), workers=4)
 
@@ -456,9 +454,8 @@ def test_task_that_waits_keeps_no_event(clock: FakeClock, make_pool: MakePool) -
 # --- delays ---
 
 
-def test_given_a_delay_when_a_task_waits_then_it_holds_no_worker(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delay_task_waits(clock: FakeClock, make_pool: MakePool) -> None:
+    """A delay, when a task waits: it holds no worker."""
     pool = make_pool(task("a1", backoff(10), "a2"), task("b"), workers=1)
     found = events(pool)
 
@@ -467,9 +464,9 @@ def test_given_a_delay_when_a_task_waits_then_it_holds_no_worker(
     assert list(found) == ["a2"]
 
 
-def test_given_delays_when_time_passes_then_each_task_goes_on_at_its_time(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delays_time_passes(clock: FakeClock, make_pool: MakePool) -> None:
+    """Delays, when time passes: each task goes on at its time."""
+
     def twice() -> Task[Any]:
         yield backoff(10)
         yield "b"
@@ -509,9 +506,8 @@ def test_retries_do_not_starve_new_tasks(clock: FakeClock, make_pool: MakePool) 
     assert order.count("retry") == 4
 
 
-def test_given_tasks_that_wait_when_asked_then_their_delays_are_named(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_tasks_wait(clock: FakeClock, make_pool: MakePool) -> None:
+    """Tasks that wait, when asked: their delays are named."""
     first, second = of_account(10, "a"), of_account(20, "b")
     pool = make_pool(task(first), task(second), task("both wait"))
     assert pool.delays() == []
@@ -528,9 +524,8 @@ def test_given_tasks_that_wait_when_asked_then_their_delays_are_named(
     assert pool.delays() == []
 
 
-def test_given_a_delay_of_the_token_when_one_task_meets_it_then_no_other_starts_before_it(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delay_of_token(clock: FakeClock, make_pool: MakePool) -> None:
+    """A delay of the token, when one task meets it: no other starts before it."""
     delay = of_token(10)
     pool = make_pool(task(delay, "a"), task("b"))
     found = events(pool)
@@ -545,9 +540,8 @@ def test_given_a_delay_of_the_token_when_one_task_meets_it_then_no_other_starts_
     assert pool.delays() == []
 
 
-def test_given_a_delay_of_the_token_when_others_are_under_way_then_only_their_step_ends(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delay_of_token_others_under(clock: FakeClock, make_pool: MakePool) -> None:
+    """A delay of the token, when others are under way: only their step ends."""
     both_run, may_go_on = threading.Barrier(2), threading.Event()
     pool = make_pool(workers=2)
 
@@ -576,9 +570,8 @@ def test_given_a_delay_of_the_token_when_others_are_under_way_then_only_their_st
     assert sorted(str(event) for event in found if event) == ["a", "b again", "c"]
 
 
-def test_given_a_delay_of_the_token_when_a_shorter_one_follows_then_the_longer_holds(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delay_of_token_shorter_one(clock: FakeClock, make_pool: MakePool) -> None:
+    """A delay of the token, when a shorter one follows: the longer holds."""
     both_run, may_go_on = threading.Barrier(2), threading.Event()
 
     def longer() -> Task[Any]:
@@ -602,7 +595,8 @@ def test_given_a_delay_of_the_token_when_a_shorter_one_follows_then_the_longer_h
     assert set(clock.deadlines) == {20.0}
 
 
-def test_given_the_real_clock_when_a_task_waits_then_time_passes() -> None:
+def test_real_clock() -> None:
+    """The real clock, when a task waits: time passes."""
     clock = Clock()
     times = [clock.now()]
 
@@ -633,9 +627,8 @@ def schedules(draw: st.DrawFn) -> list[list[Any]]:
 @pytest.mark.timeout(30)
 @given(schedules(), st.integers(1, 4))
 @settings(max_examples=60)
-def test_given_any_tasks_when_run_then_all_events_come_in_order_and_no_delay_is_cut_short(
-    schedule: Sequence[Sequence[Any]], workers: int
-) -> None:
+def test_any_tasks(schedule: Sequence[Sequence[Any]], workers: int) -> None:
+    """Any tasks: all events come in order and no delay is cut short."""
     clock = JumpingClock()
     pool: WorkerPool[Any] = WorkerPool(workers, clock)
     too_early = []
@@ -663,9 +656,8 @@ def test_given_any_tasks_when_run_then_all_events_come_in_order_and_no_delay_is_
 # --- a standstill ---
 
 
-def test_given_a_delay_of_the_token_when_many_tasks_meet_it_then_it_is_reported_once(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_delay_of_token_many_tasks(clock: FakeClock, make_pool: MakePool) -> None:
+    """A delay of the token, when many tasks meet it: it is reported once."""
     together = threading.Barrier(3)
 
     def limited() -> Task[Any]:
@@ -684,13 +676,14 @@ def test_given_a_delay_of_the_token_when_many_tasks_meet_it_then_it_is_reported_
 
 @pytest.mark.parametrize("make_delay", [of_token, of_account])
 @pytest.mark.parametrize(("seconds", "is_reported"), [(0.75, False), (1.0, True), (2.5, True)])
-def test_given_a_standstill_when_it_is_shorter_than_a_second_then_it_is_not_reported(
+def test_standstill_shorter(
     make_delay: Callable[[float], Delay],
     seconds: float,
     is_reported: bool,
     clock: FakeClock,
     make_pool: MakePool,
 ) -> None:
+    """A standstill, when it is shorter than a second: it is not reported."""
     found = events(make_pool(task("begun", make_delay(seconds), "done")))
     assert next(found) == "begun"
     clock.advance_to(seconds)
@@ -698,9 +691,8 @@ def test_given_a_standstill_when_it_is_shorter_than_a_second_then_it_is_not_repo
     assert list(found) == [*([RateLimited(seconds)] if is_reported else []), "done"]
 
 
-def test_given_a_wait_after_a_failure_when_all_tasks_wait_then_it_is_no_rate_limit(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_wait_after_failure(clock: FakeClock, make_pool: MakePool) -> None:
+    """A wait after a failure, when all tasks wait: it is no rate limit."""
     tasks = task(backoff(10), of_account(10), "a"), task(of_account(30), "b"), task("all wait")
     found = events(make_pool(*tasks))
     assert next(found) == "all wait"
@@ -713,9 +705,8 @@ def test_given_a_wait_after_a_failure_when_all_tasks_wait_then_it_is_no_rate_lim
     assert list(found) == ["b"]
 
 
-def test_given_a_task_under_way_when_the_others_wait_then_it_is_no_standstill(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_task_under_way(clock: FakeClock, make_pool: MakePool) -> None:
+    """A task under way, when the others wait: it is no standstill."""
     others_wait, may_end = threading.Event(), threading.Event()
 
     def under_way() -> Task[Any]:
@@ -739,9 +730,8 @@ def test_given_a_task_under_way_when_the_others_wait_then_it_is_no_standstill(
     assert [event for event in found if event] == ["done"]
 
 
-def test_given_a_standstill_that_grows_when_it_is_reported_then_only_what_is_new_counts(
-    clock: FakeClock, make_pool: MakePool
-) -> None:
+def test_standstill_grows(clock: FakeClock, make_pool: MakePool) -> None:
+    """A standstill that grows, when it is reported: only what is new counts."""
     all_run = threading.Barrier(3)
     may_go_on = {seconds: threading.Event() for seconds in (10, 10.5, 14)}
 
@@ -765,9 +755,8 @@ def test_given_a_standstill_that_grows_when_it_is_reported_then_only_what_is_new
 # --- stop and close ---
 
 
-def test_given_a_pool_when_stopped_then_what_a_step_yields_is_the_last_of_it(
-    make_pool: MakePool,
-) -> None:
+def test_pool_stopped(make_pool: MakePool) -> None:
+    """A pool, when stopped: what a step yields is the last of it."""
     may_go_on = threading.Event()
     steps = []
 
@@ -786,9 +775,8 @@ def test_given_a_pool_when_stopped_then_what_a_step_yields_is_the_last_of_it(
     assert steps == []
 
 
-def test_given_a_task_when_it_stops_the_pool_then_its_next_event_still_comes(
-    make_pool: MakePool,
-) -> None:
+def test_task_stops_pool(make_pool: MakePool) -> None:
+    """A task, when it stops the pool: its next event still comes."""
     pool = make_pool()
 
     def stopping() -> Task[Any]:
@@ -813,9 +801,8 @@ def test_given_tasks_that_wait_when_stopped_then_no_time_passes(
     assert list(found) == []
 
 
-def test_given_a_step_that_ends_in_a_delay_when_stopped_then_it_is_not_waited_for(
-    make_pool: MakePool,
-) -> None:
+def test_step_ends_in_delay(make_pool: MakePool) -> None:
+    """A step that ends in a delay, when stopped: it is not waited for."""
     pool = make_pool()
 
     def stopping() -> Task[Any]:
@@ -828,9 +815,8 @@ def test_given_a_step_that_ends_in_a_delay_when_stopped_then_it_is_not_waited_fo
     assert list(events(pool)) == ["a"]
 
 
-def test_given_a_reader_that_is_slow_when_events_hold_much_then_the_workers_wait(
-    make_pool: MakePool,
-) -> None:
+def test_reader_slow(make_pool: MakePool) -> None:
+    """A reader that is slow, when events hold much: the workers wait."""
     made = []
 
     def pages() -> Task[Any]:
@@ -846,9 +832,8 @@ def test_given_a_reader_that_is_slow_when_events_hold_much_then_the_workers_wait
     assert list(found) == []
 
 
-def test_given_events_that_hold_much_when_nobody_reads_then_the_worker_makes_no_more(
-    make_pool: MakePool,
-) -> None:
+def test_events_hold_much(make_pool: MakePool) -> None:
+    """Events that hold much, when nobody reads: the worker makes no more."""
     made = []
     third = threading.Event()
 
@@ -866,9 +851,8 @@ def test_given_events_that_hold_much_when_nobody_reads_then_the_worker_makes_no_
     assert len(made) == 3
 
 
-def test_given_events_that_hold_much_when_another_holds_nothing_then_it_does_not_wait(
-    make_pool: MakePool,
-) -> None:
+def test_events_hold_much_another_holds(make_pool: MakePool) -> None:
+    """Events that hold much, when another holds nothing: it does not wait."""
     all_made = threading.Event()
 
     def mixed() -> Task[Any]:
@@ -884,7 +868,8 @@ def test_given_events_that_hold_much_when_another_holds_nothing_then_it_does_not
     assert list(found) == [Page(0), "a status", "another"]
 
 
-def test_given_a_worker_that_waits_for_room_when_closed_then_it_ends(make_pool: MakePool) -> None:
+def test_worker_waits_for_room(make_pool: MakePool) -> None:
+    """A worker that waits for room, when closed: it ends."""
     both_run, ended = threading.Barrier(2), []
 
     def endless() -> Task[Any]:
@@ -905,9 +890,8 @@ def test_given_a_worker_that_waits_for_room_when_closed_then_it_ends(make_pool: 
     assert not any(thread.is_alive() for thread in ended)
 
 
-def test_given_a_step_that_hangs_when_closed_then_it_is_not_waited_for_long(
-    monkeypatch: pytest.MonkeyPatch, make_pool: MakePool
-) -> None:
+def test_step_hangs(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """A step that hangs, when closed: it is not waited for long."""
     monkeypatch.setattr(worker_pool, "_JOIN_SECONDS", A_MOMENT)
     may_end = threading.Event()
 
@@ -924,9 +908,8 @@ def test_given_a_step_that_hangs_when_closed_then_it_is_not_waited_for_long(
     may_end.set()
 
 
-def test_given_a_pool_that_was_closed_when_run_then_there_are_no_events(
-    make_pool: MakePool,
-) -> None:
+def test_pool_closed(make_pool: MakePool) -> None:
+    """A pool that was closed: there are no events."""
     pool = make_pool(task("a"))
     pool.close()
 

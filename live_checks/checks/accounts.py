@@ -134,23 +134,3 @@ _add_filter(
 )
 _add_filter("integration.name", _integration_name, tuple(VENDORS), _FILTERS_ITSELF)
 _add_filter("tenant_id", lambda entry: entry.get("tenant_id"), (MADE_UP,), _FILTERS_ITSELF)
-
-
-@fact(
-    "With two filters integration.name, the list has the accounts of both.",
-    "Nothing: the connector sends one at most and filters by itself.",
-)
-def filter_several_names(account: Account) -> Seen:
-    own = account.integration
-    if not own:
-        raise UnseenError("The account's integration is not known.")
-    other = next(name for name in VENDORS if name != own)
-    texts = []
-    holds = True
-    for label, names in (("its own first", (own, other)), ("its own last", (other, own))):
-        filters = [("integration.name", name) for name in names]
-        answer = meant(account.api.get(ACCOUNTS, ("limit", 100), *filters))
-        found = [_integration_name(entry) for entry in records(answer)]
-        holds = holds and own in found and all(name in names for name in found)
-        texts.append(f"{label}: {found.count(own)} of {count(len(found), 'account')}")
-    return holds_if(holds, "; ".join(texts))

@@ -14,8 +14,6 @@ from live_checks.forms import count, is_text, kind, tally, type_name
 if TYPE_CHECKING:
     from live_checks.api import Answer
 
-_MAX_HEADERS = 30
-_HEADER = re.compile(r"[a-z0-9-]{1,40}")
 _BUDGET = {
     "ratelimit-limit": re.compile(r"\d+(\s*;\s*w=\d+(\.\d+)?)?"),
     "ratelimit-remaining": re.compile(r"-?\d+"),
@@ -81,17 +79,6 @@ def _has_tags(record: dict[str, Any]) -> bool:
     for name in ("remote_data", "relationships", "tags", "data"):
         value = value.get(name) if isinstance(value, dict) else None
     return isinstance(value, list)
-
-
-@fact("A good response is marked as JSON.", "Nothing: the body is parsed whatever its type says.")
-def json_response(account: Account) -> Seen:
-    answer = meant(account.first)
-    if not answer.good:
-        raise UnseenError(f"The answer was {answer}.")
-    is_json = "json" in answer.headers.get("Content-Type", "").lower()
-    names = [name.lower() for name in answer.headers if _HEADER.fullmatch(name.lower())]
-    shown = ", ".join(sorted(names)[:_MAX_HEADERS])
-    return holds_if(is_json, f"{'JSON' if is_json else 'another type'}; headers: {shown}")
 
 
 @fact(

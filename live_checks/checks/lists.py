@@ -212,17 +212,6 @@ def limit_above_maximum(account: Account) -> Seen:
 
 
 @fact(
-    "result_count is the number of records on the page.",
-    "Nothing: the connector counts the records.",
-)
-def result_count(account: Account) -> Seen:
-    size = len(records(account.first))
-    found = account.first.body.get("result_count")
-    shown = found if type_name(found) == "integer" else kind(account.first.body, "result_count")
-    return holds_if(shown == size, f"{shown} for {count(size, 'record')}")
-
-
-@fact(
     "is_partial_response is false or missing on the last page.",
     "If it is true there, no deletions are inferred for the account.",
 )

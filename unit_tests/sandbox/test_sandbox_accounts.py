@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox import CONTEXT_SECRET, DEFAULT_TOKEN, Account, faults, vendors
+from sandbox import CONTEXT_SECRET, DEFAULT_TOKEN, Account, vendors
 
 if TYPE_CHECKING:
     from unit_tests.sandbox.conftest import Serve
@@ -98,42 +97,12 @@ def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) ->
     }
 
 
-def test_given_an_account_then_its_context_has_secrets_and_its_dates_both_forms(
-    serve: Serve,
-) -> None:
+def test_account_context(serve: Serve) -> None:
+    """An account: its context has secrets and its dates both forms."""
     shown = serve(Account("a", "klaviyo")).get("/integrated-account/a").json()
     assert str(shown["context"]).count(CONTEXT_SECRET) == 3
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown["created_at"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z", shown["updated_at"])
-
-
-def test_given_a_label_in_the_config_then_it_is_there_only(serve: Serve) -> None:
-    client = serve(Account("a", "customerio", label_in_config=True))
-    integration = client.get("/integrated-account/a").json()["integration"]
-    assert integration["config"] == {"label": "Customer.io"}
-    assert "label" not in integration
-
-
-@pytest.mark.parametrize(
-    ("vendor", "category", "shown"),
-    [
-        ("brevo", None, "marketing-automation"),
-        ("hubspot", None, "crm"),
-        ("hubspot", "marketing-automation", "marketing-automation"),
-        ("brevo", "crm", "crm"),
-    ],
-)
-def test_given_a_category_then_the_integration_has_it(
-    serve: Serve, vendor: str, category: str | None, shown: str
-) -> None:
-    client = serve(Account("a", vendor, category=category))
-    assert client.accounts().json()["result"][0]["integration"]["category"] == shown
-
-
-def test_given_another_key_then_the_list_stands_under_it(serve: Serve) -> None:
-    response = serve(Account("a", "klaviyo"), list_key="results").accounts().json()
-    assert [account["id"] for account in response["results"]] == ["a"]
-    assert "result" not in response
 
 
 @pytest.mark.parametrize(
@@ -152,9 +121,8 @@ def test_given_another_key_then_the_list_stands_under_it(serve: Serve) -> None:
         ),
     ],
 )
-def test_given_filters_then_only_matching_accounts_are_listed_over_all_pages(
-    serve: Serve, filters: dict[str, Any], expected: Any
-) -> None:
+def test_filters_only(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
+    """Filters: only matching accounts are listed over all pages."""
     accounts = many(30)
     client = serve(*accounts, list_page_size=4)
     pages = client.pages(client.ACCOUNTS, filters)
@@ -163,28 +131,14 @@ def test_given_filters_then_only_matching_accounts_are_listed_over_all_pages(
 
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 10), (3, 3), (500, 10)])
-def test_given_a_limit_then_the_list_has_pages_of_at_most_the_list_page_size(
-    serve: Serve, limit: int | None, size: int
-) -> None:
+def test_limit_list(serve: Serve, limit: int | None, size: int) -> None:
+    """A limit: the list has pages of at most the list page size."""
     client = serve(*many(25), list_page_size=10)
     response = client.accounts({} if limit is None else {"limit": limit}).json()
     assert (len(response["result"]), response["limit"]) == (size, size)
 
 
-def test_given_a_made_up_cursor_or_limit_then_the_list_refuses(serve: Serve) -> None:
-    client = serve(*many(2))
-    assert client.accounts({"next_cursor": "2"}).status_code == 400
-    assert client.accounts({"limit": "x"}).status_code == 400
-
-
 # --- one account ----------------------------------------------------------------------------------
-
-
-def test_given_an_id_then_that_account_is_given_bare(serve: Serve) -> None:
-    response = serve(*many(3)).get("/integrated-account/id-1")
-    assert response.status_code == 200
-    assert response.json()["id"] == "id-1"
-    assert response.json()["integration"]["name"] == "brevo"
 
 
 def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
@@ -198,37 +152,12 @@ def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
         }
 
 
-def test_given_the_list_of_accounts_changes_then_so_do_the_responses(serve: Serve) -> None:
-    client = serve(*many(3))
-    accounts = client.sandbox.environment.accounts
-    assert client.segments("id-0").status_code == 200
-    accounts.insert(0, Account("new", "klaviyo"))
-    assert client.segments("new").status_code == 200
-    assert client.segments("id-0").status_code == 200
-    del accounts[1]
-    assert client.segments("id-0").status_code == 404
-    assert client.segments("id-1").status_code == 200
-    accounts.clear()
-    assert client.segments("id-1").status_code == 404
-
-
-def test_given_5000_accounts_then_looking_one_up_takes_no_time(serve: Serve) -> None:
-    client = serve(*many(5_000))
-    find = client.sandbox.environment.find
-    find("id-0")
-    started = time.process_time()
-    for number in range(5_000):
-        assert find(f"id-{number}") is not None
-    assert time.process_time() - started < 1
-
-
 # --- who may read what ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", DEFAULT_TOKEN + "x"])
-def test_given_no_or_a_wrong_token_then_truto_responds_401_everywhere(
-    serve: Serve, token: str | None
-) -> None:
+def test_no_or_wrong_token(serve: Serve, token: str | None) -> None:
+    """No or a wrong token: Truto responds 401 everywhere."""
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.ACCOUNTS, "/integrated-account/id-0", "/other"):
         response = client.get(path, token=token)
@@ -237,31 +166,8 @@ def test_given_no_or_a_wrong_token_then_truto_responds_401_everywhere(
         assert "truto_is_remote_error" not in response.json()
 
 
-def test_given_another_scheme_then_truto_responds_401(serve: Serve) -> None:
-    client = serve(*many(1))
-    headers = {"Authorization": f"Basic {DEFAULT_TOKEN}"}
-    url = client.sandbox.url + client.ACCOUNTS
-    assert client.session.get(url, headers=headers, timeout=5).status_code == 401
-
-
-def test_given_a_token_of_its_own_then_the_environment_takes_that_one(serve: Serve) -> None:
-    client = serve(*many(1), token="other")
-    assert client.get(client.ACCOUNTS, token="other").status_code == 200
-    assert client.get(client.ACCOUNTS).status_code == 401
-
-
-def test_given_no_account_then_truto_names_the_missing_parameter(serve: Serve) -> None:
-    client = serve(*many(1))
-    for path in (client.SEGMENTS, client.WORKSPACES, client.META):
-        response = client.get(path)
-        assert response.status_code == 400
-        insight = response.json()["truto_error_insight"]["missing_required_query_parameters"]
-        assert insight["value"] == ["integrated_account_id"]
-
-
-def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
-    serve: Serve,
-) -> None:
+def test_account_needs_reauth(serve: Serve) -> None:
+    """An account that needs reauth: the vendors 401 comes through."""
     client = serve(Account("a", "brevo", status="needs_reauth"))
     for response in (client.segments(), client.workspaces()):
         assert response.status_code == 401
@@ -273,67 +179,12 @@ def test_given_an_account_that_needs_reauth_then_the_vendors_401_comes_through(
 @pytest.mark.parametrize(
     "status", ["connecting", "validation_error", "post_install_error", "paused", ""]
 )
-def test_given_an_account_in_another_state_then_truto_refuses_and_names_the_state(
-    serve: Serve, status: str
-) -> None:
+def test_account_in_another_state(serve: Serve, status: str) -> None:
+    """An account in another state: Truto refuses and names the state."""
     response = serve(Account("a", "klaviyo", status=status)).segments()
     assert response.status_code == 400
     assert status in response.json()["message"]
     assert "truto_is_remote_error" not in response.json()
-
-
-@pytest.mark.parametrize("status", ["needs_reauth", "validation_error", "paused"])
-def test_given_an_account_that_heals_then_a_request_succeeds_and_makes_it_active(
-    serve: Serve, status: str
-) -> None:
-    account = Account("a", "klaviyo", [{"id": "1"}], status=status, heals_on_request=True)
-    account.faults.append(faults.vendor_unavailable())
-    client = serve(account)
-    assert client.segments().status_code == 503
-    assert client.get("/integrated-account/a").json()["status"] == status
-    assert client.segments().json()["result_count"] == 1
-    assert client.get("/integrated-account/a").json()["status"] == "active"
-
-
-@pytest.mark.parametrize(
-    ("account", "is_supported"),
-    [
-        (Account("a", "hubspot", [{"id": "1"}]), True),
-        (Account("a", "hubspot", workspaces={"w": []}), True),
-        (Account("a", "hubspot"), False),
-        (Account("a", "hubspot", has_segments=True), True),
-        (Account("a", "hubspot", [{"id": "1"}], has_segments=False), False),
-        (Account("a", "klaviyo"), True),
-        (Account("a", "klaviyo", has_segments=False), False),
-    ],
-)
-def test_given_an_integration_without_segments_then_truto_does_not_support_them(
-    serve: Serve, account: Account, is_supported: bool
-) -> None:
-    response = serve(account).segments()
-    assert response.status_code == (200 if is_supported else 400)
-    if not is_supported:
-        expected = f"Resource segments is not supported by the integration {account.vendor}"
-        assert response.json()["message"] == expected
-        assert "truto_is_remote_error" not in response.json()
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/"),
-        ("GET", "/unified/marketing-automation/lists"),
-        ("GET", "/integrated-account/a/b"),
-        ("POST", "/unified/marketing-automation/segments"),
-        ("DELETE", "/integrated-account/id-0"),
-    ],
-)
-def test_given_no_such_route_then_truto_responds_404(serve: Serve, method: str, path: str) -> None:
-    client = serve(*many(1))
-    headers = {"Authorization": f"Bearer {DEFAULT_TOKEN}"}
-    response = client.session.request(method, client.sandbox.url + path, headers=headers, timeout=5)
-    assert response.status_code == 404
-    assert response.json()["message"] == f"Cannot {method} {path}"
 
 
 # --- workspaces -----------------------------------------------------------------------------------
@@ -349,9 +200,8 @@ def beehiiv() -> Account:
     )
 
 
-def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_parameter(
-    serve: Serve,
-) -> None:
+def test_beehiiv_without_workspace(serve: Serve) -> None:
+    """Beehiiv without a workspace: Truto names the missing parameter."""
     response = serve(beehiiv()).segments()
     assert response.status_code == 400
     assert "truto_is_remote_error" not in response.json()
@@ -360,23 +210,8 @@ def test_given_beehiiv_without_a_workspace_then_truto_names_the_missing_paramete
     assert insight["value"] == ["workspace[id]"]
 
 
-def test_given_a_vendor_that_is_made_to_require_a_workspace_then_it_does(serve: Serve) -> None:
-    account = Account("a", "klaviyo", workspaces={"w": [{"id": "1"}]}, requires_workspace=True)
-    client = serve(account)
-    assert client.segments().status_code == 400
-    assert client.segments(params={"workspace[id]": "w"}).json()["result_count"] == 1
-    assert client.workspaces().json()["result_count"] == 1
-
-
-def test_given_a_workspace_then_only_its_segments_are_given(serve: Serve) -> None:
-    account = beehiiv()
-    client = serve(account)
-    for workspace, records in account.workspaces.items():
-        response = client.segments(params={"workspace[id]": workspace})
-        assert response.json()["result"] == records
-
-
-def test_given_an_unknown_workspace_then_the_vendor_responds_404(serve: Serve) -> None:
+def test_unknown_workspace(serve: Serve) -> None:
+    """An unknown workspace: the vendor responds 404."""
     response = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
     assert response.status_code == 404
     assert response.json()["truto_is_remote_error"] is True
@@ -384,23 +219,15 @@ def test_given_an_unknown_workspace_then_the_vendor_responds_404(serve: Serve) -
     assert "pub_9" in str(response.json()["raw_response"])
 
 
-def test_given_the_cursor_of_another_workspace_then_the_vendor_refuses(serve: Serve) -> None:
-    records = vendors.segments("beehiiv", 30)
-    client = serve(Account("a", "beehiiv", workspaces={"1": records, "2": records}))
-    cursor = client.segments(params={"workspace[id]": "1"}).json()["next_cursor"]
-    params = {"workspace[id]": "2", "next_cursor": cursor}
-    assert client.segments(params=params).status_code == 400
-
-
 @pytest.mark.parametrize("vendor", ["klaviyo", "brevo", "customerio"])
-def test_given_a_vendor_that_does_not_filter_by_workspace_then_it_is_ignored(
-    serve: Serve, vendor: str
-) -> None:
+def test_vendor_does_not_filter_by_workspace(serve: Serve, vendor: str) -> None:
+    """A vendor that does not filter by workspace: it is ignored."""
     client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
     assert client.segments(params={"workspace[id]": "x"}).json()["result_count"] == 3
 
 
-def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve) -> None:
+def test_workspaces_they(serve: Serve) -> None:
+    """Workspaces: they are listed in the unified form."""
     account = beehiiv()
     client = serve(account)
     response = client.workspaces().json()
@@ -415,75 +242,12 @@ def test_given_workspaces_then_they_are_listed_in_the_unified_form(serve: Serve)
     assert response["result"] == client.workspaces().json()["result"]
 
 
-@pytest.mark.parametrize(
-    ("vendor", "fields"),
-    [
-        ("beehiiv", {"id", "name", "organization_name", "referral_program_enabled", "created"}),
-        ("brevo", {"id", "companyName", "createdAt"}),
-        ("customerio", {"id", "name", "people", "messages_sent"}),
-    ],
-)
-def test_given_a_vendor_then_its_workspaces_have_data_of_its_own(
-    serve: Serve, vendor: str, fields: set[str]
-) -> None:
-    account = Account("a", vendor, workspaces={"w": [], "\ud800": []}, workspace_names={"w": "W"})
-    workspace, _ = serve(account).workspaces().json()["result"]
-    assert (workspace["id"], workspace["name"]) == ("w", "W")
-    assert (workspace["created_at"] is None) == (vendor == "customerio")
-    assert set(workspace["remote_data"]) == fields
-
-
-def test_given_workspaces_of_another_integration_then_it_has_them(serve: Serve) -> None:
-    client = serve(Account("a", "hubspot", workspaces={"w": [{"id": "1"}]}))
-    assert [workspace["id"] for workspace in client.workspaces().json()["result"]] == ["w"]
-    assert client.segments(params={"workspace[id]": "w"}).json()["result_count"] == 1
-
-
-def test_given_workspaces_change_while_it_runs_then_the_next_response_shows_it(
-    serve: Serve,
-) -> None:
-    account = beehiiv()
-    client = serve(account)
-    account.workspaces["pub_3"] = [{"id": "1"}]
-    account.workspace_names["pub_1"] = "The Weekly"
-    del account.workspaces["pub_2"]
-    shown = [(w["id"], w["name"]) for w in client.workspaces().json()["result"]]
-    assert shown == [("pub_1", "The Weekly"), ("pub_3", "pub_3")]
-    assert client.segments(params={"workspace[id]": "pub_3"}).json()["result_count"] == 1
-    assert client.segments(params={"workspace[id]": "pub_2"}).status_code == 404
-
-
-def test_given_many_workspaces_then_they_come_in_pages_and_never_in_a_loop(serve: Serve) -> None:
-    account = Account("a", "beehiiv", workspaces={f"w{n}": [] for n in range(25)}, loop="page")
-    client = serve(account)
-    pages = client.pages(client.WORKSPACES)
-    assert [page["result_count"] for page in pages] == [10, 10, 5]
-
-
-def test_given_beehiiv_with_plain_segments_then_they_are_in_a_workspace_of_their_own(
-    serve: Serve,
-) -> None:
-    client = serve(Account("a", "beehiiv", vendors.segments("beehiiv", 3)))
-    (workspace,) = client.workspaces().json()["result"]
-    response = client.segments(params={"workspace[id]": workspace["id"]})
-    assert response.json()["result_count"] == 3
-
-
 @pytest.mark.parametrize("vendor", ["activecampaign", "flodesk", "klaviyo", "mailerlite"])
-def test_given_a_vendor_without_workspaces_then_truto_does_not_support_them(
-    serve: Serve, vendor: str
-) -> None:
+def test_vendor_without_workspaces(serve: Serve, vendor: str) -> None:
+    """A vendor without workspaces: Truto does not support them."""
     response = serve(Account("a", vendor)).workspaces()
     assert response.status_code == 400
     assert "not supported" in response.json()["message"]
-
-
-@pytest.mark.parametrize("vendor", ["brevo", "customerio"])
-def test_given_a_vendor_with_workspaces_but_none_there_then_the_list_is_empty(
-    serve: Serve, vendor: str
-) -> None:
-    client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
-    assert client.workspaces().json()["result"] == []
 
 
 # --- meta -----------------------------------------------------------------------------------------
@@ -510,14 +274,8 @@ def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> N
     assert {"response_schema", "query_schema"} <= set(response)
 
 
-def test_given_custom_fields_then_meta_has_them_for_that_account_only(serve: Serve) -> None:
-    field = {"type": "number", "description": "Lead score"}
-    client = serve(Account("a", "klaviyo", custom_fields={"score": field}), Account("b", "brevo"))
-    assert client.meta("a").json()["schema"]["properties"]["score"] == field
-    assert "score" not in client.meta("b").json()["schema"]["properties"]
-
-
-def test_given_beehiiv_then_meta_says_that_the_workspace_is_required(serve: Serve) -> None:
+def test_beehiiv_meta(serve: Serve) -> None:
+    """Beehiiv: meta says that the workspace is required."""
     client = serve(Account("a", "klaviyo"), Account("b", "beehiiv"))
 
     def required(account_id: str) -> bool:
