@@ -29,9 +29,16 @@ SPEC = json.loads((PACKAGE / "spec.json").read_text())["connectionSpecification"
 
 TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/truto-segments.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    for name in (
+        "README.md",
+        "docs/truto-segments.md",
+        "docs/messages.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    )
 }
 README, PAGE = TEXTS["README.md"], TEXTS["docs/truto-segments.md"]
+MESSAGES = TEXTS["docs/messages.md"]
 
 # What Airbyte requires of a connector's page, in this order; its own headings are allowed behind
 # the set-up and the streams.
@@ -61,11 +68,7 @@ HEADINGS = [
     "## Data type map",
     "## Limitations & Troubleshooting",
     "### Limitations",
-    "### How a failure looks",
-    "### Failures of requests",
-    "### Ends of a sync and of a check",
-    "### Mistakes in the configuration, the catalog and the state",
-    "### Lines in the log",
+    "### Messages",
     "## Changelog",
 ]
 
@@ -155,7 +158,7 @@ DATA_ISSUES = [
 LOGGED = [*calls("warning", "info"), *DATA_ISSUES]
 DOCUMENTED = [
     re.compile(re.escape(message.replace("\\|", "|")).replace("…", ".+"))
-    for row in rows(PAGE.partition("\n## Limitations & Troubleshooting\n")[2])
+    for row in rows(MESSAGES)
     for message in row[0].split("<br/>")
 ]
 
@@ -214,7 +217,7 @@ def test_given_the_defaults_and_bounds_when_the_page_is_read_then_they_are_there
 def test_given_a_row_of_the_error_table_when_the_page_is_read_then_type_and_retry_are_right(
     resolution: Resolution,
 ) -> None:
-    table = rows(section(PAGE, "### Failures of requests"))
+    table = rows(section(MESSAGES, "## Failures of requests"))
     (row,) = [row for row in table if resolution.error_message in row[0].split("<br/>")]
     _, kind, is_retried, _ = row
 
@@ -236,7 +239,7 @@ def test_given_an_operation_when_the_page_is_read_then_messages_begin_with_it(
 def test_given_the_example_of_a_failure_when_compared_then_it_is_as_the_connector_writes_it() -> (
     None
 ):
-    (example,) = blocks(section(PAGE, "### How a failure looks"), "")
+    (example,) = blocks(section(MESSAGES, "## How a failure looks"), "")
     resolution = errors.ERROR_MAPPING[401, Speaker.VENDOR]
     _, _, rest = example.partition(resolution.error_message)
     detail = rest.partition(f". {resolution.guidance}")[0]
