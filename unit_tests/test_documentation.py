@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 
@@ -38,7 +37,7 @@ TEXTS = {
     )
 }
 README, PAGE = TEXTS["README.md"], TEXTS["docs/truto-segments.md"]
-MESSAGES = TEXTS["docs/messages.md"]
+MESSAGES, CONTRIBUTING = TEXTS["docs/messages.md"], TEXTS["CONTRIBUTING.md"]
 
 # What Airbyte requires of a connector's page, in this order; its own headings are allowed behind
 # the set-up and the streams.
@@ -50,8 +49,17 @@ HEADINGS = [
     "### For Airbyte Cloud:",
     "### For Airbyte Open Source:",
     "### With PyAirbyte:",
+    "### With Meltano:",
     "### On the command line:",
+    "### Recommended settings",
     "### Configuration",
+    "## What a sync costs",
+    "## First queries",
+    "## When a customer disconnects",
+    "## What was deleted",
+    "## What each vendor has",
+    "## Models for dbt",
+    "## When the schema changes",
     "## Supported sync modes",
     "## Supported Streams",
     "### Columns of segments",
@@ -59,7 +67,6 @@ HEADINGS = [
     "### Columns of workspaces",
     "### Custom fields",
     "### Column selection",
-    "## First queries",
     "## Deletions",
     "## State",
     "### Shards",
@@ -346,29 +353,6 @@ def test_given_a_stream_when_the_texts_are_read_then_they_have_its_key_and_its_n
     assert f"| `{name}` | " in README
 
 
-def test_given_the_queries_of_the_page_when_run_then_they_fit_the_columns() -> None:
-    database = duckdb.connect()
-    for stream in STREAMS:
-        columns = ", ".join(
-            f"{name} {'TIMESTAMPTZ' if 'format' in schema else 'TEXT'}"
-            for name, schema in load_schema(stream)["properties"].items()
-        )
-        database.execute(f"CREATE TABLE {stream} ({columns})")
-    added = "INSERT INTO segments (integrated_account_id, id, name, _ab_cdc_deleted_at) VALUES "
-    database.execute(f"{added} ('a', 's', 'A segment', NULL), ('a', 's', NULL, now())")
-    database.execute(
-        "INSERT INTO integrated_accounts (id, tenant_id, integration, status) VALUES "
-        "('a', 'acme', 'klaviyo', 'active'), ('b', 'globex', 'brevo', 'needs_reauth')"
-    )
-
-    by_customer, to_reconnect, gone = (
-        [row[:3] for row in database.execute(query).fetchall()] for query in blocks(PAGE, "sql")
-    )
-    assert by_customer == [("acme", "klaviyo", 1), ("globex", "brevo", 0)]
-    assert to_reconnect == [("globex", "brevo", "needs_reauth")]
-    assert gone == [("a", "s", "A segment")]
-
-
 def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_same() -> None:
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
@@ -379,8 +363,9 @@ def test_given_the_states_of_the_page_when_loaded_and_written_then_they_are_the_
     assert [state.snapshot() for state in states] == [incremental, full_refresh]
 
 
-def test_given_the_configuration_of_the_readme_when_parsed_then_it_is_valid() -> None:
-    (example,) = map(json.loads, blocks(README, "json"))
+@pytest.mark.parametrize("page", ["README.md", "docs/truto-segments.md"])
+def test_given_the_recommended_configuration_when_parsed_then_it_is_valid(page: str) -> None:
+    example = next(json.loads(block) for block in blocks(TEXTS[page], "json") if "token" in block)
 
     with pytest.raises(ConfigError, match="token"):
         Config.parse(example)
@@ -405,21 +390,23 @@ def test_given_the_version_when_an_image_is_named_then_it_has_that_tag() -> None
     assert set(tags) == {VERSION}
 
 
-def test_given_the_package_when_the_readme_shows_the_layout_then_every_folder_is_in_it() -> None:
-    shown = re.findall(r"^  (\S+)/  +\S", section(README, "## Layout"), re.MULTILINE)
+def test_given_the_package_when_contributing_shows_the_layout_then_every_folder_is_in_it() -> None:
+    shown = re.findall(r"^  (\S+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE)
     folders = {path.parent.name for path in PACKAGE.glob("*/*") if "__pycache__" not in path.parts}
     modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
-    named = set(re.findall(r"(?<![\w/])\w+\.py", section(README, "## How a page becomes messages")))
+    named = set(
+        re.findall(r"(?<![\w/])\w+\.py", section(CONTRIBUTING, "## How a page becomes messages"))
+    )
 
     assert len(shown) == len(set(shown))
     assert set(shown) == folders == {"truto", "records", "sync", "schemas"}
     assert {"reader.py", "partition.py", "worker_pool.py"} <= named <= modules
 
 
-def test_given_the_folders_when_the_readme_shows_the_layout_then_each_is_in_it() -> None:
-    shown = set(re.findall(r"^(\w+)/  +\S", section(README, "## Layout"), re.MULTILINE))
+def test_given_the_folders_when_contributing_shows_the_layout_then_each_is_in_it() -> None:
+    shown = set(re.findall(r"^(\w+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE))
     tests = {"unit_tests", "integration_tests"}
-    others = {"live_checks", "benchmarks", "scripts", "docs"}
+    others = {"live_checks", "benchmarks", "scripts", "docs", "dbt"}
 
     assert shown == {PACKAGE.name, "sandbox", *tests, *others}
     assert all((ROOT / name).is_dir() for name in shown)
