@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from sandbox import Account, Sandbox, demo_environment
 from scripts import demo
@@ -28,7 +31,9 @@ from scripts.check_pyairbyte import Replica, import_pyairbyte, postgresql, quiet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PROJECT = Path(__file__).resolve().parent.parent / "dbt"
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT, PAGE = ROOT / "dbt", ROOT / "docs" / "truto-segments.md"
+FENCED = re.DOTALL | re.MULTILINE
 DBT = Path(sys.executable).with_name("dbt")
 HISTORY = "history_"
 SCOPE = "segments:read"
@@ -149,6 +154,21 @@ def _check(
     for command in (["build"], ["source", "freshness"]):
         _dbt(label, folder, *command, "--vars", json.dumps(variables))
     cache = cache_of("")
+    segments = _check_segments(label, cache, accounts)
+    to_fix = _check_accounts(label, cache, accounts)
+    _check_columns(label, cache, has_history=deleted is not None)
+    if deleted:
+        gone = cache.run_sql_query(DELETED)
+        if [row["name"] for row in gone] != [deleted]:
+            raise ScriptError(f"{label}: {deleted} was deleted, but the history has {gone}.")
+        # The queries of the page are plain SQL for both databases.
+        for query in re.findall(r"^ *```sql\n *(SELECT .*?)^ *```", PAGE.read_text(), FENCED):
+            cache.run_sql_query(query)
+    cache.close()
+    say(f"{label}: {segments} segments, {to_fix} accounts to fix")
+
+
+def _check_segments(label: str, cache: Any, accounts: Sequence[Account]) -> int:
     found = {
         (row["customer"], row["tool_label"], row["workspace"], row["segment_id"]): row["members"]
         for row in cache.run_sql_query("SELECT * FROM stg_truto__segments")
@@ -166,6 +186,10 @@ def _check(
     if found != expected:
         wrong = sorted(map(str, found.items() ^ expected.items()))[:4]
         raise ScriptError(f"{label}: stg_truto__segments is not as expected: {wrong}")
+    return len(found)
+
+
+def _check_accounts(label: str, cache: Any, accounts: Sequence[Account]) -> int:
     reasons = {
         account.tenant_id: account.last_error or f"{account.last_forbidden_error}"
         for account in accounts
@@ -176,12 +200,16 @@ def _check(
         (SCOPE in reasons[row["customer"]]) != (SCOPE in row["reason"]) for row in to_fix
     ):
         raise ScriptError(f"{label}: the accounts to fix are not as expected: {to_fix}")
-    if deleted:
-        gone = cache.run_sql_query(DELETED)
-        if [row["name"] for row in gone] != [deleted]:
-            raise ScriptError(f"{label}: {deleted} was deleted, but the history has {gone}.")
-    cache.close()
-    say(f"{label}: {len(found)} segments, {len(to_fix)} accounts to fix")
+    return len(to_fix)
+
+
+def _check_columns(label: str, cache: Any, *, has_history: bool) -> None:
+    """Compare the columns of each model with those that are described."""
+    for model in yaml.safe_load((PROJECT / "models" / "truto.yml").read_text())["models"]:
+        if has_history or model["name"] != "stg_truto__segment_history":
+            row = cache.run_sql_query(f"SELECT * FROM {model['name']}")[:1]  # noqa: S608
+            if row and [*row[0]] != [column["name"] for column in model["columns"]]:
+                raise ScriptError(f"{label}: other columns are described than {[*row[0]]}.")
 
 
 def _dbt(label: str, folder: Path, *command: str) -> None:
