@@ -116,7 +116,7 @@ class Replica:
         Raises:
             ScriptError: If the read fails, or should fail for a reason that is not reported.
         """
-        with _quietly() as output:
+        with quietly() as output:
             try:
                 result = self.source(**fields).read(
                     cache=self._cache,
@@ -148,10 +148,10 @@ class Replica:
 def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="truto-pyairbyte-") as name:
-        airbyte = _import_pyairbyte(Path(name))
+        airbyte = import_pyairbyte(Path(name))
         say(f"{'PyAirbyte ' + airbyte.version.get_version():<67} sent  rows")
         say("DuckDB")
-        with _quietly():
+        with quietly():
             cache = airbyte.new_local_cache("truto", cache_dir=Path(name) / "duckdb")
         with Sandbox(demo_environment()) as sandbox:
             replica = Replica(airbyte, sandbox, cache)
@@ -160,7 +160,7 @@ def main() -> None:
             check_failures(replica, sandbox.environment.accounts)
             check_token(airbyte, replica)
         say("PostgreSQL")
-        with Sandbox(demo_environment()) as sandbox, _postgresql(Path(sys.argv[1])) as cache:
+        with Sandbox(demo_environment()) as sandbox, postgresql(Path(sys.argv[1])) as cache:
             replica = Replica(airbyte, sandbox, cache)
             check_syncs(replica, sandbox.environment.accounts)
             check_changes_of_the_connection(replica, sandbox.environment.accounts)
@@ -265,7 +265,7 @@ def check_failures(replica: Replica, accounts: Sequence[Account]) -> None:
 def check_token(airbyte: Any, replica: Replica) -> None:
     """The check succeeds with the right token, and reports a wrong one."""
     reported = ""
-    with _quietly():
+    with quietly():
         replica.source().check()
         try:
             replica.source(token=WRONG_TOKEN).check()
@@ -336,7 +336,7 @@ def _comparable(row: Mapping[str, Any], column: str) -> Any:
 
 
 @contextmanager
-def _postgresql(initdb: Path) -> Iterator[Any]:
+def postgresql(initdb: Path) -> Iterator[Any]:
     """Runs a PostgreSQL server in a temporary folder; yields PyAirbyte's access to it.
 
     Raises:
@@ -378,7 +378,7 @@ def _postgresql(initdb: Path) -> Iterator[Any]:
             run("pg_ctl", "-m", "immediate", "stop")
 
 
-def _import_pyairbyte(folder: Path) -> Any:
+def import_pyairbyte(folder: Path) -> Any:
     """Imports PyAirbyte, which takes its settings from the environment at that moment only."""
     os.environ.update(
         AIRBYTE_OFFLINE_MODE="1",
@@ -387,12 +387,12 @@ def _import_pyairbyte(folder: Path) -> Any:
         AIRBYTE_TEMP_DIR=str(folder),
         NO_LIVE_PROGRESS="1",
     )
-    with _quietly():
+    with quietly():
         return importlib.import_module("airbyte")
 
 
 @contextmanager
-def _quietly() -> Iterator[io.StringIO]:
+def quietly() -> Iterator[io.StringIO]:
     """Keeps what PyAirbyte prints from the screen."""
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):

@@ -41,9 +41,9 @@ URL_VARIABLE = "TRUTO_API_URL"
 DUCKDB_TYPES = {"string": "TEXT", "boolean": "BOOLEAN", "integer": "BIGINT", "number": "DOUBLE"}
 RECORDS = """
     CREATE OR REPLACE TEMP TABLE records AS
-    SELECT record.stream, record.data
+    SELECT record.stream, record.data, to_timestamp(record.emitted_at / 1000) AS extracted_at
     FROM read_json({path}, format = 'newline_delimited', columns =
-        {{type: 'TEXT', record: 'STRUCT(stream TEXT, data JSON)'}})
+        {{type: 'TEXT', record: 'STRUCT(stream TEXT, data JSON, emitted_at BIGINT)'}})
     WHERE type = 'RECORD'
 """
 # What destinations do in the mode append_dedup: of each key the row with the greatest cursor stays,
@@ -147,10 +147,12 @@ def load(
     sent = dict(database.sql(counts).fetchall())
     for stream in streams:
         table = stream["name"]
-        columns = (
+        columns = [
             f"CAST(data->>{_literal(name)} AS {_column_type(schema)}) AS {_identifier(name)}"
             for name, schema in stream["json_schema"]["properties"].items()
-        )
+        ]
+        # Which destinations add: when the connector emitted the row.
+        columns.append("extracted_at AS _airbyte_extracted_at")
         merge = MERGE.format(
             table=table,
             columns=", ".join(columns),

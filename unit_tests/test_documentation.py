@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 
@@ -29,9 +28,16 @@ SPEC = json.loads((PACKAGE / "spec.json").read_text())["connectionSpecification"
 
 TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/truto-segments.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    for name in (
+        "README.md",
+        "docs/truto-segments.md",
+        "docs/messages.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    )
 }
 README, PAGE = TEXTS["README.md"], TEXTS["docs/truto-segments.md"]
+MESSAGES, CONTRIBUTING = TEXTS["docs/messages.md"], TEXTS["CONTRIBUTING.md"]
 
 # What Airbyte requires of a connector's page, in this order; its own headings are allowed behind
 # the set-up and the streams.
@@ -43,8 +49,17 @@ HEADINGS = [
     "### For Airbyte Cloud:",
     "### For Airbyte Open Source:",
     "### With PyAirbyte:",
+    "### With Meltano:",
     "### On the command line:",
+    "### Recommended settings",
     "### Configuration",
+    "## What a sync costs",
+    "## First queries",
+    "## When a customer disconnects",
+    "## What was deleted",
+    "## What each vendor has",
+    "## Models for dbt",
+    "## When the schema changes",
     "## Supported sync modes",
     "## Supported Streams",
     "### Columns of segments",
@@ -52,7 +67,6 @@ HEADINGS = [
     "### Columns of workspaces",
     "### Custom fields",
     "### Column selection",
-    "## First queries",
     "## Deletions",
     "## State",
     "### Shards",
@@ -61,11 +75,7 @@ HEADINGS = [
     "## Data type map",
     "## Limitations & Troubleshooting",
     "### Limitations",
-    "### How a failure looks",
-    "### Failures of requests",
-    "### Ends of a sync and of a check",
-    "### Mistakes in the configuration, the catalog and the state",
-    "### Lines in the log",
+    "### Messages",
     "## Changelog",
 ]
 
@@ -155,7 +165,7 @@ DATA_ISSUES = [
 LOGGED = [*calls("warning", "info"), *DATA_ISSUES]
 DOCUMENTED = [
     re.compile(re.escape(message.replace("\\|", "|")).replace("…", ".+"))
-    for row in rows(PAGE.partition("\n## Limitations & Troubleshooting\n")[2])
+    for row in rows(MESSAGES)
     for message in row[0].split("<br/>")
 ]
 
@@ -214,7 +224,7 @@ def test_defaults_and_bounds() -> None:
 @pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.error_message)
 def test_row_of_error_table(resolution: Resolution) -> None:
     """A row of the error table, when the page is read: type and retry are right."""
-    table = rows(section(PAGE, "### Failures of requests"))
+    table = rows(section(MESSAGES, "## Failures of requests"))
     (row,) = [row for row in table if resolution.error_message in row[0].split("<br/>")]
     _, kind, is_retried, _ = row
 
@@ -233,8 +243,8 @@ def test_operation_page_read(stream: str) -> None:
 
 
 def test_example_of_failure() -> None:
-    """The example of a failure, when compared: it is as the connector writes it."""
-    (example,) = blocks(section(PAGE, "### How a failure looks"), "")
+    """The example of a failure is as the connector writes it."""
+    (example,) = blocks(section(MESSAGES, "## How a failure looks"), "")
     resolution = errors.ERROR_MAPPING[401, Speaker.VENDOR]
     _, _, rest = example.partition(resolution.error_message)
     detail = rest.partition(f". {resolution.guidance}")[0]
@@ -337,32 +347,8 @@ def test_stream_texts_read(name: str) -> None:
     assert f"| `{name}` | " in README
 
 
-def test_queries_of_page() -> None:
-    """The queries of the page: they fit the columns."""
-    database = duckdb.connect()
-    for stream in STREAMS:
-        columns = ", ".join(
-            f"{name} {'TIMESTAMPTZ' if 'format' in schema else 'TEXT'}"
-            for name, schema in load_schema(stream)["properties"].items()
-        )
-        database.execute(f"CREATE TABLE {stream} ({columns})")
-    added = "INSERT INTO segments (integrated_account_id, id, name, _ab_cdc_deleted_at) VALUES "
-    database.execute(f"{added} ('a', 's', 'A segment', NULL), ('a', 's', NULL, now())")
-    database.execute(
-        "INSERT INTO integrated_accounts (id, tenant_id, integration, status) VALUES "
-        "('a', 'acme', 'klaviyo', 'active'), ('b', 'globex', 'brevo', 'needs_reauth')"
-    )
-
-    by_customer, to_reconnect, gone = (
-        [row[:3] for row in database.execute(query).fetchall()] for query in blocks(PAGE, "sql")
-    )
-    assert by_customer == [("acme", "klaviyo", 1), ("globex", "brevo", 0)]
-    assert to_reconnect == [("globex", "brevo", "needs_reauth")]
-    assert gone == [("a", "s", "A segment")]
-
-
 def test_states_of_page() -> None:
-    """The states of the page, when loaded and written: they are the same."""
+    """The states of the page are the same after they were loaded and written."""
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
         IncrementalState.load(incremental, {}),
@@ -372,9 +358,10 @@ def test_states_of_page() -> None:
     assert [state.snapshot() for state in states] == [incremental, full_refresh]
 
 
-def test_configuration_of_readme() -> None:
-    """The configuration of the readme, when parsed: it is valid."""
-    (example,) = map(json.loads, blocks(README, "json"))
+@pytest.mark.parametrize("page", ["README.md", "docs/truto-segments.md"])
+def test_recommended_configuration(page: str) -> None:
+    """The recommended configuration is valid."""
+    example = next(json.loads(block) for block in blocks(TEXTS[page], "json") if "token" in block)
 
     with pytest.raises(ConfigError, match="token"):
         Config.parse(example)
@@ -401,23 +388,25 @@ def test_version_image_named() -> None:
     assert set(tags) == {VERSION}
 
 
-def test_package_readme_shows() -> None:
-    """The package, when the readme shows the layout: every folder is in it."""
-    shown = re.findall(r"^  (\S+)/  +\S", section(README, "## Layout"), re.MULTILINE)
+def test_layout_of_package() -> None:
+    """The layout that CONTRIBUTING shows has every folder of the package."""
+    shown = re.findall(r"^  (\S+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE)
     folders = {path.parent.name for path in PACKAGE.glob("*/*") if "__pycache__" not in path.parts}
     modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
-    named = set(re.findall(r"(?<![\w/])\w+\.py", section(README, "## How a page becomes messages")))
+    named = set(
+        re.findall(r"(?<![\w/])\w+\.py", section(CONTRIBUTING, "## How a page becomes messages"))
+    )
 
     assert len(shown) == len(set(shown))
     assert set(shown) == folders == {"truto", "records", "sync", "schemas"}
     assert {"reader.py", "partition.py", "worker_pool.py"} <= named <= modules
 
 
-def test_folders_readme_shows() -> None:
-    """The folders, when the readme shows the layout: each is in it."""
-    shown = set(re.findall(r"^(\w+)/  +\S", section(README, "## Layout"), re.MULTILINE))
+def test_layout_of_repository() -> None:
+    """The layout that CONTRIBUTING shows has each folder."""
+    shown = set(re.findall(r"^(\w+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE))
     tests = {"unit_tests", "integration_tests"}
-    others = {"live_checks", "benchmarks", "scripts", "docs"}
+    others = {"live_checks", "benchmarks", "scripts", "docs", "dbt"}
 
     assert shown == {PACKAGE.name, "sandbox", *tests, *others}
     assert all((ROOT / name).is_dir() for name in shown)

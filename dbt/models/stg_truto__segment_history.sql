@@ -1,0 +1,25 @@
+{{ config(enabled=var('truto_history_prefix') is not none) }}
+
+with versions as (
+  -- A deletion has the key only, so it belongs to the version before it.
+  select
+    *,
+    count(case when _ab_cdc_deleted_at is null then 1 end) over (
+      partition by integrated_account_id, id order by _ab_cdc_updated_at
+    ) as version
+  from {{ source('truto_history', 'segments') }}
+)
+
+select
+  concat(integrated_account_id, '/', id, '/', version) as version_key,
+  integrated_account_id,
+  id as segment_id,
+  version,
+  max(name) as name,
+  max(workspace_id) as workspace_id,
+  max(description) as description,
+  max(status) as status,
+  min(_ab_cdc_updated_at) as valid_from,
+  min(_ab_cdc_deleted_at) as deleted_at
+from versions
+group by integrated_account_id, id, version

@@ -1,0 +1,251 @@
+"""What the page tells the person who sets it up: its queries, commands and figures are true."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+import requests
+import yaml
+
+from integration_tests.support import (
+    ALL_STREAMS,
+    catalog,
+    id_of,
+    numbered_account,
+    read,
+)
+from sandbox import Sandbox, demo_environment, vendors
+from source_truto_segments.config import Config
+from source_truto_segments.records.columns import load_schema
+from source_truto_segments.streams import STREAMS, Streams
+from source_truto_segments.truto.vendors import VENDORS, Vendor
+from unit_tests.test_documentation import CONFIG, PAGE, ROOT, rows, section
+
+SEVEN = list(VENDORS.values())
+SIZES = (15, 60, 240)
+FENCED = re.DOTALL | re.MULTILINE
+TABLES = [*STREAMS, "history_segments"]
+
+
+def block(heading: str, language: str) -> list[str]:
+    """The code of one language in a section, indented or not."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", section(PAGE, heading), FENCED)
+
+
+def requests_of(vendor: Vendor, segments: int) -> int:
+    """The requests for an account in a sync of all streams."""
+    size = {"klaviyo": 10, "customerio": math.inf}.get(vendor.name, vendor.page_size or 0)
+    return max(1, math.ceil(segments / size)) + vendor.has_workspaces
+
+
+def cost(accounts: int, segments: int, of: list[Vendor]) -> str:
+    """A cell of the page's table."""
+    each = sum(requests_of(vendor, segments) for vendor in of) / len(of)
+    total = math.ceil(accounts / 100) + math.ceil(accounts * each)
+    return f"{total:,} ({math.ceil(total / 50 / 6) / 10} min)"
+
+
+def test_cost_tables() -> None:
+    """The tables of requests and minutes are what the vendors' page sizes make of them."""
+    table = rows(section(PAGE, "## What a sync costs"))
+    klaviyo = [VENDORS["klaviyo"]]
+
+    assert table[: len(SEVEN)] == [
+        [vendor.label, *(str(requests_of(vendor, size)) for size in SIZES)] for vendor in SEVEN
+    ]
+    assert [row[0] for row in table[len(SEVEN) :]] == ["100", "500", "2,000", "5,000", "10,000"]
+    for row in table[len(SEVEN) :]:
+        number = int(row[0].replace(",", ""))
+        cells = [cost(number, size, SEVEN) for size in SIZES]
+        assert row[1:] == [*cells, cost(number, 60, klaviyo)]
+    readme = (ROOT / "README.md").read_text()
+    assert f"{cost(2_000, 60, SEVEN).split()[0]} requests" in readme
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_cost_of_a_sync(size: int) -> None:
+    """A sync sends as many requests as the table counts."""
+    environment = demo_environment()
+    environment.accounts = []
+    for number, vendor in enumerate(VENDORS):
+        records = vendors.segments(vendor, size)
+        given: dict[str, Any] = (
+            {"workspaces": {"pub": records}} if vendor == "beehiiv" else {"segments": records}
+        )
+        environment.accounts.append(numbered_account(number, vendor, **{"segments": [], **given}))
+    with Sandbox(environment) as sandbox:
+        result = read(
+            sandbox,
+            configured=catalog("incremental", streams=ALL_STREAMS),
+            additional_accounts={"mode": "all"},
+        )
+        sent = len(sandbox.requests)
+
+    assert len(result.records_of("segments")) == 7 * size
+    assert sent == 1 + sum(requests_of(vendor, size) for vendor in SEVEN)
+
+
+@pytest.fixture
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Tables as destinations have them, with the demo's segments and two deletions."""
+    with duckdb.connect() as found:
+        for table in TABLES:
+            types = ", ".join(
+                f"{name} {column_type(schema)}"
+                for name, schema in load_schema(table.removeprefix("history_"))[
+                    "properties"
+                ].items()
+            )
+            found.execute(f"CREATE TABLE {table} ({types})")
+        with Sandbox(demo_environment()) as sandbox:
+            result = read(
+                sandbox,
+                configured=catalog("incremental", streams=ALL_STREAMS),
+                additional_accounts={"mode": "all"},
+            )
+        for stream in STREAMS:
+            for record in result.records_of(stream):
+                insert(found, stream, record)
+        yield found
+
+
+def column_type(schema: dict[str, Any]) -> str:
+    return "TIMESTAMPTZ" if "format" in schema else "JSON" if "object" in schema["type"] else "TEXT"
+
+
+def insert(database: duckdb.DuckDBPyConnection, table: str, row: dict[str, Any]) -> None:
+    values = [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+    marks = ", ".join("?" * len(row))
+    into = f"INSERT INTO {table} ({', '.join(row)})"
+    database.execute(f"{into} VALUES ({marks})", values)
+
+
+def test_first_queries(database: duckdb.DuckDBPyConnection) -> None:
+    """Segments by customer, and the members of each segment where its vendor reports them."""
+    by_customer, members = block("## First queries", "sql")
+
+    assert [row[:3] for row in database.execute(by_customer).fetchall()][:2] == [
+        ("acme", "klaviyo", 43),
+        ("globex", "activecampaign", 24),
+    ]
+    counted: dict[str, set[bool]] = {}
+    for _, tool, _, number in database.execute(members).fetchall():
+        counted.setdefault(tool, set()).add(isinstance(number, int))
+    reported = {
+        vendor.name: {row[1] != "none"}
+        for vendor in SEVEN
+        for row in rows(section(PAGE, "## What each vendor has"))
+        if row[0] == vendor.label
+    }
+    assert counted == reported
+
+
+def test_runbook(database: duckdb.DuckDBPyConnection) -> None:
+    """Who must reconnect, and the rows of a customer who left."""
+    to_reconnect, removal = block("## When a customer disconnects", "sql")
+    update = "UPDATE integrated_accounts SET"
+    database.execute(f"{update} status = 'needs_reauth' WHERE integration = 'brevo'")
+    database.execute(f"{update} last_forbidden_error = '{{}}' WHERE integration = 'klaviyo'")
+
+    found = database.execute(to_reconnect).fetchall()
+    assert [row[:3] for row in found] == [
+        ("acme", "klaviyo", "active"),
+        ("umbrella", "brevo", "needs_reauth"),
+    ]
+    database.execute("DELETE FROM integrated_accounts WHERE integration = 'brevo'")
+    database.execute(removal)
+    assert len(database.table("segments")) == 204 - 67
+
+
+def test_deletions(database: duckdb.DuckDBPyConnection) -> None:
+    """What was deleted this week, with soft delete, and with the newest name of an Append table."""
+    soft, appended = block("## What was deleted", "sql")
+    account = demo_environment().accounts[0]
+    key = {"integrated_account_id": account.id, "id": "s"}
+    for day, name in ((3, "Newest name"), (5, "Older name"), (1, None)):
+        (moment,) = database.execute(f"SELECT now() - INTERVAL {day} DAY").fetchall()[0]
+        deleted = {} if name else {"_ab_cdc_deleted_at": moment}
+        row = {**key, "name": name, "_ab_cdc_updated_at": moment, **deleted}
+        insert(database, "history_segments", row)
+        if deleted:
+            insert(database, "segments", {**row, "name": "Kept by the destination"})
+
+    assert [row[:4] for row in database.execute(appended).fetchall()] == [
+        ("acme", "klaviyo", "s", "Newest name")
+    ]
+    assert [row[:4] for row in database.execute(soft).fetchall()] == [
+        ("acme", "klaviyo", "s", "Kept by the destination")
+    ]
+
+
+def test_names_in_remote_data() -> None:
+    """Each name in the table of what a vendor has is in its records."""
+    for label, members, _, further in rows(section(PAGE, "## What each vendor has")):
+        (vendor,) = (vendor.name for vendor in SEVEN if vendor.label == label)
+        found = json.dumps(vendors.segments(vendor, 1)[0]["remote_data"])
+        for path in re.findall(r"`([\w.]+)`", members + further):
+            assert all(f'"{key}": ' in found for key in path.split(".")), path
+
+
+def test_listing_of_accounts() -> None:
+    """The command that lists accounts prints their IDs, and nothing of their settings."""
+    (command,) = block("## Setup guide", "shell")
+    url, code = re.findall(r'"(https:[^"]+)" \| python3 -c \'(.*)\'', command, re.DOTALL)[0]
+    with Sandbox(demo_environment()) as sandbox:
+        address = url.replace("https://api.truto.one", sandbox.url)
+        token = {"Authorization": f"Bearer {sandbox.environment.token}"}
+        answer = requests.get(address, headers=token, timeout=10).text
+        refused = requests.get(address, timeout=10).text
+        accounts = sandbox.environment.accounts
+    for text, expected in ((answer, "That is all."), (refused, json.loads(refused)["message"])):
+        code_at_margin = re.sub(r"^   ", "", code, flags=re.MULTILINE)
+        shown = subprocess.run(
+            [sys.executable, "-c", code_at_margin],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        ids = [account.id for account in accounts] if text is answer else []
+        assert [line.split()[0] for line in shown[:-1]] == ids
+        assert shown[-1] == expected
+        assert "context" in answer
+        assert all(len(line.split()) == 4 for line in shown[:-1])
+
+
+def test_meltano() -> None:
+    """The settings for Meltano are valid, and the keys are those of the streams."""
+    (text,) = block("### With Meltano:", "yaml")
+    given = yaml.safe_load(text)["plugins"]["extractors"][0]["config"]
+    image = yaml.safe_load((ROOT / "metadata.yaml").read_text())["data"]["dockerRepository"]
+    config = Config.parse({**given["airbyte_config"], "integrated_account_id": id_of(0)})
+    streams = Streams.build(Config.parse(CONFIG))
+    keys = {name: getattr(streams, name).primary_key for name in STREAMS}
+
+    assert given["airbyte_spec"]["image"] == image
+    assert config.skip_failed_accounts
+    assert {
+        name: options["__key_properties__"] for name, options in given["stream_maps"].items()
+    } == {name: key for name, key in keys.items() if isinstance(key, list)}
+
+
+def test_models() -> None:
+    """Each model is in the page and in the package, whose columns are all described."""
+    folder = ROOT / "dbt"
+    models = {path.stem for path in (folder / "models").glob("*.sql")}
+    described = yaml.safe_load((folder / "models" / "truto.yml").read_text())["models"]
+    (text,) = block("## Models for dbt", "yaml")
+    declared = yaml.safe_load((folder / "dbt_project.yml").read_text())["vars"]
+    table = rows(section(PAGE, "## Models for dbt"))
+
+    assert {row[0].strip("`") for row in table} == {model["name"] for model in described} == models
+    assert (
+        yaml.safe_load(text)["vars"]["truto_segments"].keys() == declared["truto_segments"].keys()
+    )
+    assert all(column["description"] for model in described for column in model["columns"])
