@@ -117,9 +117,9 @@ def test_given_invalid_fields_when_checked_then_the_status_names_each(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "config.json cannot be read: No such file"),
-        ("{", "config.json is not valid: Expecting property name"),
-        ("[]", "it is not a JSON object"),
+        (None, "config.json cannot be read: there is no such file."),
+        ("{", "config.json is not valid: it ends in line 1 before all brackets"),
+        ("[]", "it is a list, not an object."),
     ],
 )
 def test_given_a_file_that_is_not_valid_when_checked_then_a_message_reports_it(

@@ -41,7 +41,7 @@ ROWS = {
         (
             "Truto rejected the request",
             '(HTTP 400; Truto reported: "The request could',
-            "workspace_id",
+            "Send this message to Truto's support.",
         ),
     ),
     "400 not supported": Row(
@@ -395,7 +395,7 @@ def test_given_a_workspace_is_configured_and_still_required_when_read_then_it_is
     result = read(sandbox, workspace_id="a")
 
     assert "the vendor requires a workspace" in str(result.failure)
-    assert len(sandbox.requests) == 1
+    assert [request.kind for request in sandbox.requests] == ["workspaces", "segments"]
 
 
 def test_given_the_workspaces_cannot_be_listed_when_read_then_that_is_reported(

@@ -126,7 +126,7 @@ def test_given_a_tenant_when_filtered_for_it_then_its_id_is_taken_as_it_is(
 
 
 def test_given_a_single_filter_when_listed_then_truto_is_asked_for_it(serve: Serve) -> None:
-    sandbox = serve(numbered_account(0))
+    sandbox = serve(numbered_account(0, tenant_id="t"))
     read(
         sandbox,
         additional_accounts={"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["t"]},
@@ -296,7 +296,7 @@ def test_given_the_token_is_revoked_behind_the_list_when_read_then_the_sync_ends
 @pytest.mark.parametrize(
     ("more", "is_warned"),
     [
-        ({"integrations": ["mailer-lite"]}, True),
+        ({"integrations": ["mailerlight"]}, True),
         ({"tenant_ids": ["nobody"]}, True),
         ({"integrations": ["klaviyo"]}, False),
         ({}, False),
@@ -311,7 +311,7 @@ def test_given_options_that_match_no_account_when_read_or_checked_then_a_warning
         caplog.clear()
         run_command(sandbox, additional_accounts={**ALL, **more})
 
-        found = [line for line in warnings(caplog) if "No other integrated account" in line]
+        found = [line for line in warnings(caplog) if "No integrated account has what" in line]
         assert len(found) == is_warned
 
 
@@ -473,8 +473,8 @@ def test_given_a_long_sync_when_watched_then_its_progress_is_logged(
 
     lines = [line for line in caplog.messages if line.startswith("Progress: ")]
     assert (
-        f"Progress: 3 of 4 accounts, 6 records, 1 failed; waiting for account {id_of(3)} "
-        "(the vendor's limit)." in lines
+        "Progress: the sync has finished 3 of 4 accounts (1 failed) and emitted 6 records. "
+        f"Account {id_of(3)} (the vendor's limit) waits." in lines
     )
 
 
@@ -485,8 +485,8 @@ def test_given_listed_accounts_when_checked_then_every_bad_one_is_named(serve: S
 
     assert status is Status.FAILED
     lines = str(message).splitlines()
-    asked = "9 of 9 integrated accounts were asked for their segments"
-    assert lines[0] == f"{asked}; 3 of them cannot be read."
+    asked = "Asked 9 of 9 integrated accounts for segments"
+    assert lines[0] == f"{asked}: 3 of these cannot be read."
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
@@ -503,8 +503,8 @@ def test_given_all_accounts_when_checked_then_the_list_is_read_and_those_not_act
     status, message = check(sandbox, additional_accounts=ALL)
 
     assert status is Status.FAILED
-    asked = "3 of 4 integrated accounts were asked for their segments"
-    assert str(message).startswith(f"{asked}; 2 of them cannot be read.")
+    asked = "Asked 3 of 4 integrated accounts for segments"
+    assert str(message).startswith(f"{asked}: 2 of these cannot be read.")
     assert id_of(2) in str(message)
     assert id_of(3) in str(message)
     assert {request.kind for request in sandbox.requests} == {"segments", "accounts"}
@@ -578,7 +578,7 @@ def test_given_one_account_whose_connections_are_lost_when_read_then_the_others_
     ("fault", "message", "requests"),
     [
         (faults.truto_error(404), "no list of integrated accounts at this URL", 1),
-        (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 2),
+        (faults.truto_error(400, "Bad filter"), "Truto rejected the request for the list", 2),
         (faults.truto_error(503), "Truto is unavailable", 11),
         (faults.truto_error(500), "Truto had an internal error", 11),
     ],

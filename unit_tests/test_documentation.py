@@ -301,7 +301,7 @@ def test_given_a_line_of_the_log_in_the_code_when_the_page_is_read_then_it_is_th
     "message",
     [
         "The sync was interrupted before all accounts were read. ",
-        "… of … integrated accounts were asked for their segments; … of them cannot be read.",
+        "Asked … of … for segments: ….",
         "The connector failed unexpectedly (…: …). ",
     ],
 )
