@@ -120,9 +120,9 @@ def test_invalid_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "config.json cannot be read: No such file"),
-        ("{", "config.json is not valid: Expecting property name"),
-        ("[]", "it is not a JSON object"),
+        (None, "config.json cannot be read: there is no such file."),
+        ("{", "config.json is not valid: it ends in line 1 before all brackets"),
+        ("[]", "it is a list, not an object."),
     ],
 )
 def test_file_not_valid(tmp_path: Path, content: str | None, expected: str) -> None:

@@ -46,7 +46,7 @@ ROWS = {
         faults.bad_request(),
         "Truto rejected the request",
         '(HTTP 400; Truto reported: "The request could',
-        "workspace_id",
+        "Send this message to Truto's support.",
     ),
     "400 not supported": refused(
         faults.resource_not_supported(),
@@ -319,7 +319,7 @@ def test_workspace_configured_and_still_required(serve: Serve) -> None:
     result = read(sandbox, workspace_id="a")
 
     assert "the vendor requires a workspace" in str(result.failure)
-    assert len(sandbox.requests) == 1
+    assert [request.kind for request in sandbox.requests] == ["workspaces", "segments"]
 
 
 def test_workspaces_cannot_be_listed(serve: Serve) -> None:

@@ -123,7 +123,7 @@ def test_tenant_filtered(serve: Serve, tenant_id: str) -> None:
 
 def test_single_filter(serve: Serve) -> None:
     """A single filter, when listed: Truto is asked for it."""
-    sandbox = serve(numbered_account(0))
+    sandbox = serve(numbered_account(0, tenant_id="t"))
     read(
         sandbox,
         additional_accounts={"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["t"]},
@@ -276,7 +276,7 @@ def test_token_revoked_behind_list(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("more", "is_warned"),
     [
-        ({"integrations": ["mailer-lite"]}, True),
+        ({"integrations": ["mailerlight"]}, True),
         ({"tenant_ids": ["nobody"]}, True),
         ({"integrations": ["klaviyo"]}, False),
         ({}, False),
@@ -292,7 +292,7 @@ def test_options_match_no_account(
         caplog.clear()
         run_command(sandbox, additional_accounts={**ALL, **more})
 
-        found = [line for line in warnings_in(caplog) if "No other integrated account" in line]
+        found = [line for line in warnings_in(caplog) if "No integrated account has what" in line]
         assert len(found) == is_warned
 
 
@@ -416,8 +416,8 @@ def test_long_sync(
 
     lines = [line for line in caplog.messages if line.startswith("Progress: ")]
     assert (
-        f"Progress: 3 of 4 accounts, 6 records, 1 failed; waiting for account {id_of(3)} "
-        "(the vendor's limit)." in lines
+        "Progress: the sync has finished 3 of 4 accounts (1 failed) and emitted 6 records. "
+        f"Account {id_of(3)} (the vendor's limit) waits." in lines
     )
 
 
@@ -429,8 +429,8 @@ def test_listed_accounts(serve: Serve) -> None:
 
     assert status is Status.FAILED
     lines = str(message).splitlines()
-    asked = "9 of 9 integrated accounts were asked for their segments"
-    assert lines[0] == f"{asked}; 3 of them cannot be read."
+    asked = "Asked 9 of 9 integrated accounts for segments"
+    assert lines[0] == f"{asked}: 3 of these cannot be read."
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
@@ -487,7 +487,7 @@ def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     ("fault", "message", "requests"),
     [
         (faults.truto_error(404), "no list of integrated accounts at this URL", 1),
-        (faults.truto_error(400, "Bad filter"), "tenant_ids under additional_accounts", 2),
+        (faults.truto_error(400, "Bad filter"), "Truto rejected the request for the list", 2),
         (faults.truto_error(503), "Truto is unavailable", 11),
         (faults.truto_error(500), "Truto had an internal error", 11),
     ],

@@ -4,13 +4,24 @@ with Sandbox(demo_environment()) as sandbox:
     requests.get(f"{sandbox.url}/unified/marketing-automation/segments", ...)
 """
 
-from sandbox import faults, protocol, vendors
-from sandbox.environment import CONTEXT_SECRET, DEFAULT_TOKEN, MISSING, Account, Environment
-from sandbox.faults import Fault
-from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
-from sandbox.presets import demo_environment, large_environment
-from sandbox.request import Request
-from sandbox.server import Sandbox
+import sys
+
+try:
+    from sandbox import faults, protocol, vendors
+    from sandbox.environment import CONTEXT_SECRET, DEFAULT_TOKEN, MISSING, Account, Environment
+    from sandbox.faults import Fault
+    from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT, Limit, VendorLimit
+    from sandbox.presets import break_account, demo_environment, large_environment
+    from sandbox.request import Request
+    from sandbox.server import Sandbox
+except ModuleNotFoundError as missing:
+    # So it is while `python -m sandbox` looks for what to run.
+    if sys.argv[:1] != ["-m"]:
+        raise
+    sys.exit(
+        f"sandbox: the package {missing.name} is not installed. In the project's folder, "
+        "`pip install -e '.[demo]'` installs what the sandbox needs."
+    )
 
 __all__ = [
     "CONTEXT_SECRET",
@@ -25,6 +36,7 @@ __all__ = [
     "Request",
     "Sandbox",
     "VendorLimit",
+    "break_account",
     "demo_environment",
     "faults",
     "large_environment",

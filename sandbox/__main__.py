@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sandbox.environment import DEFAULT_TOKEN, Account, Environment
 from sandbox.limits import TRUTO_ACCOUNT_LIMIT, TRUTO_TOKEN_LIMIT
-from sandbox.presets import demo_environment, large_environment
+from sandbox.presets import BREAKS, break_account, demo_environment, large_environment
 from sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -30,10 +31,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"sandbox: {message}\n")
 
 
+class _UsageError(Exception):
+    """Options that do not fit each other."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     options = _options(arguments)
-    environment = _environment(options)
+    try:
+        environment = _environment(options)
+    except _UsageError as wrong:
+        sys.stderr.write(f"sandbox: {wrong}\n")
+        sys.exit(2)
     signals: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -49,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"sandbox: cannot listen on {where}: {_reason(failure)}\n")
         return 1
     try:
+        if options.config is not None and (failed := _write_config(options.config, sandbox)):
+            sys.stderr.write(failed)
+            return 1
         lines = _as_json(sandbox) if options.json else _as_table(sandbox)
         sys.stdout.write(lines)
         sys.stdout.flush()
@@ -60,6 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # With --json, standard output has only the one line that a program reads.
     (sys.stderr if options.json else sys.stdout).write("Stopped.\n")
     return 0
+
+
+def _write_config(path: Path, sandbox: Sandbox) -> str:
+    """Write the connector's configuration; return a sentence if that is not possible."""
+    try:
+        path.write_text(json.dumps(sandbox.config) + "\n", encoding="utf-8")
+    except OSError as failure:
+        return f"sandbox: cannot write {path}: {_reason(failure)}\n"
+    return ""
 
 
 def _reason(failure: OSError) -> str:
@@ -91,6 +112,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"segments of each account, with --accounts (default: {_DEFAULT_SEGMENTS})",
     )
     parser.add_argument("--latency", type=_SECONDS, default=0.0, help="seconds before a response")
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        metavar="ACCOUNT=HOW",
+        type=_BREAK,
+        action="append",
+        default=[],
+        help="break the account with this id, or all of this vendor; "
+        f"HOW is one of {', '.join(BREAKS)}",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="also write the connector's configuration to this file",
+    )
     parser.add_argument("--limits", action="store_true", help="enforce Truto's rate limits")
     parser.add_argument(
         "--json", action="store_true", help="print the description as one line of JSON"
@@ -106,6 +143,14 @@ def _environment(options: argparse.Namespace) -> Environment:
         environment = demo_environment()
     else:
         environment = large_environment(options.accounts, options.segments or _DEFAULT_SEGMENTS)
+    for name, how in options.broken:
+        found = [
+            account for account in environment.accounts if name in (account.id, account.vendor)
+        ]
+        for account in found:
+            break_account(account, how)
+        if not found:
+            raise _UsageError(f"argument --break: there is no account {name!r}")
     environment.token = options.token
     environment.latency = options.latency
     if options.limits:
@@ -129,6 +174,14 @@ def _number(
     return parse
 
 
+def _BREAK(text: str) -> tuple[str, str]:  # noqa: N802 - a type of an option, like those below
+    name, _, how = text.rpartition("=")
+    if not name or how not in BREAKS:
+        ways = ", ".join(BREAKS)
+        raise argparse.ArgumentTypeError(f"{text!r} is not ACCOUNT=HOW, with HOW one of {ways}")
+    return name, how
+
+
 _PORT = _number(int, 0, 65_535, "a port number from 0 to 65535")
 _COUNT = _number(int, 1, sys.maxsize, "a whole number above 0")
 _SECONDS = _number(float, 0, sys.float_info.max, "a number of seconds, 0 or more")
@@ -138,6 +191,7 @@ def _as_json(sandbox: Sandbox) -> str:
     description = {
         "url": sandbox.url,
         "token": sandbox.environment.token,
+        "config": sandbox.config,
         "accounts": [
             {
                 "id": account.id,
@@ -162,6 +216,7 @@ def _as_table(sandbox: Sandbox) -> str:
     ]
     if len(accounts) > _MAX_TABLE_ROWS:
         lines.append(f"… and {len(accounts) - _MAX_TABLE_ROWS} more")
+    lines += ["", f"config.json: {json.dumps(sandbox.config)}"]
     lines += ["", "Stop with Ctrl-C."]
     return "\n".join(lines) + "\n"
 

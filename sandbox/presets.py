@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from sandbox import faults
 from sandbox.environment import BEEHIIV, DEFAULT_TOKEN, Account, Environment
+from sandbox.limits import VendorLimit
 from sandbox.vendors import VENDORS, SegmentSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sandbox.limits import Limit
 
@@ -42,6 +44,43 @@ def _demo_account(vendor: str, tenant: str, region: str, count: int) -> Account:
     account.workspaces = {daily: records[:half], weekly: records[half:]}
     account.workspace_names = {daily: "The Daily Brief", weekly: "The Weekly Digest"}
     return account
+
+
+def break_account(account: Account, how: str) -> None:
+    """Break an account, in one of the ways of `BREAKS`."""
+    BREAKS[how](account)
+
+
+def _refuse(account: Account) -> None:
+    account.status, account.last_error = "needs_reauth", "The API key was revoked"
+
+
+def _forbid(account: Account) -> None:
+    account.faults.append(faults.scopes_missing("segments:read", times=None))
+    account.last_forbidden_error = {
+        "resource": "segments",
+        "method": "list",
+        "missing_scopes": ["segments:read"],
+        "occurred_at": "2026-01-01T08:00:00.000Z",
+    }
+
+
+def _throttle(account: Account) -> None:
+    account.vendor_limit = VendorLimit(limit=2, window=20.0)
+
+
+def _empty(account: Account) -> None:
+    account.segments, account.workspaces = (), {}
+
+
+BREAKS: Mapping[str, Callable[[Account], None]] = {
+    "refused": _refuse,
+    "forbidden": _forbid,
+    "throttled": _throttle,
+    "empty": _empty,
+}
+"""How an account can be broken: the vendor no longer accepts its credentials, denies access, allows
+two requests in 20 s, or has no segments for it."""
 
 
 def large_environment(

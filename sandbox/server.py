@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -56,6 +56,17 @@ class Sandbox:
         """The base URL, without a trailing slash; known once the sandbox has started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"  # ignore-https-check
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The connector's configuration that reads all accounts."""
+        accounts = self.environment.accounts
+        return {
+            "token": self.environment.token,
+            "integrated_account_id": accounts[0].id if accounts else "",
+            "additional_accounts": {"mode": "all"},
+            "api_url": self.url,
+        }
 
     @property
     def requests(self) -> list[Request]:

@@ -13,7 +13,7 @@ from sandbox import vendors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sandbox import Account, Sandbox
+    from sandbox import Account
 
 CONNECTOR = "source-truto-segments"
 PROGRAM = Path(sys.executable).with_name(CONNECTOR)
@@ -55,16 +55,6 @@ def run_script(main: Callable[[], None], *failures: type[Exception]) -> int:
 
 def _exit(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def config_of(sandbox: Sandbox) -> dict[str, Any]:
-    """The configuration that reads all accounts of the sandbox."""
-    return {
-        "token": sandbox.environment.token,
-        "integrated_account_id": sandbox.environment.accounts[0].id,
-        "additional_accounts": {"mode": "all"},
-        "api_url": sandbox.url,
-    }
 
 
 def segments_of(account: Account) -> Iterator[tuple[str | None, Mapping[str, Any]]]:

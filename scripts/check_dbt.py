@@ -19,7 +19,6 @@ from scripts import demo
 from scripts._common import (
     ScriptError,
     add,
-    config_of,
     delete,
     rename,
     run_script,
@@ -57,7 +56,7 @@ def main() -> None:
         demo.DATABASE = folder / "demo.duckdb"
         with Sandbox(demo_environment()) as sandbox:
             accounts = sandbox.environment.accounts
-            config = {**config_of(sandbox), **SKIP}
+            config = {**sandbox.config, **SKIP}
             with quietly():
                 demo.run(demo.Connector(folder, config), accounts)
 

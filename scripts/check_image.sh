@@ -176,14 +176,14 @@ start_sandbox() {
 import json, pathlib, sys, threading
 
 from sandbox import Sandbox, demo_environment
-from scripts._common import config_of, segments_of
+from scripts._common import segments_of
 
 folder = pathlib.Path(sys.argv[1])
 modes = {"sync_mode": "full_refresh", "destination_sync_mode": "overwrite"}
 stream = {"name": "segments", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}
 (folder / "catalog.json").write_text(json.dumps({"streams": [{"stream": stream, **modes}]}))
 with Sandbox(demo_environment()) as sandbox:
-    (folder / "config.json").write_text(json.dumps(config_of(sandbox)))
+    (folder / "config.json").write_text(json.dumps(sandbox.config))
     accounts = sandbox.environment.accounts
     print(sum(1 for account in accounts for _ in segments_of(account)), flush=True)
     threading.Event().wait()

@@ -32,7 +32,6 @@ from scripts._common import (
     PROGRAM,
     ScriptError,
     add,
-    config_of,
     delete,
     rename,
     run_script,
@@ -59,7 +58,7 @@ class Replica:
         self._airbyte = airbyte
         self._cache = cache
         self._accounts = sandbox.environment.accounts
-        self._config = config_of(sandbox)
+        self._config = sandbox.config
         self._expected: Rows = {}
         self._has_state = False
 

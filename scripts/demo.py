@@ -8,20 +8,20 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from sandbox import Account, Sandbox, demo_environment
+from sandbox import Account, Sandbox, break_account, demo_environment
 from sandbox.protocol import configured_catalog, last_states
 from scripts._common import (
     CONNECTOR,
     PROGRAM,
     ScriptError,
     add,
-    config_of,
     delete,
     rename,
     run_script,
@@ -38,6 +38,8 @@ TOKEN_VARIABLE = "TRUTO_TOKEN"  # noqa: S105 - the name of the variable
 ACCOUNT_VARIABLE = "TRUTO_INTEGRATED_ACCOUNT_ID"
 URL_VARIABLE = "TRUTO_API_URL"
 
+INDENT = "     "
+INDENTED: Mapping[str, Any] = {"subsequent_indent": INDENT, "break_on_hyphens": False}
 DUCKDB_TYPES = {"string": "TEXT", "boolean": "BOOLEAN", "integer": "BIGINT", "number": "DOUBLE"}
 RECORDS = """
     CREATE OR REPLACE TEMP TABLE records AS
@@ -57,10 +59,15 @@ MERGE = """
     QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {cursor} DESC) = 1
         AND _ab_cdc_deleted_at IS NULL
 """
+# A tombstone has the key only, so the name is that of the row that it deletes.
+KNOWN = "CREATE OR REPLACE TEMP TABLE known AS SELECT integrated_account_id, id, name FROM segments"
 SENT = """
-    SELECT stream, data->>'id' AS id, data->>'name' AS name,
-        data->>'_ab_cdc_deleted_at' AS _ab_cdc_deleted_at
-    FROM records ORDER BY stream, id LIMIT 10
+    SELECT stream, coalesce(data->>'name', data->>'tenant_id', known.name) AS name,
+        data->>'_ab_cdc_deleted_at' IS NOT NULL AS deleted, data->>'status' AS status
+    FROM records
+    LEFT JOIN known ON stream = 'segments' AND known.id = data->>'id'
+        AND known.integrated_account_id = data->>'integrated_account_id'
+    ORDER BY ALL LIMIT 10
 """
 SUMMARY = """
     SELECT tenant_id AS customer, integration_label AS tool, count(segments.id) AS segments,
@@ -70,15 +77,12 @@ SUMMARY = """
     LEFT JOIN segments ON accounts.id = integrated_account_id
     GROUP BY ALL ORDER BY ALL
 """
-EXAMPLE = (
-    "SELECT tenant_id AS customer, integration_label AS tool, workspaces.name AS workspace, "
-    "segments.name AS segment, segments.updated_at FROM segments "
-    "JOIN integrated_accounts AS accounts ON accounts.id = segments.integrated_account_id "
-    "LEFT JOIN workspaces ON workspaces.id = workspace_id "
-    "AND workspaces.integrated_account_id = accounts.id "
-    "ORDER BY segments.updated_at DESC NULLS LAST LIMIT 10"
-)
-QUERY = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True).sql(sys.argv[2]).show()"
+MUST_RECONNECT = """
+    SELECT tenant_id AS customer, integration_label AS tool, status, last_error
+    FROM integrated_accounts
+    WHERE status <> 'active' OR last_forbidden_error IS NOT NULL ORDER BY ALL
+"""
+EXAMPLE = "SELECT name, updated_at FROM segments ORDER BY updated_at DESC NULLS LAST LIMIT 5"
 
 
 class Connector:
@@ -126,8 +130,10 @@ class Connector:
                             found.append(content)
                         case {"trace": {"error": {"message": text}}}:
                             failure = text
-                        case {"log": {"message": text}} if text.startswith("Progress"):
-                            say(f"     {text}")
+                        case {"log": {"level": level, "message": text}} if (
+                            level == "WARN" or text.startswith("Progress")
+                        ):
+                            say(textwrap.fill(text, 100, initial_indent=INDENT, **INDENTED))
                 process.wait()
             finally:
                 process.terminate()
@@ -212,18 +218,20 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
         say("5. The second sync: only what has changed since")
         if accounts:
             _change({account.vendor: account for account in accounts})
+        database.execute(KNOWN)
         connector.run(*read, "--state", "state.json")
         if load(database, streams, connector.output):
             say(str(database.sql(SENT)))
         say(str(database.sql(SUMMARY)))
+        say("6. Who must reconnect?")
+        say(str(database.sql(MUST_RECONNECT)))
         held = sum(1 for account in accounts for _ in segments_of(account))
         rows = len(database.table("segments"))
         if accounts and held != rows:
             raise ScriptError(
                 f"The sandbox has {held:,} segments, but the table has {rows:,} rows."
             )
-    example = [sys.executable, "-c", QUERY, str(DATABASE), EXAMPLE]
-    say(f"To query the tables:\n{shlex.join(example)}")
+    say(f'To query the tables:\nbash scripts/query.sh "{EXAMPLE}"')
 
 
 @contextmanager
@@ -246,14 +254,16 @@ def _target() -> Iterator[tuple[Mapping[str, Any], Sequence[Account]]]:
             f"Reading made-up accounts from {sandbox.url}, a server on this machine. To read one "
             f"of your own, set {TOKEN_VARIABLE} and {ACCOUNT_VARIABLE}."
         )
-        yield config_of(sandbox), sandbox.environment.accounts
+        yield {**sandbox.config, "on_account_error": "skip"}, sandbox.environment.accounts
 
 
 def _change(accounts: Mapping[str, Account]) -> None:
     rename(accounts["klaviyo"], 3)
     add(accounts["mailerlite"])
     delete(accounts["flodesk"], 0)
-    say("   Renamed a segment of Klaviyo, added one to MailerLite, deleted one from Flodesk.")
+    break_account(accounts["brevo"], "refused")
+    say("   Renamed a segment of Klaviyo, added one to MailerLite, deleted one from Flodesk. The")
+    say("   customer umbrella has revoked the API key of Brevo: its rows stay as they were.")
 
 
 def _column_type(schema: Mapping[str, Any]) -> str:

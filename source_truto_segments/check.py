@@ -13,7 +13,7 @@ from source_truto_segments.sync.worker_pool import Task, TaskFailed, WorkerPool
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import NOT_SUPPORTED, ReadError
-from source_truto_segments.truto.responses import Speaker
+from source_truto_segments.truto.responses import Speaker, counted
 
 logger = logging.getLogger("airbyte")
 
@@ -52,6 +52,8 @@ class ConnectionCheck:
         self._asked: set[str] = set()
         self._finished: set[str] = set()
         self._sampled = 0
+        self._asks_active = False
+        self._is_listed = config.account_list is None
         self._failures: dict[str, ReadError] = {}
         self._list_error: ReadError | None = None
 
@@ -88,6 +90,7 @@ class ConnectionCheck:
     def _list_accounts(self) -> Task[Event]:
         try:
             yield from self._source.find()
+            self._is_listed = True
         except ReadError as error:
             self._pool.stop()
             yield ReadFailed([], error)
@@ -96,8 +99,16 @@ class ConnectionCheck:
         is_configured = account.id in self._accounts
         if not is_configured or account.page is not None:
             self._accounts[account.id] = account
-        if not is_configured and not account.is_active and self._sampled < MAX_SAMPLE:
+        if is_configured or not account.is_readable:
+            return
+        if account.is_active:
+            # If failures are skipped, one account that can be read is enough.
+            is_asked = self._config.skip_failed_accounts and not self._asks_active
+            self._asks_active |= is_asked
+        else:
             self._sampled += 1
+            is_asked = self._sampled <= MAX_SAMPLE
+        if is_asked:
             self._pool.submit(self._probe(account))
 
     def _probe(self, account: Account) -> Task[Event]:
@@ -118,26 +129,35 @@ class ConnectionCheck:
             return None
         if self._list_error is not None:
             raise self._list_error
-        failures = Failures(skip_accounts=True)
+        failures = Failures(skip_accounts=self._config.skip_failed_accounts)
         for account_id, account in self._accounts.items():
             error = self._failures.get(account_id) or self._unanswered(account)
             if error is not None:
                 failures.add(error, account.integration)
-        failed = sum(len(cause.errors) for cause in failures.causes())
-        counts = (
-            f"{len(self._asked):,} of {len(self._accounts):,} integrated accounts were asked for "
-            f"their segments; {failed:,} of them cannot be read."
-        )
+        found = [error for cause in failures.causes() for error in cause.errors]
+        if self._config.account_list is None and not found:
+            self._reader.warn_of_workspace()
+        readable = sum(account.is_readable for account in self._accounts.values())
+        all_accounts = counted(readable, "integrated account")
+        all_accounts += "" if self._is_listed else " found in time"
+        verdict = f"{len(found):,} of these cannot be read" if found else "all of these can be read"
+        counts = f"Asked {len(self._asked):,} of {all_accounts} for segments: {verdict}."
         messages = failures.messages()
         if len(self._accounts) > 1:
             logger.info("%s", counts)
-        if self._config.skip_failed_accounts and failed < len(self._asked):
+        is_fatal = any(map(failures.is_fatal, found)) or self._lacks_first_account()
+        if not is_fatal and len(found) < len(self._asked):
             for message in messages:
-                logger.warning("This account would be skipped. %s", message)
+                logger.warning("This would be skipped. %s", message)
             return None
         if not messages or len(self._accounts) == 1:
             return messages[0] if messages else None
         return cut("\n".join([counts, *messages]))
+
+    def _lacks_first_account(self) -> bool:
+        """Return whether Truto has no account of the ID that every configuration names."""
+        error = self._failures.get(self._config.integrated_account_id)
+        return error is not None and error.resolution is errors.ACCOUNT_NOT_FOUND
 
     def _limits_alone(self) -> ReadError | None:
         """Return the failure, if rate limits of Truto's alone kept the check from an answer."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,13 +17,25 @@ from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secre
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
+from source_truto_segments.ignored_keys import ignored_keys
 from source_truto_segments.truto.machine import is_loopback
-from source_truto_segments.truto.vendors import VENDORS
+from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
 DEFAULT_API_URL = "https://api.truto.one"
 # Truto's names of the marketing tools for which it documents segments.
 INTEGRATIONS = frozenset(VENDORS)
 _CATEGORY = "marketingautomation"
+
+# How many keys without an effect are said.
+_MAX_WARNINGS = 10
+
+# Of the lists, which people write as a single value.
+_EXAMPLES: Mapping[str, Any] = {
+    "ids": ["62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"],
+    "integrations": ["klaviyo"],
+    "tenant_ids": ["acme"],
+    "remote_query": [{"name": "sort", "value": "-updated"}],
+}
 
 # A token that was pasted with the scheme of its header.
 _BEARER_PREFIX = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
@@ -64,8 +77,9 @@ class AccountFilter:
     """Which accounts of Truto's list are read.
 
     Attributes:
-        integrations: The integrations to read, in lower case; empty for INTEGRATIONS and any other
-            of the category marketing automation.
+        integrations: The integrations to read, by name or label in lower case; those of
+            INTEGRATIONS by name. Empty for INTEGRATIONS and any other of the category marketing
+            automation.
         tenant_ids: The tenants to read; empty for all.
         shard: The part of the environment to read; None for all of it.
     """
@@ -78,21 +92,28 @@ class AccountFilter:
         """Return whether an account is in the shard, if there is one."""
         return self.shard is None or self.shard.contains(account_id)
 
-    def matches(self, integration: str, category: object, tenant_id: object) -> bool:
+    def matches(
+        self, integration: str, category: object, tenant_id: object, label: object = None
+    ) -> bool:
         """Return whether an account is read, by what Truto's list says of it."""
         if self.tenant_ids and not (
             isinstance(tenant_id, str | int) and str(tenant_id) in self.tenant_ids
         ):
             return False
         if self.integrations:
-            return integration.lower() in self.integrations
+            return self.names(integration, label)
         text = category.lower() if isinstance(category, str) else ""
         letters = "".join(filter(str.isalpha, text))
         return integration.lower() in INTEGRATIONS or letters == _CATEGORY
 
-    def names(self, integration: str) -> bool:
+    def names(self, integration: str, label: object = None) -> bool:
         """Return whether the user, or Truto's documentation of segments, names an integration."""
-        return integration.lower() in (self.integrations or INTEGRATIONS)
+        return not names_of(integration, label).isdisjoint(self.integrations or INTEGRATIONS)
+
+
+def names_of(integration: object, label: object) -> set[str]:
+    """Return what an integration goes by, in lower case."""
+    return {name.strip().lower() for name in (integration, label) if isinstance(name, str)}
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,7 @@ class Config:
         num_workers: At most so many accounts are read concurrently; None for no bound but Truto's
             rate limit.
         api_url: The URL of the Truto API, without a slash at its end.
+        warnings: What in it has no effect, a sentence each.
     """
 
     token: str = field(repr=False)
@@ -125,6 +147,7 @@ class Config:
     skip_failed_accounts: bool = False
     num_workers: int | None = None
     api_url: str = DEFAULT_API_URL
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def configured_account_ids(self) -> Mapping[str, None]:
@@ -146,16 +169,20 @@ class Config:
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
         """Parse the configuration as Airbyte passes it.
 
-        White space around pasted values is ignored, as are keys that are not in the spec; a null
-        is the same as no value.
+        White space around pasted values is ignored, as are keys that are not in the spec, with a
+        warning; a null is the same as no value.
 
         Raises:
             ConfigError: If a field is missing or not valid.
         """
         given = _without_blanks(raw)
-        _validate(given)
-        _reject_invalid_unicode(given)
         accounts = given.get("additional_accounts", {"mode": "none"})
+        for level, name in ((given, "on_account_error"), (accounts, "mode")):
+            if isinstance(level, dict) and isinstance(level.get(name), str):
+                level[name] = level[name].strip().lower()
+        warnings = tuple(islice(ignored_keys(given, _spec()), _MAX_WARNINGS))
+        _validate(given, warnings)
+        _reject_invalid_unicode(given)
         ids = accounts["ids"] if accounts["mode"] == "listed" else []
         return cls(
             token=_token(given["token"]),
@@ -171,6 +198,7 @@ class Config:
             skip_failed_accounts=given.get("on_account_error") == "skip",
             num_workers=_optional_integer(given.get("num_workers")),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
+            warnings=warnings,
         )
 
 
@@ -181,9 +209,10 @@ def _without_blanks(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         kept = {name: _without_blanks(inner) for name, inner in value.items()}
-        if not _is_blank(kept.get("name")) and value.get("value") == "":
-            return {"name": kept["name"], "value": ""}
-        return {name: inner for name, inner in kept.items() if not _is_blank(inner)}
+        is_empty_value = not _is_blank(kept.get("name")) and value.get("value") == ""
+        return {name: inner for name, inner in kept.items() if not _is_blank(inner)} | (
+            {"value": ""} if is_empty_value else {}
+        )
     if isinstance(value, list):
         return [inner for inner in map(_without_blanks, value) if not _is_blank(inner)]
     return value
@@ -193,11 +222,11 @@ def _is_blank(value: Any) -> bool:
     return value is None or value == {} or (isinstance(value, str) and not value.strip())
 
 
-def _validate(given: Mapping[str, Any]) -> None:
+def _validate(given: Mapping[str, Any], warnings: Iterable[str]) -> None:
     errors: Iterable[ValidationError] = _validator().iter_errors(given)
     messages = {_describe(cause) for error in errors for cause in _relevant_errors(error)}
     if messages:
-        raise ConfigError(filter_secrets(" ".join(sorted(messages))))
+        raise ConfigError(filter_secrets(" ".join([*sorted(messages), *warnings])))
 
 
 def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
@@ -222,11 +251,17 @@ def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
 
 
 @lru_cache(maxsize=1)
-def _validator() -> Draft7Validator:
+def _spec() -> dict[str, Any]:
     content = pkgutil.get_data("source_truto_segments", "spec.json")
     if content is None:
         raise FileNotFoundError("source_truto_segments/spec.json")
-    return Draft7Validator(json.loads(content)["connectionSpecification"])
+    spec: dict[str, Any] = json.loads(content)["connectionSpecification"]
+    return spec
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Draft7Validator:
+    return Draft7Validator(_spec())
 
 
 def _describe(error: ValidationError) -> str:
@@ -242,15 +277,30 @@ def _describe(error: ValidationError) -> str:
     name = ".".join(str(part) for part in error.absolute_path)
     rule = {
         "pattern": f"must be {schema.get('pattern_descriptor')}",
-        "type": f"must be of the type {limit}",
+        "type": f"must be of the type {limit}{_example_of(name)}",
         "minimum": f"must be at least {limit}",
         "maximum": f"must be at most {limit}",
         "enum": f"must be one of {_join(limit)}",
-        "oneOf": f"must have a mode, one of {_modes(limit)}",
+        "oneOf": f"must have a mode, one of {_modes(limit)}. For example: {_mode_example(error)}",
         "minLength": "is empty",
         "minItems": "is empty",
     }.get(str(error.validator), f"is not valid: {error.message}")
     return f"{_field_label(schema, name)} {rule}."
+
+
+def _example_of(name: str) -> str:
+    """Return an example of a list that was given as something else."""
+    example = _EXAMPLES.get(name.rpartition(".")[-1])
+    return f", for example {json.dumps(example)}" if example else ""
+
+
+def _mode_example(error: ValidationError) -> str:
+    """Return the object for what was written in its place: a mode, or a list of IDs."""
+    given: Any = error.instance
+    mode = given.strip().lower() if isinstance(given, str) else ""
+    if mode == "listed" or isinstance(given, list):
+        return json.dumps({"mode": "listed", "ids": _EXAMPLES["ids"]})
+    return json.dumps({"mode": "none" if mode == "none" else "all"})
 
 
 def _modes(forms: Any) -> str:
@@ -305,7 +355,9 @@ def _api_url(value: str) -> str:
 
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
-    integrations = frozenset(map(str.lower, _strings(accounts.get("integrations"))))
+    named = map(str.lower, _strings(accounts.get("integrations")))
+    # People write labels such as Customer.io; those of the vendors are known.
+    integrations = frozenset(vendor.name if (vendor := vendor_of(text)) else text for text in named)
     tenant_ids = _strings(accounts.get("tenant_ids"))
     return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))
 

@@ -64,7 +64,7 @@ def custom_columns(
                 case ReadError() if event.resolution in _NO_MODEL:
                     return {}
                 case ReadError():
-                    raise event
+                    raise errors.for_discover(event)
                 case Mapping():
                     return parse_columns(event)
             if time.monotonic() >= deadline:
@@ -72,7 +72,7 @@ def custom_columns(
     finally:
         pool.close()
     detail = f" (no answer within {DEADLINE:.0f} s)"
-    raise ReadError(errors.TIMED_OUT, operation, account_id, detail)
+    raise errors.for_discover(ReadError(errors.TIMED_OUT, operation, account_id, detail))
 
 
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ order mark.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +23,43 @@ from source_truto_segments.config import ConfigError
 from source_truto_segments.truto.responses import excerpt
 
 # Airbyte generates these files; only hand-written ones are malformed.
+_CONFIG_FORM = ' It is an object, such as {"token": "…", "integrated_account_id": "…"}.'
 _CATALOG_FORM = (
     " It is a configured catalog: each stream that discover prints, as "
     '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}.'
+)
+_PROBLEMS: Mapping[type[OSError], str] = {
+    FileNotFoundError: "there is no such file",
+    IsADirectoryError: "it is a folder",
+    PermissionError: "this user has no permission",
+}
+_KINDS = {list: "a list", dict: "an object", str: "a text", bool: "a boolean", type(None): "null"}
+
+# What a parser stumbles over, by what begins there, and by its own words.
+_SLIPS: tuple[tuple[str, str], ...] = (
+    (r"//|/\*|#", "line {} has a comment, which JSON does not have"),
+    (r",\s*[}\]]", "line {} ends with a comma, after which nothing follows"),
+    (r"'", "line {} has a single quote; JSON takes double quotes"),
+    (r"(True|False|None)\b", "line {} has True, False or None; JSON has true, false and null"),
+    (r"$", "it ends in line {} before all brackets and quotes are closed"),
+)
+_PARSER_WORDS: tuple[tuple[str, str], ...] = (
+    ("Extra data", "line {} has more after the end of the first JSON value"),
+    ("Expecting ','", "a comma is missing before what begins in line {}, or a bracket"),
+    ("Expecting ':'", "a colon is missing in line {}"),
+    ("Expecting property name", "line {} has a key without double quotes"),
+    ("Unterminated string", "a text that begins in line {} has no closing quote"),
+    ("Invalid control character", "a text in line {} contains a line break or a tab"),
+    ("Invalid \\", "line {} has a backslash in a text, which is written twice"),
 )
 _STATE_FORM = (
     " It is a list of the state of each stream's last STATE message. Without one, everything is "
     "read; in Airbyte, reset the connection's streams."
 )
+
+
+class _FormError(ValueError):
+    """What a file is, in place of what it has to be."""
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -38,11 +68,8 @@ def read_config(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read, or is not an object.
     """
-    with _as_config_error(path):
-        content = _read_json(path)
-        if not isinstance(content, dict):
-            raise TypeError("it is not a JSON object")
-        return content
+    with _as_config_error(path, _CONFIG_FORM):
+        return _as_object(_read_json(path))
 
 
 def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
@@ -52,7 +79,10 @@ def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
         ConfigError: If it cannot be read, or is not valid.
     """
     with _as_config_error(path, _CATALOG_FORM):
-        return ConfiguredAirbyteCatalogSerializer.load(_read_json(path))
+        content = _as_object(_read_json(path))
+        if "catalog" in content:
+            raise _FormError("it is a message of discover")
+        return ConfiguredAirbyteCatalogSerializer.load(content)
 
 
 def read_state(path: str) -> list[AirbyteStateMessage]:
@@ -64,9 +94,7 @@ def read_state(path: str) -> list[AirbyteStateMessage]:
     if not path:
         return []
     with _as_config_error(path, _STATE_FORM):
-        content = (
-            _read_json(path) if Path(path).read_bytes().strip(b"\xef\xbb\xbf \t\r\n") else None
-        )
+        content = _read_json(path, may_be_empty=True)
         entries = content if isinstance(content, list) else [content] if content else []
         return [AirbyteStateMessageSerializer.load(_state(entry)) for entry in entries]
 
@@ -74,30 +102,73 @@ def read_state(path: str) -> list[AirbyteStateMessage]:
 def _state(entry: Any) -> Any:
     """Return the state of an entry; a type that lacks is that of a stream."""
     if not isinstance(entry, Mapping):
-        raise TypeError("an entry is not an object")
+        raise _FormError("an entry is not an object")
     if entry.get("type") == "STATE":
         entry = entry.get("state") or {}
     if not any(entry.get(name) for name in ("stream", "global", "data")):
-        raise ValueError("an entry has no stream and no stream_state")
+        raise _FormError("an entry has no stream and no stream_state")
     return {"type": "STREAM", **entry}
 
 
-def _read_json(path: str) -> Any:
-    return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+def _as_object(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise _FormError(f"it is {_KINDS.get(type(content), 'a number')}, not an object")
+    return content
+
+
+def _read_json(path: str, *, may_be_empty: bool = False) -> Any:
+    content = Path(path).read_bytes()
+    # Windows writes UTF-16, too.
+    text = content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
+    if not text.strip():
+        if may_be_empty:
+            return None
+        raise _FormError("it is empty")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _FormError(_slip(text, error)) from None
+    except RecursionError:
+        raise _FormError("it is nested too deeply") from None
+
+
+def _slip(text: str, error: json.JSONDecodeError) -> str:
+    """Write where a text is not JSON, and what is probably wrong there; it quotes nothing."""
+    rest = text[error.pos :]
+    if not error.msg.startswith("Invalid control"):
+        rest = rest.lstrip()
+    before = text[: error.pos].rstrip()
+    if before.endswith(",") and rest.startswith(("}", "]")):
+        rest = f",{rest}"
+        line = before.count("\n") + 1
+    else:
+        line = text[: len(text) - len(rest)].count("\n") + 1
+    for pattern, sentence in _SLIPS:
+        if re.match(pattern, rest):
+            return sentence.format(line)
+    for words, sentence in _PARSER_WORDS:
+        if error.msg.startswith(words):
+            return sentence.format(line)
+    return f"line {line} is not JSON"
 
 
 @contextmanager
-def _as_config_error(path: str, guidance: str = "") -> Iterator[None]:
+def _as_config_error(path: str, guidance: str) -> Iterator[None]:
     """Say in a sentence that a file cannot be read, or is not valid."""
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"The file {path} cannot be read: {error.strerror}.") from None
+        problem = _PROBLEMS.get(type(error), error.strerror)
+        raise ConfigError(f"The file {path} cannot be read: {problem}.") from None
     except SchemaValidationError as invalid:
         first = invalid.errors[0]
         detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}"
-    except (ValueError, TypeError, AttributeError, RecursionError) as invalid:
-        detail = excerpt(str(invalid)).rstrip(".")
+    except UnicodeDecodeError:
+        detail = "it is not a text in UTF-8"
+    except _FormError as invalid:
+        detail = str(invalid)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        detail = "it does not have the form that is required"
     else:
         return
     raise ConfigError(f"{path} is not valid: {detail}.{guidance}")

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, redirect_stdout
+from importlib.metadata import version
 from types import FrameType
 from typing import Any, TextIO, cast
 
@@ -157,7 +158,7 @@ class Entrypoint(AirbyteEntrypoint):
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Run one command of the Airbyte protocol: spec, check, discover or read.
+    """Run one command of the Airbyte protocol: spec, check, discover or read; or --version.
 
     It prints the protocol's messages to stdout, a JSON object a line. A failure is a trace message
     with a sentence for the user; the process then ends with exit code 1.
@@ -165,7 +166,11 @@ def run(argv: list[str] | None = None) -> None:
     Args:
         argv: The command and its options; by default those of the process.
     """
-    arguments = Entrypoint.parse_args((sys.argv[1:] if argv is None else argv) or ["--help"])
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["--version"]:
+        print(f"source-truto-segments {version('airbyte-source-truto-segments')}")
+        return
+    arguments = Entrypoint.parse_args(given or ["--help"])
     exit_code = 0
     with closing(Output()) as output, _as_stdout(output):
         source = BatchSource(shutdown=Shutdown(output))

@@ -119,7 +119,7 @@ class SourceTrutoSegments(AbstractSource):
             ConfigError: If the configuration is not valid.
             ReadError: If Truto could not be asked.
         """
-        parsed = Config.parse(config)
+        parsed = _parse(config)
         streams = [stream.as_airbyte_stream() for stream in Streams.build(parsed)]
         pool = WorkerPool[Mapping[str, Any] | ReadError](1, self._clock)
         client = self._client(parsed, CHECK_POLICY, pool.token_verified)
@@ -135,24 +135,25 @@ class SourceTrutoSegments(AbstractSource):
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
         """Ask the configured accounts, and some others, for segments; report what is wrong."""
         succeeded, error = self.check_connection(logger, config)
-        if succeeded:
-            return AirbyteConnectionStatus(status=Status.SUCCEEDED)
-        return AirbyteConnectionStatus(status=Status.FAILED, message=str(error))
+        status = Status.SUCCEEDED if succeeded else Status.FAILED
+        return AirbyteConnectionStatus(status=status, message=error)
 
     @override
     def check_connection(
         self, logger: logging.Logger, config: Mapping[str, Any]
     ) -> tuple[bool, Any | None]:
-        """Return whether the accounts can be read, and if not, the sentences that say why."""
+        """Return whether the accounts can be read, and what is wrong or has no effect."""
+        warnings: tuple[str, ...] = ()
         try:
-            parsed = Config.parse(config)
+            parsed = _parse(config)
+            warnings = parsed.warnings
             pool = WorkerPool[Event](_max_workers(parsed), self._clock)
             client = self._client(parsed, CHECK_POLICY, pool.token_verified)
             with closing(client):
                 message = ConnectionCheck(parsed, client, pool).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
-        return message is None, message
+        return message is None, "\n".join(filter(None, [message, *warnings])) or None
 
     @override
     def read(
@@ -185,7 +186,7 @@ class SourceTrutoSegments(AbstractSource):
         state: list[AirbyteStateMessage] | None = None,
     ) -> Iterator[AirbyteMessage]:
         """Read as `read` does, with the records of a page as one `RecordBatch`."""
-        parsed = Config.parse(config)
+        parsed = _parse(config)
         if not catalog.streams:
             _log.warning("The catalog selects no stream, so nothing is read.")
             return
@@ -226,6 +227,14 @@ class SourceTrutoSegments(AbstractSource):
             max_connections=_max_workers(config),
             share=config.shard_count,
         )
+
+
+def _parse(config: Mapping[str, Any]) -> Config:
+    """Parse the configuration, and log what in it has no effect."""
+    parsed = Config.parse(config)
+    for text in parsed.warnings:
+        _log.warning("%s", text)
+    return parsed
 
 
 def _max_workers(config: Config) -> int:

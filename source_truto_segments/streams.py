@@ -10,7 +10,7 @@ from airbyte_cdk.sources.streams.http.error_handlers import BackoffStrategy, Err
 from airbyte_cdk.sources.streams.http.requests_native_auth import TokenAuthenticator
 from typing_extensions import override
 
-from source_truto_segments.config import Config
+from source_truto_segments.config import INTEGRATIONS, Config
 from source_truto_segments.records.columns import (
     UPDATED_AT,
     ColumnSelection,
@@ -21,6 +21,7 @@ from source_truto_segments.records.values import without_nul
 from source_truto_segments.truto.account_objects import (
     HAS_OVERRIDE,
     integration_of,
+    label_of,
     parse_account,
     parse_account_list,
 )
@@ -212,8 +213,10 @@ class IntegratedAccounts(TrutoStream):
         wanted = self._config.account_list
         if wanted is None:
             return {}
-        # A single name can be asked for; of several, Truto's documentation says nothing.
-        filters = {"integration.name": wanted.integrations, "tenant_id": wanted.tenant_ids}
+        # A single name can be asked for; of several, Truto's documentation says nothing. What is no
+        # vendor's name can be a label.
+        names = wanted.integrations if wanted.integrations <= INTEGRATIONS else ()
+        filters = {"integration.name": names, "tenant_id": wanted.tenant_ids}
         return {name: next(iter(values)) for name, values in filters.items() if len(values) == 1}
 
     def _parse_list(self, content: bytes) -> Page:
@@ -233,7 +236,10 @@ class IntegratedAccounts(TrutoStream):
         if integration["name"] is None:
             return True
         return account_id.lower() in self._config.configured_account_ids or wanted.matches(
-            integration["name"], integration.get("category"), entry.get("tenant_id")
+            integration["name"],
+            integration.get("category"),
+            entry.get("tenant_id"),
+            label_of(integration),
         )
 
 

@@ -87,7 +87,7 @@ def test_given_a_token_when_printed_then_it_is_hidden() -> None:
             "Additional accounts (additional_accounts) must have a mode, one of none, listed, all.",
         ),
         ({"workspace_id": "\ud800"}, "workspace_id contains an invalid Unicode character."),
-        ({"remote_query": {"a": "b"}}, "must be of the type array."),
+        ({"remote_query": {"a": "b"}}, "must be of the type array, for example ["),
         ({"additional_accounts": "all"}, "must have a mode, one of none, listed, all."),
         ({"remote_query": [{"name": "a"}]}, "Value (value) is missing."),
         ({"remote_query": [{"name": "", "value": "b"}]}, "Name (name) is missing."),

@@ -307,7 +307,7 @@ def test_line_of_log_in_code(message: str) -> None:
     "message",
     [
         "The sync was interrupted before all accounts were read. ",
-        "… of … integrated accounts were asked for their segments; … of them cannot be read.",
+        "Asked … of … for segments: ….",
         "The connector failed unexpectedly (…: …). ",
     ],
 )

@@ -11,15 +11,21 @@ from source_truto_segments.truto.rate_limiter import Delay
 @pytest.mark.parametrize(
     ("progress", "line"),
     [
-        (Progress(), "Progress: 0 of 0 accounts found so far, 0 records."),
+        (
+            Progress(),
+            "Progress: the sync has finished 0 of 0 accounts found so far and emitted 0 records.",
+        ),
         (
             Progress({"a", "b"}, is_all_found=True, done={"a"}, records=Counter(segments=1234)),
-            "Progress: 1 of 2 accounts, 1,234 records.",
+            "Progress: the sync has finished 1 of 2 accounts and emitted 1,234 records.",
         ),
         (
             # An account can be in both: one stream was read, and another failed.
             Progress({"a", "b", "c"}, done={"a", "b"}, failed={"b", "c"}),
-            "Progress: 3 of 3 accounts found so far, 0 records, 2 failed.",
+            (
+                "Progress: the sync has finished 3 of 3 accounts found so far (2 failed) and "
+                "emitted 0 records."
+            ),
         ),
         (
             Progress(
@@ -29,7 +35,10 @@ from source_truto_segments.truto.rate_limiter import Delay
                 failed={str(number) for number in range(3000, 4000)},
                 records=Counter(segments=1_000_000, workspaces=500, integrated_accounts=1),
             ),
-            "Progress: 3,000 of 12,345 accounts, 1,000,501 records, 1,000 failed.",
+            (
+                "Progress: the sync has finished 3,000 of 12,345 accounts (1,000 failed) and "
+                "emitted 1,000,501 records."
+            ),
         ),
     ],
     ids=["nothing", "some", "failed", "many"],
@@ -51,21 +60,21 @@ def of_account(account_id: str) -> Delay:
 @pytest.mark.parametrize(
     ("delays", "waiting"),
     [
-        ([FOR_TOKEN], "waiting 12 s for Truto's limit"),
-        ([of_account("a")], "waiting for account a (the vendor's limit)"),
-        ([FOR_ENVIRONMENT], "waiting for the backoff"),
+        ([FOR_TOKEN], "The sync waits 12 s for Truto's limit"),
+        ([of_account("a")], "Account a (the vendor's limit) waits"),
+        ([FOR_ENVIRONMENT], "The list of accounts (the backoff) waits"),
         (
             [of_account("a"), FOR_ENVIRONMENT, of_account("c")],
             (
-                "waiting for account a (the vendor's limit), the backoff, "
-                "account c (the vendor's limit)"
+                "Account a (the vendor's limit), the list of accounts (the backoff), "
+                "account c (the vendor's limit) wait"
             ),
         ),
         (
             [of_account(str(number)) for number in range(1004)],
             (
-                "waiting for account 0 (the vendor's limit), account 1 (the vendor's limit), "
-                "account 2 (the vendor's limit) and 1,001 more"
+                "Account 0 (the vendor's limit), account 1 (the vendor's limit), "
+                "account 2 (the vendor's limit) and 1,001 more wait"
             ),
         ),
     ],
@@ -74,7 +83,19 @@ def of_account(account_id: str) -> Delay:
 def test_delays_reported_line(delays: list[Delay], waiting: str) -> None:
     """Delays, when reported: the line says what is waited for."""
     line = Progress({"a"}, is_all_found=True).status_line(delays)
-    assert line == f"Progress: 0 of 1 accounts, 0 records; {waiting}."
+    assert line == (
+        f"Progress: the sync has finished 0 of 1 account and emitted 0 records. {waiting}."
+    )
+
+
+def test_one_of_each() -> None:
+    """What there is one of is no plural."""
+    progress = Progress({"a"}, is_all_found=True, done={"a"}, records=Counter(segments=1))
+    line = "Progress: the sync has finished 1 of 1 account and emitted 1 record."
+
+    assert progress.status_line([]) == line
+    summary = "Read 1 integrated account. Records emitted: 1 of segments."
+    assert progress.final_summary(["segments"]) == summary
 
 
 def test_sync_without_failures() -> None:

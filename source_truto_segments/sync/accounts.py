@@ -1,13 +1,16 @@
 """Which integrated accounts there are: those that the user names, and those of Truto's list."""
 
 import logging
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from source_truto_segments.config import AccountFilter, Config
+from source_truto_segments.config import AccountFilter, Config, names_of
 from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT, IntegratedAccounts
 from source_truto_segments.sync.events import AccountFound, AccountsListed, Event, PartitionRead
+from source_truto_segments.sync.failures import shown
 from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
@@ -16,12 +19,15 @@ from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.pagination import Pages
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.responses import Page, preview
+from source_truto_segments.truto.responses import Page, counted, excerpt, preview
 
 logger = logging.getLogger("airbyte")
 
 # Entries of the list in a page. One can weigh 100 kB, and Truto's default can be thousands of them.
 _PAGE_SIZE = 100
+
+# How many names a warning lists.
+_MAX_SHOWN = 10
 
 Submit: TypeAlias = Callable[["Account"], None]
 
@@ -72,7 +78,7 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
     if record["last_error"]:
         parts.append(f'last error: "{preview(record["last_error"])}"')
     detail = f" ({'; '.join(parts)})"
-    is_optional = not wanted.names(integration)
+    is_optional = not wanted.names(integration, record["integration_label"])
     return Account(
         account_id,
         integration,
@@ -130,6 +136,7 @@ class AccountList:
         self._found: set[str] = set()
         # The ids of all entries, selected or not.
         self._present: set[str] = set()
+        self._names = _Names()
         self._page_size: int | None = _PAGE_SIZE
 
     def find(
@@ -150,15 +157,15 @@ class AccountList:
         known_rows = set(rows.state.partitions) if rows is not None else set()
         try:
             yield from self._read_list(first_read=True)
-            # Those that are configured need not be listed: a filter can leave them out.
-            if known_rows.union(known_ids) - self._present - configured:
+            # Those that are configured need not be listed: a filter can leave them out. The first
+            # read is filtered by Truto, so what the environment has instead is not in it.
+            is_missing = known_rows.union(known_ids) - self._present - configured
+            is_filtered = bool(self._stream.request_for({}).params)
+            if is_missing or (is_filtered and self._names.unmatched(self._wanted)):
                 yield from self._read_list(first_read=False)
-            filters = self._wanted.integrations or self._wanted.tenant_ids
-            if filters and not self._found - configured:
-                logger.warning(
-                    "No other integrated account matches integrations and tenant_ids under "
-                    "additional_accounts. Check their spelling."
-                )
+            for warning in self._names.unmatched(self._wanted):
+                logger.warning("%s", warning)
+            self._warn_of_none(configured)
         finally:
             unlisted = [
                 id_ for id_ in self._config.configured_account_ids if id_ not in self._found
@@ -170,14 +177,26 @@ class AccountList:
         if rows is not None:
             yield from self._delete_rows(rows, known_rows - self._present - configured)
 
+    def _warn_of_none(self, configured: Collection[str]) -> None:
+        """Warn if the options leave no account, though each by itself matches some."""
+        options = {"integrations": self._wanted.integrations, "tenant_ids": self._wanted.tenant_ids}
+        named = [name for name, values in options.items() if values]
+        is_certain = self._wanted.shard is None and not self._names.unmatched(self._wanted)
+        if named and is_certain and not self._found - set(configured):
+            logger.warning(
+                "No other integrated account matches %s under additional_accounts%s.",
+                " and ".join(named),
+                " at the same time" if len(named) > 1 else "",
+            )
+
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
         """Delete the rows of accounts that neither read has, and of which Truto says so itself."""
         is_empty = bool(missing) and not self._present
         if is_empty and not rows.state.was_emptied(ENVIRONMENT):
             logger.warning(
-                "Truto's list of integrated accounts is empty, and %d accounts are known. Nothing "
-                "is deleted yet; if the next sync finds none either, their rows are deleted.",
-                len(missing),
+                "Truto's list of integrated accounts is empty, but the last sync knew %s. Nothing "
+                "is deleted yet; if the next sync finds none either, the rows are deleted.",
+                counted(len(missing), "account"),
             )
             yield PartitionRead(rows.name, ENVIRONMENT, emptied=True)
             return
@@ -221,7 +240,8 @@ class AccountList:
                 "is marked as partial" if page.is_partial else "has entries that are not objects",
             )
         new: dict[str, Account] = {}
-        self._present.update(page.left_out_ids)
+        for entry in page.left_out:
+            self._note(entry, str(entry["id"]).lower())
         for record in page.records:
             account = parse_account(record, self._wanted)
             if account is None or not account.is_readable:
@@ -231,11 +251,57 @@ class AccountList:
                     preview({key: record[key] for key in ("id", "integration", "status")}),
                 )
             if account is not None and account.id not in self._found:
-                self._present.add(account.id)
+                self._note(record, account.id)
                 if account.id in self._config.configured_account_ids:
                     account = replace(account, is_optional=False, is_readable=True)
                 new[account.id] = account
         return new
+
+    def _note(self, entry: Mapping[str, Any], account_id: str) -> None:
+        """Note that an entry is in the list, and once what it goes by."""
+        if account_id not in self._present:
+            self._present.add(account_id)
+            self._names.add(entry)
+
+
+class _Names:
+    """What the accounts of the list go by, for a warning about an option that matches none."""
+
+    def __init__(self) -> None:
+        self._integrations: Counter[str] = Counter()
+        self._spellings: set[str] = set()
+        self._tenant_ids: Counter[str] = Counter()
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Note an account."""
+        integration, tenant_id = entry["integration"], entry["tenant_id"]
+        if integration is not None:
+            self._integrations[integration] += 1
+            self._spellings |= names_of(integration, entry["integration_label"])
+        if isinstance(tenant_id, str | int):
+            self._tenant_ids[str(tenant_id)] += 1
+
+    def unmatched(self, wanted: AccountFilter) -> list[str]:
+        """Write a sentence for each option of which something matches no account."""
+        options = (
+            ("integrations", sorted(wanted.integrations - self._spellings), self._integrations),
+            ("tenant_ids", sorted(wanted.tenant_ids - self._tenant_ids.keys()), self._tenant_ids),
+        )
+        return [
+            f"No integrated account has what {name} under additional_accounts lists: "
+            f"{_listed(missing)}. The environment has: {_listed(_nearest_first(missing, has))}."
+            for name, missing, has in options
+            if missing
+        ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return shown([excerpt(name) for name in names[:_MAX_SHOWN]], len(names)) or "none"
+
+
+def _nearest_first(missing: Sequence[str], has: Mapping[str, int]) -> list[str]:
+    nearest = (hit for name in missing[:_MAX_SHOWN] for hit in get_close_matches(name, has))
+    return [f"{name} ({has[name]:,})" for name in dict.fromkeys([*nearest, *sorted(has)])]
 
 
 def fetch_account(

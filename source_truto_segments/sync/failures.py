@@ -19,6 +19,8 @@ MAX_MESSAGE_LENGTH = 8_000
 # How many accounts, and how many different reports, a message shows.
 _SHOWN = 3
 
+_SEVERAL = "Reading integrated accounts"
+
 # If several accounts fail, the sync reports the most urgent type: one that needs a person first.
 _PRECEDENCE = (
     FailureType.config_error,
@@ -32,33 +34,44 @@ class Cause:
     """What fails one or more accounts in the same way.
 
     Attributes:
-        errors: The failure of each account, in the order in which they came.
+        by_account: The first failure of each account, in the order in which they came; an account
+            fails once, however many streams lack something.
+        operations: What failed, without the accounts.
         integrations: How many of the accounts belong to each integration that is known.
     """
 
-    errors: list[ReadError] = field(default_factory=list)
+    by_account: dict[str | None, ReadError] = field(default_factory=dict)
+    operations: set[str] = field(default_factory=set)
     integrations: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def errors(self) -> list[ReadError]:
+        """The failure of each account."""
+        return [*self.by_account.values()]
 
     @property
     def resolution(self) -> Resolution:
         """The row of the error table."""
-        return self.errors[0].resolution
+        return next(iter(self.by_account.values())).resolution
 
     def message(self) -> str:
         """Write what failed, for how many accounts, what was reported, and who does what."""
         first = self.errors[0]
         if len(self.errors) == 1:
             return cut(str(first))
+        what = self.operations.copy().pop() if len(self.operations) == 1 else _SEVERAL
+        guidance = {error.guidance for error in self.errors}
+        advice = first.guidance if len(guidance) == 1 else self.resolution.guidance
         accounts = f"{len(self.errors):,} integrated accounts"
         named = ", ".join(f"{name}: {n:,}" for name, n in self.integrations.most_common())
         reported = dict.fromkeys(error.detail.strip() for error in self.errors)
         details = "; ".join([*filter(None, reported)][:_SHOWN])
         text = (
-            f"{_generic(first)} failed: {self.resolution.error_message}. Affected: {accounts}"
+            f"{what} failed: {self.resolution.error_message}. Affected: {accounts}"
             f"{f' ({named})' if named else ''}, such as {shown([_id(e) for e in self.errors])}."
         )
         reports = f" Reported: {details}." if details else ""
-        return cut(f"{text}{reports} {self.resolution.guidance}")
+        return cut(f"{text}{reports} {advice}")
 
 
 class Failures:
@@ -70,13 +83,12 @@ class Failures:
 
     def __init__(self, *, skip_accounts: bool) -> None:
         self._skip_accounts = skip_accounts
-        self._seen: set[str] = set()
-        self._causes: dict[tuple[str, str], Cause] = {}
+        self._causes: dict[str, Cause] = {}
         self._of_sync: ReadError | None = None
         self._types: set[FailureType | None] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._seen)
+        return self.any_of_sync or bool(self._causes)
 
     @property
     def any_of_sync(self) -> bool:
@@ -89,18 +101,21 @@ class Failures:
         return not self._skip_accounts or is_of_sync(error) or is_defect
 
     def add(self, error: ReadError, integration: str | None = None) -> None:
-        """Take in a failure; log it."""
-        if str(error) in self._seen:
-            return
-        self._seen.add(str(error))
+        """Take in a failure; warn once for each account."""
         self._types.add(error.failure_type)
         if is_of_sync(error):
             # A refused token fails whatever is in flight: once is enough.
             self._of_sync = self._of_sync or error
             return
+        cause = self._causes.setdefault(error.resolution.error_message, Cause())
+        cause.operations.add(_generic(error))
+        first = cause.by_account.get(error.account_id)
+        if first is not None:
+            if error.detail != first.detail:
+                logger.info("%s", cut(str(error)))
+            return
         logger.warning("%s", cut(str(error)))
-        cause = self._causes.setdefault((_generic(error), error.resolution.error_message), Cause())
-        cause.errors.append(error)
+        cause.by_account[error.account_id] = error
         cause.integrations.update([integration] if integration else [])
 
     def causes(self) -> list[Cause]:
@@ -161,10 +176,16 @@ def is_of_sync(error: ReadError) -> bool:
     return error.resolution.scope is Scope.SYNC or error.account_id is None
 
 
-def shown(ids: Sequence[str]) -> str:
-    """List the first of some IDs, and how many more there are."""
-    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
-    return f"{', '.join(ids[:_SHOWN])}{more}"
+def shown(names: Sequence[str], count: int | None = None) -> str:
+    """List the first of some names, and how many more there are.
+
+    Args:
+        names: The names.
+        count: How many there are, if `names` are the first of them, all to be listed.
+    """
+    listed = names[:_SHOWN] if count is None else names
+    more = (len(names) if count is None else count) - len(listed)
+    return f"{', '.join(listed)}{f' and {more:,} more' if more else ''}"
 
 
 def cut(text: str) -> str:

@@ -145,8 +145,8 @@ class PartitionDiff:
             ):
                 emptied = True
                 logger.warning(
-                    "%s: all %d known records are gone at once. Nothing is deleted yet, as a lost "
-                    "permission or a failure can look like that; if the next sync finds none "
+                    "%s: all known records (%d) are gone at once. Nothing is deleted yet, as a "
+                    "lost permission or a failure can look like that; if the next sync finds none "
                     "either, they are deleted.",
                     self._label,
                     len(missing),

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from source_truto_segments.sync.failures import shown
 from source_truto_segments.truto.rate_limiter import Delay
-
-_MAX_NAMED_DELAYS = 3
+from source_truto_segments.truto.responses import counted
 
 
 @dataclass
@@ -34,30 +33,28 @@ class Progress:
         return self.is_all_found and self.found <= self.done | self.failed
 
     def status_line(self, delays: Sequence[Delay]) -> str:
-        """Return everything in one line.
+        """Return everything in a sentence, and what is waited for in another.
 
         Args:
             delays: What tasks are waiting for.
         """
-        over = len(self.done | self.failed)
         found = "" if self.is_all_found else " found so far"
-        parts = [
-            f"{over:,} of {len(self.found):,} accounts{found}",
-            f"{self.records.total():,} records",
-        ]
-        if self.failed:
-            parts.append(f"{len(self.failed):,} failed")
-        return f"Progress: {', '.join(parts)}{_waiting(delays)}."
+        failed = f" ({len(self.failed):,} failed)" if self.failed else ""
+        return (
+            f"Progress: the sync has finished {len(self.done | self.failed):,} of "
+            f"{counted(len(self.found), 'account')}{found}{failed} and emitted "
+            f"{counted(self.records.total(), 'record')}.{_waiting(delays)}"
+        )
 
     def final_summary(self, stream_names: Collection[str]) -> str:
         """Return the last line of a sync that was not interrupted."""
         counts = ", ".join(f"{self.records[name]:,} of {name}" for name in stream_names)
         emitted = f"Records emitted: {counts}."
         if not self.failed:
-            return f"Read {len(self.found):,} integrated accounts. {emitted}"
+            return f"Read {counted(len(self.found), 'integrated account')}. {emitted}"
         return (
-            f"{len(self.failed):,} of {len(self.found):,} integrated accounts could not be read: "
-            f"{shown(sorted(self.failed))}. {emitted}"
+            f"{len(self.failed):,} of {counted(len(self.found), 'integrated account')} could not "
+            f"be read: {shown(sorted(self.failed))}. {emitted}"
         )
 
 
@@ -65,10 +62,13 @@ def _waiting(delays: Sequence[Delay]) -> str:
     if not delays:
         return ""
     if delays[0].for_token:
-        return f"; waiting {delays[0].seconds:.0f} s for {delays[0].reason}"
-    named = [
-        f"account {delay.account_id} ({delay.reason})" if delay.account_id else delay.reason
-        for delay in delays
-    ]
-    more = f" and {len(named) - _MAX_NAMED_DELAYS:,} more" if len(named) > _MAX_NAMED_DELAYS else ""
-    return f"; waiting for {', '.join(named[:_MAX_NAMED_DELAYS])}{more}"
+        return f" The sync waits {delays[0].seconds:.0f} s for {delays[0].reason}."
+    named = shown(
+        [
+            f"account {delay.account_id} ({delay.reason})"
+            if delay.account_id
+            else f"the list of accounts ({delay.reason})"
+            for delay in delays
+        ]
+    )
+    return f" {named[0].upper()}{named[1:]} {'waits' if len(delays) == 1 else 'wait'}."

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from airbyte_cdk.models import FailureType
@@ -25,7 +25,7 @@ from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope, unexpected_error
 from source_truto_segments.truto.pagination import Pages, PageSizes
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.responses import Page
+from source_truto_segments.truto.responses import Page, excerpt
 from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
@@ -66,6 +66,8 @@ class _Integrations:
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
+        # Whether an account has the configured workspace.
+        self.has_workspace = False
 
     def learn(self, account: Account, fact: str) -> None:
         """Remember something about an account's integration."""
@@ -166,6 +168,15 @@ class AccountReader:
         """
         yield from self._segment_pages(account, _Workspaces(), self._page_sizes).next()
 
+    def warn_of_workspace(self) -> None:
+        """Warn if no account has had the configured workspace."""
+        if self._config.workspace_id is not None and not self._integrations.has_workspace:
+            logger.warning(
+                'No account that could be read has the workspace "%s" (workspace_id). Accounts of '
+                "vendors without workspaces are read completely.",
+                excerpt(self._config.workspace_id),
+            )
+
     def failure(
         self, stream_names: Collection[str], error: Exception, account: Account | None = None
     ) -> ReadFailed:
@@ -177,9 +188,27 @@ class AccountReader:
             error = unexpected_error(operation, account.id if account else None, error)
         elif error.resolution.scope is Scope.SYNC:
             self._stop()
+        elif error.resolution is errors.ACCOUNT_NOT_FOUND and account is not None:
+            error = error.with_guidance(self._check_id(account))
         if account is None:
             return ReadFailed(stream_names, error)
         return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
+
+    def _check_id(self, account: Account) -> str:
+        """Return what to do about an account that Truto does not have."""
+        is_first = account.id == self._config.integrated_account_id
+        setting = "integrated_account_id" if is_first else "ids under additional_accounts"
+        if account.id not in self._config.configured_account_ids:
+            return errors.ACCOUNT_NOT_FOUND.guidance
+        if self._client.has_succeeded:
+            return (
+                f"Check {setting} in the source's configuration: the environment of the API token "
+                "has other accounts, but none of this ID."
+            )
+        return (
+            f"Check {setting} in the source's configuration, and that the API token belongs to the "
+            "same Truto environment as the account."
+        )
 
     def _read_stream(
         self, account: Account, workspaces: _Workspaces, selected: SelectedStream, read: Read
@@ -187,6 +216,8 @@ class AccountReader:
         """Read a stream of an account; return the failure, if there is one."""
         diff = PartitionDiff.begin(selected, account.id)
         if diff is None:
+            # That attempt has warned of a workspace that no account has.
+            self._integrations.has_workspace = True
             yield PartitionRead(selected.name, account.id)
             return None
         try:
@@ -315,8 +346,7 @@ class _SegmentPages:
     """The pages of an account's segments, of one workspace after another if one is required.
 
     Attributes:
-        workspace_id: The only workspace to read; None for all.
-        slice: The slice of the page that was read last.
+        slice: The slice of the page that was read last: its workspace is one that the account has.
     """
 
     _client: TrutoClient
@@ -325,13 +355,12 @@ class _SegmentPages:
     _workspaces: _Workspaces
     _integrations: _Integrations
     _page_sizes: PageSizes | None
-    workspace_id: InitVar[str | None]
+    _configured: str | None
     _remaining: Iterator[str] = field(default_factory=lambda: iter(()))
     _has_begun: bool = False
 
-    def __post_init__(self, workspace_id: str | None) -> None:
-        self._begin(workspace_id)
-        self._has_begun = workspace_id is not None
+    def __post_init__(self) -> None:
+        self._begin(None)
 
     def next(self) -> Generator[Delay, None, Page | None]:
         """Fetch the next page.
@@ -344,24 +373,54 @@ class _SegmentPages:
         """
         if not self._has_begun:
             self._has_begun = True
-            yield from self._begin_with_workspaces()
+            if self._configured is None:
+                yield from self._begin_with_workspaces()
+            else:
+                yield from self._begin_in(self._configured)
         while True:
             try:
                 page = yield from self._pages.next()
             except ReadError as error:
                 page = yield from self._without_page(error)
             self._is_first = False
+            if self._configured is not None and self.slice["workspace_id"] == self._configured:
+                self._integrations.has_workspace = True
             workspace_id = next(self._remaining, None) if page is None else None
             if workspace_id is None:
                 return page
             self._begin(workspace_id)
 
-    def _begin(self, workspace_id: str | None) -> None:
+    def _begin(self, workspace_id: str | None, *, exists: bool = True) -> None:
         self.slice: Slice = {ACCOUNT_KEY: self._account.id, "workspace_id": workspace_id}
         request = self._streams.segments.request_for(self.slice)
+        if not exists:
+            self.slice = {ACCOUNT_KEY: self._account.id, "workspace_id": None}
         integration = self._account.integration
         self._pages = Pages(self._client, request, self._page_sizes, integration)
         self._is_first = True
+
+    def _begin_in(self, workspace_id: str) -> Generator[Delay, None, None]:
+        """Begin with the configured workspace.
+
+        A vendor without workspaces ignores it, and so may one that does not have this one: what it
+        returns is then of no workspace.
+        """
+        if self._integrations.lacks(self._account, WORKSPACES):
+            return
+        exists = self._integrations.requires_workspace(self._account)
+        if not exists:
+            try:
+                if not self._workspaces.listed:
+                    yield from self._list_workspaces()
+            except ReadError as error:
+                is_final = error.failure_type is FailureType.config_error
+                if error.resolution.scope is Scope.SYNC or not is_final:
+                    raise
+                if error.resolution is errors.NOT_SUPPORTED:
+                    self._integrations.learn(self._account, WORKSPACES)
+                    return
+            exists = workspace_id in self._workspaces.ids
+        self._begin(workspace_id, exists=exists)
 
     def _begin_with_workspaces(self) -> Generator[Delay, None, None]:
         """Begin with the first workspace if the vendor is known to require one.
@@ -387,7 +446,8 @@ class _SegmentPages:
 
     def _without_page(self, error: ReadError) -> Generator[Delay, None, Page | None]:
         """Return what an error of a request stands for; raise it if it is a failure."""
-        if error.resolution is errors.WORKSPACE_REQUIRED and self.slice["workspace_id"] is None:
+        is_open = self._configured is None and self.slice["workspace_id"] is None
+        if error.resolution is errors.WORKSPACE_REQUIRED and is_open:
             self._integrations.learn(self._account, _REQUIRES_WORKSPACE)
             self._workspaces.required = True
             if not self._workspaces.listed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from airbyte_cdk.models import AirbyteMessage, AirbyteStreamStatus, FailureType
 
 from source_truto_segments.config import Config
-from source_truto_segments.streams import INTEGRATED_ACCOUNTS, Streams
+from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS, Streams
 from source_truto_segments.sync.accounts import Account, account_source
 from source_truto_segments.sync.events import (
     AccountFinished,
@@ -39,6 +39,7 @@ from source_truto_segments.sync.worker_pool import RateLimited, Task, TaskFailed
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, unexpected_error
+from source_truto_segments.truto.responses import counted
 
 logger = logging.getLogger("airbyte")
 
@@ -256,6 +257,9 @@ class Sync:
             status = _COMPLETE if complete[name] else _INCOMPLETE
             yield status_message(name, status)
         self._warn_of_large_states()
+        is_cut_off = self._interrupted or self._failures.any_of_sync
+        if not is_cut_off and SEGMENTS in self._runs and self._runs[SEGMENTS].readable:
+            self._reader.warn_of_workspace()
         summary = self._progress.final_summary(self._runs)
         final = self._failures.final_error()
         if self._interrupted:
@@ -281,11 +285,11 @@ class Sync:
             state = run.selected.state
             if isinstance(state, IncrementalState) and state.untracked:
                 logger.warning(
-                    "The state of the stream %s is full: %d accounts are not tracked. Each sync "
-                    "emits all their records, and the rows of records that are deleted stay in the "
-                    "table. Split the connection into shards (additional_accounts.shard).",
+                    "The state of the stream %s is full and does not track %s. Each sync emits all "
+                    "their records, and the rows of records that are deleted stay in the table. "
+                    "Split the connection into shards (additional_accounts.shard).",
                     name,
-                    len(state.untracked),
+                    counted(len(state.untracked), "account"),
                 )
 
     def _log_progress(self) -> None:

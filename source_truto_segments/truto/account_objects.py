@@ -37,13 +37,15 @@ def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bo
     """
     page = parse_page(content)
     records: list[dict[str, Any]] = []
-    left_out: list[str] = []
+    left_out: list[Mapping[str, Any]] = []
     for entry in page.records:
         if selects(entry):
             records.append(account_record(entry))
         else:
-            left_out.append(str(entry["id"]).lower())
-    return replace(page, records=records, left_out_ids=left_out)
+            integration = integration_of(entry)
+            named = {"integration": integration["name"], "integration_label": label_of(integration)}
+            left_out.append({"id": entry["id"], "tenant_id": entry.get("tenant_id"), **named})
+    return replace(page, records=records, left_out=left_out)
 
 
 def parse_account(content: bytes) -> Page:
@@ -61,17 +63,14 @@ def parse_account(content: bytes) -> Page:
 def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an account, as Truto sent it, as a record of `integrated_accounts`."""
     integration = integration_of(entry)
-    settings, account_id = integration.get("config"), entry.get("id")
-    label = integration.get("label") or (
-        settings.get("label") if isinstance(settings, Mapping) else None
-    )
+    account_id = entry.get("id")
     forbidden, names = entry.get("last_forbidden_error"), _FORBIDDEN_ERROR
     return {
         **{name: entry.get(name) for name in _COLUMNS},
         "id": account_id.lower() if isinstance(account_id, str) else account_id,
         "integration": integration["name"],
         HAS_OVERRIDE: bool(entry.get("unified_model_override")),
-        "integration_label": label,
+        "integration_label": label_of(integration),
         "last_error": error_text(entry.get("last_error")) or None,
         "last_forbidden_error": {name: forbidden[name] for name in names if name in forbidden}
         if isinstance(forbidden, Mapping)
@@ -85,3 +84,11 @@ def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     integration = integration if isinstance(integration, Mapping) else {"name": integration}
     name = integration.get("name")
     return {**integration, "name": name if isinstance(name, str) else None}
+
+
+def label_of(integration: Mapping[str, Any]) -> Any:
+    """Return an integration's name for people; None if it has none."""
+    settings = integration.get("config")
+    return integration.get("label") or (
+        settings.get("label") if isinstance(settings, Mapping) else None
+    )

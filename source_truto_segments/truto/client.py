@@ -211,6 +211,11 @@ class TrutoClient:
             return True
         return outcome.got_through and outcome.resolution.scope is Scope.ACCOUNT
 
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether a request has had a good response."""
+        return self._last_good is not None
+
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely."""
         self._limiter.discard(account_id)
@@ -247,7 +252,9 @@ class TrutoClient:
             # Airbyte Cloud's filter of requests refuses addresses, with a sentence.
             raise _refused_address(request, refused) from None
         except requests.RequestException as error:
-            outcome: _T | _FailedAttempt = _transport_failure(prepared, error)
+            outcome: _T | _FailedAttempt = _transport_failure(
+                prepared, error, self._settings["proxies"]
+            )
         else:
             logger.debug(
                 "GET %s of account %s: HTTP %s",
@@ -362,11 +369,14 @@ def _classify(response: requests.Response, request: Request[_T]) -> "_T | _Faile
 
 
 def _transport_failure(
-    prepared: requests.PreparedRequest, error: requests.RequestException
+    prepared: requests.PreparedRequest,
+    error: requests.RequestException,
+    proxies: Mapping[str, str],
 ) -> _FailedAttempt:
     host = urlsplit(str(prepared.url)).netloc
+    row = errors.interpret_exception(error)
     return _FailedAttempt(
-        errors.interpret_exception(error),
+        errors.proxy_error(proxies) if row is errors.PROXY_ERROR else row,
         f" ({host}: {errors.root_cause(error)})",
         Speaker.NETWORK,
     )
@@ -397,8 +407,9 @@ def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> N
 
 def _read_error(request: Request[Any], failure: _FailedAttempt, more: str = "") -> ReadError:
     detail = f"{failure.detail}{more}"
+    guidance = errors.guidance_for(failure.resolution, request.params)
     return ReadError(
-        failure.resolution, request.operation, request.account_id, detail, failure.status
+        failure.resolution, request.operation, request.account_id, detail, failure.status, guidance
     )
 
 

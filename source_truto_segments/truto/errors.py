@@ -4,7 +4,7 @@ Every message says what failed, for which account, what Truto or the vendor repo
 what now. The statuses and their meanings are those of Truto's API reference, "Errors".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -67,6 +67,7 @@ class ReadError(AirbyteTracedException):
         account_id: The account that it concerns; None if none.
         detail: What follows the row's message, such as " (HTTP 400)".
         status: The HTTP status of an error response.
+        guidance: Who does what now, if that is more precise than the row's.
 
     Attributes:
         summary: The message without the guidance.
@@ -79,22 +80,31 @@ class ReadError(AirbyteTracedException):
         account_id: str | None = None,
         detail: str = "",
         status: int | None = None,
+        guidance: str | None = None,
     ) -> None:
         self.status = status
+        self.guidance = filter_secrets(resolution.guidance if guidance is None else guidance)
         self.resolution = resolution
         self.operation = filter_secrets(operation)
         self.account_id = account_id
         self.detail = filter_secrets(detail)
         self.summary = filter_secrets(f"{operation} failed: {resolution.error_message}{detail}")
-        message = f"{self.summary}. {filter_secrets(resolution.guidance)}"
+        message = f"{self.summary}. {self.guidance}"
         super().__init__(
             message=message, internal_message=message, failure_type=resolution.failure_type
         )
 
     def with_detail(self, text: str) -> "ReadError":
         """Return the same error with a text appended to its detail."""
-        detail = f"{self.detail}{text}"
-        return ReadError(self.resolution, self.operation, self.account_id, detail, self.status)
+        return self._with(f"{self.detail}{text}", self.guidance)
+
+    def with_guidance(self, text: str) -> "ReadError":
+        """Return the same error with another guidance."""
+        return self._with(self.detail, text)
+
+    def _with(self, detail: str, guidance: str) -> "ReadError":
+        resolution, operation, account_id = self.resolution, self.operation, self.account_id
+        return ReadError(resolution, operation, account_id, detail, self.status, guidance)
 
 
 _CONFIG = FailureType.config_error
@@ -104,10 +114,24 @@ _SYSTEM = FailureType.system_error
 _NEXT_SYNC = "No action is needed now: the next sync tries again."
 _IF_IT_PERSISTS = f"{_NEXT_SYNC} If it fails for hours, contact Truto's support."
 _RECONNECT = "The account's owner must reconnect it in Truto"
+_SEND = "Send this message to Truto's support."
 _CHECK_FILTERS = (
     "Check workspace_id, tag_id and remote_query in the source's configuration; if they are "
     "correct, send this message to Truto's support."
 )
+_CHECK_LIST_FILTERS = (
+    "Check the integrations and tenant_ids under additional_accounts in the source's "
+    "configuration; if they are correct, send this message to Truto's support."
+)
+# The query parameters, up to a bracket, that are settings of the user's.
+_SETTINGS = {
+    "workspace": "workspace_id",
+    "tags": "tag_id",
+    "remote_query": "remote_query",
+    "integration.name": "integrations under additional_accounts",
+    "tenant_id": "tenant_ids under additional_accounts",
+}
+_PROXY_VARIABLES = "HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
 
@@ -257,8 +281,8 @@ NAME_ERROR = _retried(
 )
 PROXY_ERROR = _retried(
     "the proxy of this machine could not be reached, or refused the connection",
-    "Check the proxy settings of the machine that runs the sync (HTTPS_PROXY, ALL_PROXY, "
-    "NO_PROXY), and that the proxy allows this address.",
+    f"Check the proxy settings of the machine that runs the sync ({_PROXY_VARIABLES}), and that "
+    "the proxy allows this address.",
 )
 CONNECTION_ERROR = _retried(
     "the connection could not be established or was lost",
@@ -270,8 +294,7 @@ ACCOUNT_LIST_NOT_FOUND = _rejected(
 )
 ACCOUNT_LIST_REJECTED = _rejected(
     "Truto rejected the request for the list",
-    "Check the integrations and tenant_ids under additional_accounts in the source's "
-    "configuration; if they are correct, send this message to Truto's support.",
+    _CHECK_LIST_FILTERS,
     Scope.SYNC,
 )
 ACCOUNT_LIST_UNAVAILABLE = _retried("Truto is unavailable")
@@ -388,6 +411,51 @@ _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ..
     (requests.exceptions.InvalidHeader, MALFORMED),
     (requests.exceptions.ContentDecodingError, MALFORMED),
     (requests.RequestException, CONNECTION_ERROR),
+)
+
+
+def guidance_for(resolution: Resolution, params: Iterable[str]) -> str:
+    """Return the guidance of a row; of settings that could be wrong, it names those that were sent.
+
+    Args:
+        resolution: The row.
+        params: The names of the query parameters.
+    """
+    if resolution.guidance not in (_CHECK_FILTERS, _CHECK_LIST_FILTERS):
+        return resolution.guidance
+    sent = {name.partition("[")[0] for name in params}
+    *others, last = [setting for name, setting in _SETTINGS.items() if name in sent] or [""]
+    if not last:
+        return _SEND
+    named, are = (f"{', '.join(others)} and {last}", "they are") if others else (last, "it is")
+    support = f"{_SEND[0].lower()}{_SEND[1:]}"
+    return f"Check {named} in the source's configuration; if {are} correct, {support}"
+
+
+def proxy_error(proxies: Iterable[str]) -> Resolution:
+    """Return the row for the proxy that is in use, by the schemes that proxies are set for."""
+    variable = "HTTPS_PROXY" if "https" in proxies else "ALL_PROXY"
+    return replace(PROXY_ERROR, guidance=PROXY_ERROR.guidance.replace(_PROXY_VARIABLES, variable))
+
+
+def for_discover(error: ReadError) -> ReadError:
+    """Return an error whose guidance is for whoever fetches the schema, not for a sync."""
+    guidance = error.guidance
+    if error.resolution is RESPONSE_TOO_LARGE:
+        guidance = _SEND
+    elif error.resolution.response_action is ResponseAction.RATE_LIMITED:
+        guidance = _FETCH_AGAIN
+    for advice, instead in _IN_DISCOVER:
+        guidance = guidance.replace(advice, instead)
+    return error.with_guidance(guidance)
+
+
+_FETCH_AGAIN = "Fetch the schema again in some minutes."
+_IN_DISCOVER = (
+    (_NEXT_SYNC, _FETCH_AGAIN),
+    (MAX_WAIT_EXCEEDED.guidance, _FETCH_AGAIN),
+    ("the next sync tries again.", "fetch the schema again."),
+    ("remove the account from the source", "name another account in integrated_account_id"),
 )
 
 

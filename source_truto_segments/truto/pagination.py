@@ -20,7 +20,7 @@ from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.responses import Page
+from source_truto_segments.truto.responses import Page, counted
 from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
@@ -75,9 +75,9 @@ class PageSizes:
                 self._rejected.add(integration)
         of = f"integrated account {account_id}" if integration is None else integration
         logger.info(
-            "Pages of %d records do not work for %s: %s. It is read in the vendor's own pages for "
-            "the rest of this sync.",
-            *(limit, of, why),
+            "Pages of %s do not work for %s: %s. It is read in the vendor's own pages for the rest "
+            "of this sync.",
+            *(counted(limit, "record"), of, why),
         )
 
 

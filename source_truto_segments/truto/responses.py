@@ -58,7 +58,7 @@ class Page:
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
         size: The bytes of the response.
         count: The entries that Truto sent; `records` can be a selection of them.
-        left_out_ids: The ids of the entries that were not selected.
+        left_out: The entries that were not selected, by what they are named.
     """
 
     records: Sequence[dict[str, Any]]
@@ -69,7 +69,7 @@ class Page:
     may_have_nul: bool = False
     size: int = 0
     count: int = 0
-    left_out_ids: Sequence[str] = ()
+    left_out: Sequence[Mapping[str, Any]] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -194,6 +194,11 @@ def excerpt(text: str) -> str:
     """Shorten another system's text to one line of at most MAX_EXCERPT_LENGTH characters."""
     line = _BLANK.sub(" ", text).strip()
     return line if len(line) <= MAX_EXCERPT_LENGTH else f"{line[: MAX_EXCERPT_LENGTH - 1]}…"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: 1 account, 2 accounts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def preview(value: Any) -> str:

@@ -51,9 +51,11 @@ VENDORS = {
 
 
 def vendor_of(integration: str | None) -> Vendor | None:
-    """Return the vendor of an integration, by Truto's name for it; None if it is not one of these.
+    """Return the vendor of an integration; None if it is not one of these.
 
     Args:
-        integration: The name, in any case; None if it is not known.
+        integration: Truto's name for it, or its label, in any case and with any punctuation, as
+            in Customer.io; None if it is not known.
     """
-    return VENDORS.get((integration or "").lower())
+    name = (integration or "").lower()
+    return VENDORS.get(name) or VENDORS.get("".join(filter(str.isalnum, name)))

@@ -1,0 +1,59 @@
+"""The demo: what it shows of two syncs, and the query that it ends with."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airbyte_cdk.models import AirbyteCatalog, AirbyteMessage, AirbyteMessageSerializer, Type
+
+from scripts import demo, query
+from source_truto_segments import SourceTrutoSegments
+from unit_tests.test_documentation import CONFIG, SPEC
+
+RUN = demo.Connector.run
+
+
+def run(self: demo.Connector, command: str, *options: str) -> list[Any]:
+    """Runs the reads only, as each process takes seconds; the other commands have their tests."""
+    if command == "read":
+        return RUN(self, command, *options)
+    if command in ("spec", "check"):
+        return [{"connectionSpecification": SPEC, "status": "SUCCEEDED"}]
+    streams = [stream.as_airbyte_stream() for stream in SourceTrutoSegments().streams(CONFIG)]
+    message = AirbyteMessage(type=Type.CATALOG, catalog=AirbyteCatalog(streams=streams))
+    return [json.loads(json.dumps(AirbyteMessageSerializer.dump(message)))["catalog"]]
+
+
+@pytest.mark.timeout(300)
+def test_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the deleted row and the customer who must reconnect; its last command works."""
+    database = tmp_path / "demo.duckdb"
+    monkeypatch.setattr(demo.Connector, "run", run)
+    for module in (demo, query):
+        monkeypatch.setattr(module, "DATABASE", database)
+    for name in (demo.TOKEN_VARIABLE, demo.ACCOUNT_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "argv", ["query", ""])
+
+    with pytest.raises(Exception, match=r"There is no demo.duckdb yet: run bash scripts/demo.sh"):
+        query.main()
+    demo.main()
+    shown = capsys.readouterr().out
+    _, _, second = shown.partition("5. The second sync")
+    sent, _, reconnect = second.partition("6. Who must reconnect?")
+
+    assert "The account's owner must reconnect it" in " ".join(sent.split())
+    (deleted,) = [line for line in sent.splitlines() if " true " in line]
+    assert "Engaged last 30 days" in deleted
+    assert "The API key was revoked" in reconnect
+    last = shown.splitlines()[-1]
+    assert last.startswith('bash scripts/query.sh "SELECT ')
+    assert len(last) < 120
+
+    monkeypatch.setattr(sys, "argv", ["query", *last.split('"')[1:2]])
+    query.main()
+    assert "updated_at" in capsys.readouterr().out
