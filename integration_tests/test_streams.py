@@ -208,7 +208,11 @@ def test_given_the_label_beside_the_name_when_read_then_it_is_found_as_well(serv
     [
         ("invalid_grant", "invalid_grant"),
         ({"message": "Token has been revoked", "code": 7}, "Token has been revoked"),
-        ({"code": 7}, '{"code": 7}'),
+        ({"code": 7}, "7"),
+        ({"apiKey": "abc", "at": 7}, "{apiKey, at}"),
+        ({"message": 'refused: {"apiKey": "abc"}'}, "refused: {apiKey}"),
+        ("Authorization: Bearer abc\u202e def", "Authorization: **** def"),
+        ("long " * 100_000, f"{('long ' * 60)[:299]}…"),
         ([{"message": "a"}, "b"], "a; b"),
         ({}, None),
         ("", None),

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import requests
 from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
+from source_truto_segments.truto.excerpts import SECRETS, mask
 from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS
 
@@ -32,6 +32,7 @@ class ConfigError(AirbyteTracedException):
     """An invalid configuration; its message names the field and what is valid."""
 
     def __init__(self, message: str) -> None:
+        message = mask(message)
         super().__init__(
             message=message, internal_message=message, failure_type=FailureType.config_error
         )
@@ -153,6 +154,7 @@ class Config:
             ConfigError: If a field is missing or not valid.
         """
         given = _without_blanks(raw)
+        _hide_secrets(given)
         _validate(given)
         _reject_invalid_unicode(given)
         accounts = given.get("additional_accounts", {"mode": "none"})
@@ -172,6 +174,16 @@ class Config:
             num_workers=_optional_integer(given.get("num_workers")),
             api_url=_api_url(given.get("api_url", DEFAULT_API_URL)),
         )
+
+
+def _hide_secrets(given: Mapping[str, Any]) -> None:
+    """Let no message show the token, or a value of remote_query, of what may not be valid yet."""
+    token, pairs = given.get("token"), given.get("remote_query")
+    found = [pair for pair in pairs if isinstance(pair, Mapping)] if isinstance(pairs, list) else []
+    SECRETS.replace(
+        [token, _BEARER_PREFIX.sub("", token.strip())] if isinstance(token, str) else [],
+        [(str(pair.get("name", "")).strip(), str(pair.get("value", ""))) for pair in found],
+    )
 
 
 def _without_blanks(value: Any) -> Any:
@@ -197,7 +209,7 @@ def _validate(given: Mapping[str, Any]) -> None:
     errors: Iterable[ValidationError] = _validator().iter_errors(given)
     messages = {_describe(cause) for error in errors for cause in _relevant_errors(error)}
     if messages:
-        raise ConfigError(filter_secrets(" ".join(sorted(messages))))
+        raise ConfigError(" ".join(sorted(messages)))
 
 
 def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
@@ -275,9 +287,6 @@ def _token(value: str) -> str:
             "API token (token) contains characters that are not valid in a token, such as spaces "
             "or line breaks. Copy it again from Truto."
         )
-    # The CDK masks the value as it was entered; the trimmed one is sent.
-    if filter_secrets(token) == token:
-        add_to_secrets(token)
     return token
 
 

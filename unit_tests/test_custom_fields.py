@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from source_truto_segments.config import Config
 from source_truto_segments.custom_fields import parse_columns
 from source_truto_segments.records.columns import load_schema
-from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH
+from source_truto_segments.truto.excerpts import MAX_EXCERPT_LENGTH
 
 ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 CONFIG = Config("t0ken", ACCOUNT_ID)

@@ -8,7 +8,6 @@ import pytest
 import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from urllib3.exceptions import MaxRetryError, NameResolutionError
 
 from source_truto_segments.truto import errors
@@ -23,7 +22,8 @@ from source_truto_segments.truto.errors import (
     root_cause,
     unexpected_error,
 )
-from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, ErrorBody, Speaker
+from source_truto_segments.truto.excerpts import MAX_EXCERPT_LENGTH, SECRETS
+from source_truto_segments.truto.responses import ErrorBody, Speaker
 
 TRUTO, VENDOR = ErrorBody(Speaker.TRUTO), ErrorBody(Speaker.VENDOR)
 GATEWAY = ErrorBody(Speaker.GATEWAY)
@@ -75,7 +75,7 @@ def test_given_no_account_and_no_detail_when_raised_then_the_message_is_complete
 
 
 def test_given_a_secret_when_raised_then_it_is_masked_in_every_part() -> None:
-    add_to_secrets("s3cr3t-of-test-errors")
+    SECRETS.replace(["s3cr3t-of-test-errors"], [])
     leaking = Resolution(
         FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
     )

@@ -17,14 +17,13 @@ from source_truto_segments.records.columns import (
     coerce_record,
     load_schema,
 )
+from source_truto_segments.truto.excerpts import MAX_EXCERPT_LENGTH, excerpt
 from source_truto_segments.truto.pagination import PaginationLoopDetector
 from source_truto_segments.truto.rate_limiter import RateLimiter, parse_retry_after
 from source_truto_segments.truto.responses import (
-    MAX_EXCERPT_LENGTH,
     MalformedResponseError,
     Page,
     Speaker,
-    excerpt,
     parse_error,
     parse_page,
 )

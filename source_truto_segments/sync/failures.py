@@ -10,6 +10,7 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.excerpts import excerpt
 
 logger = logging.getLogger("airbyte")
 
@@ -70,7 +71,7 @@ class Failures:
 
     def __init__(self, *, skip_accounts: bool) -> None:
         self._skip_accounts = skip_accounts
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str | None, str]] = set()
         self._causes: dict[tuple[str, str], Cause] = {}
         self._of_sync: ReadError | None = None
         self._types: set[FailureType | None] = set()
@@ -90,9 +91,9 @@ class Failures:
 
     def add(self, error: ReadError, integration: str | None = None) -> None:
         """Take in a failure; log it."""
-        if str(error) in self._seen:
+        if (error.account_id, str(error)) in self._seen:
             return
-        self._seen.add(str(error))
+        self._seen.add((error.account_id, str(error)))
         self._types.add(error.failure_type)
         if is_of_sync(error):
             # A refused token fails whatever is in flight: once is enough.
@@ -164,7 +165,7 @@ def is_of_sync(error: ReadError) -> bool:
 def shown(ids: Sequence[str]) -> str:
     """List the first of some IDs, and how many more there are."""
     more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
-    return f"{', '.join(ids[:_SHOWN])}{more}"
+    return f"{', '.join(map(excerpt, ids[:_SHOWN]))}{more}"
 
 
 def cut(text: str) -> str:
@@ -178,5 +179,5 @@ def _id(error: ReadError) -> str:
 
 def _generic(error: ReadError) -> str:
     """Return what failed, without the account."""
-    account = f" integrated account {error.account_id}"
+    account = f" integrated account {excerpt(error.account_id)}"
     return error.operation.replace(account, " integrated accounts")

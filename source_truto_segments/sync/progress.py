@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from source_truto_segments.sync.failures import shown
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.rate_limiter import Delay
 
 _MAX_NAMED_DELAYS = 3
@@ -67,7 +68,9 @@ def _waiting(delays: Sequence[Delay]) -> str:
     if delays[0].for_token:
         return f"; waiting {delays[0].seconds:.0f} s for {delays[0].reason}"
     named = [
-        f"account {delay.account_id} ({delay.reason})" if delay.account_id else delay.reason
+        f"account {excerpt(delay.account_id)} ({delay.reason})"
+        if delay.account_id
+        else delay.reason
         for delay in delays
     ]
     more = f" and {len(named) - _MAX_NAMED_DELAYS:,} more" if len(named) > _MAX_NAMED_DELAYS else ""
