@@ -197,7 +197,7 @@ class IntegratedAccounts(TrutoStream):
         account_id = stream_slice.get(ACCOUNT_KEY)
         if account_id:
             operation = f"Reading integrated account {excerpt(account_id)}"
-            path = f"integrated-account/{quote(account_id, safe='')}"
+            path = f"integrated-account/{_path_segment(account_id)}"
             return Request(path, operation, parse_account, account_id)
         operation = "Listing the integrated accounts of the environment"
         params = self._filters() if first_read else {}
@@ -275,6 +275,11 @@ def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
         "remote_query": [list(pair) for pair in config.remote_query],
     }
     return {name: filter_digest(value) for name, value in filters.items() if value}
+
+
+def _path_segment(text: str) -> str:
+    """Escape a text for a path; HTTP libraries would resolve dots before they send it."""
+    return quote(text if text.strip(".") else text.replace(".", "%2E"), safe="")
 
 
 def filter_digest(value: Any) -> str:

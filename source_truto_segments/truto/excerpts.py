@@ -192,7 +192,7 @@ def _is_no_word(value: str) -> bool:
 def _parameter(name: str, value: str) -> re.Pattern[str]:
     forms = {value, *_in_urls(value)}
     values = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    start = rf"((?<!\w){re.escape(name)}(?:\]|%5D)?{_ASSIGN}{_QUOTE}?)"
+    start = rf"((?:(?<!\w)|(?<=%5B)){re.escape(name)}(?:\]|%5D)?{_ASSIGN}{_QUOTE}?)"
     return re.compile(rf"{start}(?:{values})(?!\w)", re.IGNORECASE)
 
 
