@@ -287,7 +287,7 @@ def test_dirty_list(serve: Serve) -> None:
             return response
         content = json.loads(response.body)
         for entry in content.get("result", [content]):
-            entry |= changes[entry["id"]]
+            entry.update(changes[entry["id"]])
             entry["integration"]["category"] = "marketing_automation"
         return replace(response, body=json.dumps(content).encode())
 

@@ -8,9 +8,9 @@ import json
 import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
 # Characters of another system's text in a message: enough to show the cause, short enough to read.
@@ -27,9 +27,9 @@ _MIN_SECRET_LENGTH = 4
 # its parameter's name only, unless it has a run.
 _MIN_VALUE_LENGTH = 8
 
-# How many levels down an error's text is looked for, and how often a text can be escaped.
+# How many levels down an error's text is looked for, and in how many spellings secrets are.
 _MAX_DEPTH = 10
-_MAX_ESCAPES = 4
+_MAX_SPELLINGS = 16
 _MAX_ENTRIES = 5
 _MAX_NAMES = 50
 
@@ -40,9 +40,6 @@ _REASON_KEYS = (
 )
 _DECODER = json.JSONDecoder()
 
-_ESCAPE = re.compile(
-    r"(?:%[0-9a-f]{2})+|(?:\\u[0-9a-f]{4})+|\\.|&#?\w{1,8};", re.IGNORECASE | re.DOTALL
-)
 _SPACE = re.compile(r"[\s+]")
 _URL_SAFE = str.maketrans("+/", "-_")
 
@@ -69,6 +66,10 @@ _CREDENTIALS = tuple(
         r"(?P<name>://)[^/\s@]+(?=@)",
     )
 )
+
+
+# A text, and where in the given text each of its characters begins and ends.
+_Spelling: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
 
 
 class Secrets:
@@ -225,41 +226,54 @@ def _in_base64(secret: str) -> Iterator[str]:
 
 
 def _spellings(text: str) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
-    """Yield a text as it is, and with its escapes resolved, one level after another.
+    """Yield a text as it is, and with escapes resolved: of each kind, and again of each kind.
 
     Yields:
         The text in lower case, and where in the given text each of its characters begins and ends.
     """
-    starts: Sequence[int] = range(len(text))
-    ends: Sequence[int] = range(1, len(text) + 1)
-    for _ in range(_MAX_ESCAPES):
-        yield _fold(text), starts, ends
-        parts: list[str] = []
-        new_starts: list[int] = []
-        new_ends: list[int] = []
-        at = 0
-        for escape in _ESCAPE.finditer(text):
-            begin, end = escape.span()
-            plain = _unescape(escape[0].lower())
-            parts += [text[at:begin], plain]
-            new_starts += [*starts[at:begin], *[starts[begin]] * len(plain)]
-            new_ends += [*ends[at:begin], *[ends[end - 1]] * len(plain)]
-            at = end
-        if not parts:
-            return
-        text = "".join([*parts, text[at:]])
-        starts, ends = [*new_starts, *starts[at:]], [*new_ends, *ends[at:]]
+    found: list[_Spelling] = [(text, range(len(text)), range(1, len(text) + 1))]
+    seen = {text}
+    for spelled, starts, ends in found:
+        yield _fold(spelled), starts, ends
+        for escape, unescape in _ESCAPES:
+            if escape.search(spelled) and len(found) < _MAX_SPELLINGS:
+                resolved = _resolved((spelled, starts, ends), escape, unescape)
+                if resolved[0] not in seen:
+                    seen.add(resolved[0])
+                    found.append(resolved)
 
 
-def _unescape(escape: str) -> str:
-    if escape.startswith("%"):
-        return unquote(escape)
-    if escape.startswith("&"):
-        return html.unescape(escape)
+def _resolved(
+    spelling: _Spelling, escape: re.Pattern[str], unescape: Callable[[str], str]
+) -> _Spelling:
+    text, starts, ends = spelling
+    parts: list[str] = []
+    new_starts: list[int] = []
+    new_ends: list[int] = []
+    at = 0
+    for match in escape.finditer(text):
+        begin, end = match.span()
+        plain = unescape(match[0])
+        parts += [text[at:begin], plain]
+        new_starts += [*starts[at:begin], *[starts[begin]] * len(plain)]
+        new_ends += [*ends[at:begin], *[ends[end - 1]] * len(plain)]
+        at = end
+    return "".join([*parts, text[at:]]), [*new_starts, *starts[at:]], [*new_ends, *ends[at:]]
+
+
+def _unescape_json(escape: str) -> str:
     try:
-        return str(json.loads(f'"{escape}"'))
+        return str(json.loads(f'"{escape.lower()}"'))
     except ValueError:
         return escape[1:]
+
+
+# How URLs, JSON and HTML escape characters.
+_ESCAPES: Sequence[tuple[re.Pattern[str], Callable[[str], str]]] = (
+    (re.compile(r"(?:%[0-9a-fA-F]{2})+"), unquote),
+    (re.compile(r"(?:\\[uU][0-9a-fA-F]{4})+|\\.", re.DOTALL), _unescape_json),
+    (re.compile(r"&#?\w{1,8};"), lambda escape: html.unescape(escape.lower())),
+)
 
 
 def _fold(text: str) -> str:
