@@ -265,7 +265,7 @@ def test_given_records_of_all_kinds_when_read_then_the_lines_are_the_messages(
         "brevo",
         segments=segments,
         faults=[workspaces],
-        last_error="yes\0",
+        last_error="yes\0",  # dropped from an excerpt
         created_at="soon",
         last_forbidden_error={"missing_scopes": ["é"]},
     )
@@ -298,7 +298,6 @@ def test_given_records_of_all_kinds_when_read_then_the_lines_are_the_messages(
         ("segments", "is_starred", "NULLED"),
         ("segments", "updated_at", "TRUNCATED"),
         ("workspaces", "created_at", "NULLED"),
-        ("integrated_accounts", "last_error", "TRUNCATED"),
         ("integrated_accounts", "created_at", "NULLED"),
     }
 

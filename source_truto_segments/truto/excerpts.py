@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
@@ -79,7 +79,8 @@ class Secrets:
         # The runs to look for, by their length.
         self.runs: Mapping[int, frozenset[str]] = {}
         self.parameters: Sequence[re.Pattern[str]] = ()
-        self._added: list[str] = []
+        self._given: Collection[str] = ()
+        self._added: set[str] = set()
 
     def replace(self, secrets: Iterable[str], parameters: Iterable[tuple[str, str]]) -> None:
         """Replace the secrets by those of another configuration.
@@ -91,18 +92,14 @@ class Secrets:
         """
         pairs = [(name, value) for name, value in parameters if name and value]
         values = [value for _, value in pairs if len(value) >= _RUN or _is_no_word(value)]
-        self.runs = _runs_of([*secrets, *values, *self._added])
+        self._given = [*secrets, *values]
         self.parameters = [_parameter(name, value) for name, value in pairs]
+        self.runs = _runs_of([*self._given, *self._added])
 
     def add(self, secret: str) -> None:
         """Add a secret of this machine."""
-        self._added.append(secret)
-        runs = _runs_of([secret])
-        none: frozenset[str] = frozenset()
-        self.runs = {
-            size: self.runs.get(size, none) | runs.get(size, none)
-            for size in self.runs.keys() | runs.keys()
-        }
+        self._added.add(secret)
+        self.runs = _runs_of([*self._given, *self._added])
 
 
 SECRETS = Secrets()
