@@ -248,7 +248,7 @@ def test_records_of_all_kinds(serve: Serve, tmp_path: Path) -> None:
         "brevo",
         segments=segments,
         faults=[workspaces],
-        last_error="yes\0",
+        last_error="yes\0",  # dropped from an excerpt
         created_at="soon",
         last_forbidden_error={"missing_scopes": ["é"]},
     )
@@ -281,7 +281,6 @@ def test_records_of_all_kinds(serve: Serve, tmp_path: Path) -> None:
         ("segments", "is_starred", "NULLED"),
         ("segments", "updated_at", "TRUNCATED"),
         ("workspaces", "created_at", "NULLED"),
-        ("integrated_accounts", "last_error", "TRUNCATED"),
         ("integrated_accounts", "created_at", "NULLED"),
     }
 

@@ -187,7 +187,11 @@ def test_label_beside_name(serve: Serve) -> None:
     [
         ("invalid_grant", "invalid_grant"),
         ({"message": "Token has been revoked", "code": 7}, "Token has been revoked"),
-        ({"code": 7}, '{"code": 7}'),
+        ({"code": 7}, "7"),
+        ({"apiKey": "abc", "at": 7}, "{apiKey, at}"),
+        ({"message": 'refused: {"apiKey": "abc"}'}, "refused: {apiKey}"),
+        ("Authorization: Bearer abc\u202e def", "Authorization: **** def"),
+        ("long " * 100_000, f"{('long ' * 60)[:299]}…"),
         ([{"message": "a"}, "b"], "a; b"),
         ({}, None),
         ("", None),

@@ -36,6 +36,7 @@ class Request:
         status: The status sent; none while it is pending and if the connection was dropped.
         account_id: The integrated account that it names, whether there is one or not.
         kind: The endpoint it is for.
+        target: Path and query, as they were sent.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Request:
     status: int | None
     account_id: str | None
     kind: Kind
+    target: str = ""
 
     def param(self, name: str) -> str | None:
         """The first value of a parameter, or none."""
@@ -66,7 +68,7 @@ def parse_request(
     kind, account_id = _endpoint(method, path)
     if account_id is None:
         account_id = next((v for name, v in query if name == "integrated_account_id"), None)
-    return Request(method, path, query, headers, arrived_at, None, account_id, kind)
+    return Request(method, path, query, headers, arrived_at, None, account_id, kind, target)
 
 
 def _endpoint(method: str, path: str) -> tuple[Kind, str | None]:

@@ -13,6 +13,7 @@ from source_truto_segments.sync.worker_pool import Task, TaskFailed, WorkerPool
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import NOT_SUPPORTED, ReadError
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.responses import Speaker, counted
 
 logger = logging.getLogger("airbyte")
@@ -170,6 +171,6 @@ class ConnectionCheck:
         """Return the failure of an account that was asked and has not answered in time."""
         if account.id not in self._asked or account.id in self._finished:
             return None
-        operation = f"Reading the segments of integrated account {account.id}"
+        operation = f"Reading the segments of integrated account {excerpt(account.id)}"
         detail = f" (no answer within {DEADLINE:.0f} s)"
         return ReadError(errors.TIMED_OUT, operation, account.id, f"{detail}{account.detail}")

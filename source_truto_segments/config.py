@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import requests
 from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets, filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
 from source_truto_segments.ignored_keys import ignored_keys
+from source_truto_segments.truto.excerpts import SECRETS, mask
 from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
@@ -45,6 +45,7 @@ class ConfigError(AirbyteTracedException):
     """An invalid configuration; its message names the field and what is valid."""
 
     def __init__(self, message: str) -> None:
+        message = mask(message)
         super().__init__(
             message=message, internal_message=message, failure_type=FailureType.config_error
         )
@@ -176,6 +177,7 @@ class Config:
             ConfigError: If a field is missing or not valid.
         """
         given = _without_blanks(raw)
+        _hide_secrets(given)
         accounts = given.get("additional_accounts", {"mode": "none"})
         for level, name in ((given, "on_account_error"), (accounts, "mode")):
             if isinstance(level, dict) and isinstance(level.get(name), str):
@@ -202,6 +204,16 @@ class Config:
         )
 
 
+def _hide_secrets(given: Mapping[str, Any]) -> None:
+    """Let no message show the token, or a value of remote_query, of what may not be valid yet."""
+    token, pairs = given.get("token"), given.get("remote_query")
+    found = [pair for pair in pairs if isinstance(pair, Mapping)] if isinstance(pairs, list) else []
+    SECRETS.replace(
+        [token, _BEARER_PREFIX.sub("", token.strip())] if isinstance(token, str) else [],
+        [(str(pair.get("name", "")).strip(), str(pair.get("value", ""))) for pair in found],
+    )
+
+
 def _without_blanks(value: Any) -> Any:
     """Return a JSON value without the options that are blank: "", null, and what is left empty.
 
@@ -226,7 +238,7 @@ def _validate(given: Mapping[str, Any], warnings: Iterable[str]) -> None:
     errors: Iterable[ValidationError] = _validator().iter_errors(given)
     messages = {_describe(cause) for error in errors for cause in _relevant_errors(error)}
     if messages:
-        raise ConfigError(filter_secrets(" ".join([*sorted(messages), *warnings])))
+        raise ConfigError(" ".join([*sorted(messages), *warnings]))
 
 
 def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
@@ -325,9 +337,6 @@ def _token(value: str) -> str:
             "API token (token) contains characters that are not valid in a token, such as spaces "
             "or line breaks. Copy it again from Truto."
         )
-    # The CDK masks the value as it was entered; the trimmed one is sent.
-    if filter_secrets(token) == token:
-        add_to_secrets(token)
     return token
 
 

@@ -8,6 +8,7 @@ guaranteed. A field of a known type becomes a column of that type, any other a c
 import logging
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from source_truto_segments.records.columns import load_schema
@@ -15,7 +16,8 @@ from source_truto_segments.sync.worker_pool import Task, TaskFailed, WorkerPool
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError
-from source_truto_segments.truto.responses import excerpt, parse_object
+from source_truto_segments.truto.excerpts import MAX_EXCERPT_LENGTH, excerpt, mask
+from source_truto_segments.truto.responses import parse_object
 
 logger = logging.getLogger("airbyte")
 
@@ -31,6 +33,8 @@ _KNOWN_TYPES = frozenset({"string", "boolean", "number", "integer", "object", "a
 _ANY_TYPE = ["null", "string", "number", "boolean", "object", "array"]
 # Names that destinations keep for themselves.
 _RESERVED = ("_airbyte", "_ab_")
+# Destinations take tables of about so many columns.
+_MAX_COLUMNS = 1_000
 
 
 def custom_columns(
@@ -78,7 +82,8 @@ def custom_columns(
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON schemas of the fields that a model has beyond the unified ones.
 
-    Names that a destination would reject, or confuse with another, are left out with a warning.
+    Names that a destination would reject, or confuse with another, are left out with a warning, and
+    so is what exceeds the columns of a table.
     """
     schema = meta.get("schema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
@@ -92,18 +97,28 @@ def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
         if name in unified:
             continue
         folded = name.strip().lower()
-        if not folded or folded.startswith(_RESERVED) or folded in taken:
+        if not folded or folded.startswith(_RESERVED) or folded in taken or _is_unfit(name):
             rejected.append(name)
         else:
             taken.add(folded)
             columns[name] = _column(field)
     if rejected:
         logger.warning(
-            "Custom fields are left out, because their names are empty, reserved by destinations, "
-            "or differ from another column's in case only: %s. Rename them in Truto.",
+            "Custom fields are left out, because their names are empty, too long, reserved by "
+            "destinations, or differ from another column's in case only: %s. Rename them in Truto.",
             excerpt(", ".join(f'"{name}"' for name in rejected)),
         )
-    return columns
+    if len(columns) > _MAX_COLUMNS:
+        logger.warning(
+            "The model has %d custom fields: the first %d are columns, the others are left out.",
+            *(len(columns), _MAX_COLUMNS),
+        )
+    return dict(islice(columns.items(), _MAX_COLUMNS))
+
+
+def _is_unfit(name: str) -> bool:
+    """Return whether a name is too long, or holds a secret."""
+    return len(name) > MAX_EXCERPT_LENGTH or mask(name) != name
 
 
 def _fetch(

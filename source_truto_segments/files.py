@@ -20,7 +20,7 @@ from airbyte_cdk.models import (
 from serpyco_rs import SchemaValidationError
 
 from source_truto_segments.config import ConfigError
-from source_truto_segments.truto.responses import excerpt
+from source_truto_segments.truto.excerpts import excerpt
 
 # Airbyte generates these files; only hand-written ones are malformed.
 _CONFIG_FORM = ' It is an object, such as {"token": "…", "integrated_account_id": "…"}.'

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias
 
-from source_truto_segments.truto.responses import excerpt
+from source_truto_segments.truto.excerpts import excerpt
 
 # How alike a key and a known one are for the one to be a slip of the other; a known one of the same
 # level is the more likely.

@@ -1,5 +1,6 @@
 """The console entry: the CDK's entrypoint, with every failure as a sentence."""
 
+import copy
 import errno
 import gc
 import io
@@ -26,8 +27,11 @@ from typing_extensions import override
 
 from source_truto_segments.source import SourceTrutoSegments
 from source_truto_segments.sync.messages import RecordBatch
+from source_truto_segments.truto.excerpts import excerpt, mask
 
 _STDOUT = 1
+# What a log record has without extras.
+_LOG_FIELDS = vars(logging.makeLogRecord({})).keys()
 # A platform that ends a sync may send both signals at once; only a later one ends the process.
 _SECONDS_OF_ONE_REQUEST = 1.0
 
@@ -149,12 +153,47 @@ class Entrypoint(AirbyteEntrypoint):
         return message
 
     @override
+    def check(self, *arguments: Any) -> Iterable[AirbyteMessage]:
+        return map(_masked, super().check(*arguments))
+
+    @override
     def read(self, *arguments: Any) -> Iterable[AirbyteMessage]:
         for message in super().read(*arguments):
             if isinstance(message, RecordBatch):
                 sys.stdout.write(message.lines())
             else:
-                yield message
+                yield _masked(message)
+
+
+class LogHandler(logging.Handler):
+    """Writes the connector's own log, masked, and drops that of libraries: it can have whole URLs.
+
+    Args:
+        output: Where to.
+        formatter: Makes a message of the protocol of each record.
+    """
+
+    def __init__(self, output: Output, formatter: logging.Formatter | None) -> None:
+        super().__init__()
+        self._output = output
+        self.setFormatter(formatter)
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.write(f"{self.format(record)}\n")
+
+    @override
+    def filter(self, record: logging.LogRecord) -> Any:
+        return record.name.partition(".")[0] == "airbyte" and super().filter(record)
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy.copy(record)
+        extras = {k: mask(str(v)) for k, v in vars(record).items() if k not in _LOG_FIELDS}
+        vars(shown).update(extras, msg=mask(record.getMessage()), args=None)
+        if record.exc_info:
+            shown.exc_text = mask(logging.Formatter().formatException(record.exc_info))
+        return super().format(shown)
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -187,7 +226,7 @@ def run(argv: list[str] | None = None) -> None:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the user sees a sentence
                 exit_code = 1
-                trace = _as_traced(error).as_sanitized_airbyte_message()
+                trace = _masked(_as_traced(error).as_sanitized_airbyte_message())
                 output.send(f"{Entrypoint.airbyte_message_to_string(trace)}\n")
         except OutputError as lost:
             exit_code = 1
@@ -202,12 +241,11 @@ def _as_stdout(output: Output) -> Iterator[None]:
     """Let the messages and the CDK's log, which has a buffer of its own, go to one output."""
     root = logging.getLogger()
     replaced = {
-        handler: logging.StreamHandler(output)
+        handler: LogHandler(output, handler.formatter)
         for handler in root.handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream is PRINT_BUFFER
     }
     for old, new in replaced.items():
-        new.setFormatter(old.formatter)
         root.removeHandler(old)
         root.addHandler(new)
     try:
@@ -238,12 +276,23 @@ def _install_signal_handlers(source: SourceTrutoSegments) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
+def _masked(message: AirbyteMessage) -> AirbyteMessage:
+    """Mask the secrets in the texts of a message that are for people."""
+    error, status = message.trace and message.trace.error, message.connectionStatus
+    texts = [(error, name) for name in ("message", "internal_message", "stack_trace")]
+    for part, name in [*texts, (status, "message")]:
+        if getattr(part, name, None):
+            setattr(part, name, mask(getattr(part, name)))
+    return message
+
+
 def _as_traced(error: Exception) -> AirbyteTracedException:
     """Return an error with a sentence as its message."""
     if isinstance(error, AirbyteTracedException):
         return error
+    text = excerpt(str(error))
     message = (
-        f"The connector failed unexpectedly ({type(error).__name__}: {error}). Report this message "
+        f"The connector failed unexpectedly ({type(error).__name__}: {text}). Report this message "
         "to its maintainers."
     )
     return AirbyteTracedException.from_exception(

@@ -58,7 +58,7 @@ from source_truto_segments.truto.client import (
     TrutoClient,
 )
 from source_truto_segments.truto.errors import ReadError
-from source_truto_segments.truto.responses import excerpt
+from source_truto_segments.truto.excerpts import excerpt
 
 # Not `logger`: the CDK passes one of that name to each command.
 _log = logging.getLogger("airbyte")

@@ -1,8 +1,11 @@
 """The streams: each of Truto's lists with its request, its columns and its key."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import requests
 from airbyte_cdk.sources.streams.http import HttpStream
@@ -27,6 +30,7 @@ from source_truto_segments.truto.account_objects import (
 )
 from source_truto_segments.truto.client import CURSOR_PARAMETER, Request
 from source_truto_segments.truto.errors import RetryAfterBackoff, TableErrorHandler
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.responses import Page, parse_cursor, parse_page
 from source_truto_segments.truto.transport import TIMEOUT
 from source_truto_segments.truto.vendors import VENDORS
@@ -158,7 +162,7 @@ class Segments(TrutoStream):
             # The account comes last: no extra parameter can take its place.
             ACCOUNT_KEY: account_id,
         }
-        operation = f"Reading the segments of integrated account {account_id}"
+        operation = f"Reading the segments of integrated account {excerpt(account_id)}"
         return Request(f"{_UNIFIED}/segments", operation, parse_page, account_id, params)
 
     @override
@@ -177,7 +181,7 @@ class Workspaces(TrutoStream):
         del first_read
         account_id = stream_slice[ACCOUNT_KEY]
         params = {**self.columns.query_params(), ACCOUNT_KEY: account_id}
-        operation = f"Listing the workspaces of integrated account {account_id}"
+        operation = f"Listing the workspaces of integrated account {excerpt(account_id)}"
         return Request(f"{_UNIFIED}/workspaces", operation, parse_page, account_id, params)
 
 
@@ -193,8 +197,8 @@ class IntegratedAccounts(TrutoStream):
     def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
         account_id = stream_slice.get(ACCOUNT_KEY)
         if account_id:
-            operation = f"Reading integrated account {account_id}"
-            path = f"integrated-account/{account_id}"
+            operation = f"Reading integrated account {excerpt(account_id)}"
+            path = f"integrated-account/{_path_segment(account_id)}"
             return Request(path, operation, parse_account, account_id)
         operation = "Listing the integrated accounts of the environment"
         params = self._filters() if first_read else {}
@@ -264,7 +268,7 @@ class Streams(NamedTuple):
 
 
 def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
-    """Return what narrows the read of a stream.
+    """Return what narrows the read of a stream, as digests.
 
     A state that was written under other filters would hide or delete records. Which accounts are
     selected is no filter: the state knows each account by itself.
@@ -276,7 +280,22 @@ def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
         "tag_id": config.tag_id,
         "remote_query": [list(pair) for pair in config.remote_query],
     }
-    return {name: value for name, value in filters.items() if value}
+    return {name: filter_digest(value) for name, value in filters.items() if value}
+
+
+def _path_segment(text: str) -> str:
+    """Escape a text for a path; HTTP libraries would resolve dots before they send it."""
+    return quote(text if text.strip(".") else text.replace(".", "%2E"), safe="")
+
+
+def filter_digest(value: Any) -> str:
+    """Return what a state holds in place of a filter's value, which can be a customer's own.
+
+    The order of the names of remote_query is no difference, that of the values of one name is.
+    """
+    if isinstance(value, list):
+        value = sorted(value, key=lambda pair: str(pair[:1]) if isinstance(pair, list) else "")
+    return blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
 
 
 def _lacks_tag(record: Mapping[str, Any], tag_id: str) -> bool:

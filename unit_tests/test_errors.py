@@ -8,7 +8,6 @@ import pytest
 import requests
 from airbyte_cdk.models import FailureType
 from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from urllib3.exceptions import MaxRetryError, NameResolutionError
 
 from source_truto_segments.truto import errors
@@ -23,7 +22,8 @@ from source_truto_segments.truto.errors import (
     root_cause,
     unexpected_error,
 )
-from source_truto_segments.truto.responses import MAX_EXCERPT_LENGTH, ErrorBody, Speaker
+from source_truto_segments.truto.excerpts import MAX_EXCERPT_LENGTH, SECRETS
+from source_truto_segments.truto.responses import ErrorBody, Speaker
 
 TRUTO, VENDOR = ErrorBody(Speaker.TRUTO), ErrorBody(Speaker.VENDOR)
 GATEWAY = ErrorBody(Speaker.GATEWAY)
@@ -78,7 +78,7 @@ def test_no_account_and_no_detail() -> None:
 
 def test_secret_raised_masked() -> None:
     """A secret, when raised: it is masked in every part."""
-    add_to_secrets("s3cr3t-of-test-errors")
+    SECRETS.replace(["s3cr3t-of-test-errors"], [])
     leaking = Resolution(
         FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
     )

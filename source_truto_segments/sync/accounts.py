@@ -17,9 +17,10 @@ from source_truto_segments.truto import errors
 from source_truto_segments.truto.account_objects import HAS_OVERRIDE
 from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.pagination import Pages
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.responses import Page, counted, excerpt, preview
+from source_truto_segments.truto.responses import Page, counted
 
 logger = logging.getLogger("airbyte")
 
@@ -28,6 +29,7 @@ _PAGE_SIZE = 100
 
 # How many names a warning lists.
 _MAX_SHOWN = 10
+_IDENTIFYING = ("id", "integration", "status")
 
 Submit: TypeAlias = Callable[["Account"], None]
 
@@ -38,7 +40,7 @@ class Account:
 
     Attributes:
         id: Its ID, a UUID in lower case.
-        integration: Truto's name of its integration; None as long as it is not known.
+        integration: An excerpt of Truto's name of its integration; None as long as it is not known.
         detail: What the list says of it, to be added to a message.
         is_optional: Whether its integration may have no segments: one that neither Truto's
             documentation nor the user names.
@@ -60,7 +62,8 @@ class Account:
 
     def describe(self, record: Mapping[str, Any]) -> None:
         """Take over from its object what the read depends on."""
-        self.integration, self.has_override = record["integration"], record[HAS_OVERRIDE]
+        name, self.has_override = record["integration"], record[HAS_OVERRIDE]
+        self.integration = None if name is None else excerpt(name)
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
@@ -71,17 +74,17 @@ def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account |
     page = Page([dict(record)], None, may_have_nul=True)
     if integration is None:
         return Account(account_id, page=page, is_readable=False)
-    parts = [f"{integration} of tenant {preview(record['tenant_id'])}"]
+    parts = [f"{excerpt(integration)} of tenant {excerpt(record['tenant_id']) or 'unknown'}"]
     is_active = record["status"] in (None, "active")
     if not is_active:
-        parts.append(f"status {preview(record['status'])}")
+        parts.append(f"status {excerpt(record['status'])}")
     if record["last_error"]:
-        parts.append(f'last error: "{preview(record["last_error"])}"')
+        parts.append(f'last error: "{record["last_error"]}"')
     detail = f" ({'; '.join(parts)})"
     is_optional = not wanted.names(integration, record["integration_label"])
     return Account(
         account_id,
-        integration,
+        excerpt(integration),
         detail,
         is_optional,
         is_active,
@@ -248,7 +251,7 @@ class AccountList:
                 logger.warning(
                     "An entry in Truto's list of integrated accounts has no id or no integration "
                     "and is not read: %s",
-                    preview({key: record[key] for key in ("id", "integration", "status")}),
+                    ", ".join(f"{k} {excerpt(record[k]) or 'none'}" for k in _IDENTIFYING),
                 )
             if account is not None and account.id not in self._found:
                 self._note(record, account.id)

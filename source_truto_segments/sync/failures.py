@@ -10,6 +10,7 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.excerpts import excerpt
 
 logger = logging.getLogger("airbyte")
 
@@ -185,7 +186,7 @@ def shown(names: Sequence[str], count: int | None = None) -> str:
     """
     listed = names[:_SHOWN] if count is None else names
     more = (len(names) if count is None else count) - len(listed)
-    return f"{', '.join(listed)}{f' and {more:,} more' if more else ''}"
+    return f"{', '.join(map(excerpt, listed))}{f' and {more:,} more' if more else ''}"
 
 
 def cut(text: str) -> str:
@@ -199,5 +200,5 @@ def _id(error: ReadError) -> str:
 
 def _generic(error: ReadError) -> str:
     """Return what failed, without the account."""
-    account = f" integrated account {error.account_id}"
+    account = f" integrated account {excerpt(error.account_id)}"
     return error.operation.replace(account, " integrated accounts")

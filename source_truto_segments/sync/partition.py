@@ -10,6 +10,7 @@ from source_truto_segments.records.columns import DELETED_AT, UPDATED_AT, Row
 from source_truto_segments.streams import ACCOUNT_KEY, Slice, TrutoStream
 from source_truto_segments.sync.events import PartitionRead, RecordsRead
 from source_truto_segments.sync.state import IncrementalState, StreamState
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.responses import Page
 
 logger = logging.getLogger("airbyte")
@@ -176,4 +177,4 @@ class PartitionDiff:
 
     @property
     def _label(self) -> str:
-        return f"Stream {self._selected.name} of integrated account {self._partition}"
+        return f"Stream {self._selected.name} of integrated account {excerpt(self._partition)}"

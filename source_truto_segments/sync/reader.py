@@ -23,9 +23,10 @@ from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope, unexpected_error
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.pagination import Pages, PageSizes
 from source_truto_segments.truto.rate_limiter import Delay
-from source_truto_segments.truto.responses import Page, excerpt
+from source_truto_segments.truto.responses import Page
 from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
@@ -147,7 +148,9 @@ class AccountReader:
                 outcomes.add(None)
                 continue
             if account.page and _is_not_found(error) and (yield from self._is_deleted(account)):
-                logger.info("Integrated account %s was deleted during the sync.", account.id)
+                logger.info(
+                    "Integrated account %s was deleted during the sync.", excerpt(account.id)
+                )
                 page = None
                 if row is not None:
                     yield from row.delete()
@@ -183,7 +186,7 @@ class AccountReader:
         """Return an exception as an event; stop the sync if it concerns the whole of it."""
         if not isinstance(error, ReadError):
             operation = f"Reading {' and '.join(stream_names)}" + (
-                f" of integrated account {account.id}" if account else ""
+                f" of integrated account {excerpt(account.id)}" if account else ""
             )
             error = unexpected_error(operation, account.id if account else None, error)
         elif error.resolution.scope is Scope.SYNC:
@@ -484,13 +487,13 @@ class _SegmentPages:
         if not self._workspaces.ids:
             logger.info(
                 "Integrated account %s has no workspaces, so it has no segments.",
-                self._account.id,
+                excerpt(self._account.id),
             )
         if not self._workspaces.complete:
             logger.warning(
                 "The list of workspaces of integrated account %s may be incomplete, or has "
                 "workspaces without an id. Segments of the missing workspaces were not read.",
-                self._account.id,
+                excerpt(self._account.id),
             )
 
 

@@ -8,8 +8,9 @@ for a partition whose ids found no room; "" is a version that nobody knows. `unr
 last sync did not read, and `empty` what it found without any of its records. `cursor_value` is the
 last value of the cursor field that was emitted. `in_progress` marks every state but the last of a
 sync: a sync that begins with such a one knows that an earlier one was killed, and may have emitted
-more than the state counts, with cursor values up to `cursor_value`. Each mode knows its own
-cursors only: after a change of the mode everything is read and emitted.
+more than the state counts, with cursor values up to `cursor_value`. `filters` are digests, as their
+values can be a customer's own. Each mode knows its own cursors only: after a change of the mode
+everything is read and emitted.
 
 The list of accounts is one partition, `{}`, in the state; everything else knows its accounts one by
 one.
@@ -25,7 +26,7 @@ from airbyte_cdk.sources.streams import NO_CURSOR_STATE_KEY
 from typing_extensions import override
 
 from source_truto_segments.records.changes import ChangeClock, ChangeDetector
-from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT
+from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT, filter_digest
 
 # Airbyte saves the states of all streams in one request of at most 10 MB.
 MAX_STATE_BYTES = 8_000_000
@@ -393,21 +394,17 @@ def _size(value: Any) -> int:
 def _is_same_read(blob: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     """Return whether a state was written under the same filters.
 
-    Version 0.2 kept pairs of remote_query in the order of the form, the selected accounts as
-    filters of their list, and no columns.
+    Version 0.2 kept the filters' values themselves, the selected accounts as filters of their list,
+    and no columns.
     """
     written = blob.get("filters", filters)
     if not isinstance(written, Mapping):
         return False
     written = {"columns": filters.get("columns"), **written}
-    return all(_unordered(written.get(k)) == _unordered(filters.get(k)) for k in _FILTERS)
-
-
-def _unordered(value: Any) -> Any:
-    """Return pairs of names and values without the order of their names."""
-    if not isinstance(value, list):
-        return value
-    return sorted(value, key=lambda pair: str(pair[0]) if isinstance(pair, list) and pair else "")
+    return all(
+        written.get(k) == filters.get(k) or filter_digest(written.get(k)) == filters.get(k)
+        for k in _FILTERS
+    )
 
 
 def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

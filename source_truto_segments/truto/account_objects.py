@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.responses import (
     MalformedResponseError,
     Page,
-    error_text,
     parse_object,
     parse_page,
 )
@@ -23,6 +23,7 @@ _COLUMNS = (
 # The key by which a record says whether the account changes the unified models. It is no column.
 HAS_OVERRIDE = "has_override"
 _FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
+_MAX_SCOPES = 100
 
 
 def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bool]) -> Page:
@@ -71,11 +72,18 @@ def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
         "integration": integration["name"],
         HAS_OVERRIDE: bool(entry.get("unified_model_override")),
         "integration_label": label_of(integration),
-        "last_error": error_text(entry.get("last_error")) or None,
-        "last_forbidden_error": {name: forbidden[name] for name in names if name in forbidden}
+        "last_error": excerpt(entry.get("last_error")) or None,
+        "last_forbidden_error": {n: _bounded(forbidden[n]) for n in names if n in forbidden}
         if isinstance(forbidden, Mapping)
         else None,
     }
+
+
+def _bounded(value: Any) -> Any:
+    """Return a part of an error as a column may hold it."""
+    if isinstance(value, list):
+        return [excerpt(entry) for entry in value[:_MAX_SCOPES]]
+    return excerpt(value) if isinstance(value, str | Mapping) else value
 
 
 def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:

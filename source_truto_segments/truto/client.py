@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from source_truto_segments.truto import errors, transport
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.machine import connection_settings
 from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
@@ -258,8 +259,8 @@ class TrutoClient:
         else:
             logger.debug(
                 "GET %s of account %s: HTTP %s",
-                request.path,
-                request.account_id,
+                excerpt(request.path),
+                excerpt(request.account_id or "none"),
                 response.status_code,
             )
             self._limiter.update_from_headers(request.account_id, response.headers)
@@ -390,7 +391,7 @@ def _refused_address(request: Request[Any], refused: Exception) -> ReadError:
         "Check api_url in the source's configuration, and the proxy settings of the machine.",
         Scope.SYNC,
     )
-    detail = f" ({str(refused).rstrip('.')})"
+    detail = f" ({excerpt(str(refused)).rstrip('.')})"
     return ReadError(row, request.operation, request.account_id, detail)
 
 

@@ -16,13 +16,13 @@ from airbyte_cdk.sources.streams.http.error_handlers import (
     ErrorResolution,
     ResponseAction,
 )
-from airbyte_cdk.utils.airbyte_secrets_utils import filter_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from typing_extensions import override
 from urllib3.exceptions import NameResolutionError
 
+from source_truto_segments.truto.excerpts import excerpt, mask
 from source_truto_segments.truto.rate_limiter import parse_retry_after
-from source_truto_segments.truto.responses import ErrorBody, Speaker, excerpt, parse_error
+from source_truto_segments.truto.responses import ErrorBody, Speaker, parse_error
 from source_truto_segments.truto.transport import ResponseTooLargeError
 
 
@@ -83,12 +83,12 @@ class ReadError(AirbyteTracedException):
         guidance: str | None = None,
     ) -> None:
         self.status = status
-        self.guidance = filter_secrets(resolution.guidance if guidance is None else guidance)
+        self.guidance = mask(resolution.guidance if guidance is None else guidance)
         self.resolution = resolution
-        self.operation = filter_secrets(operation)
+        self.operation = mask(operation)
         self.account_id = account_id
-        self.detail = filter_secrets(detail)
-        self.summary = filter_secrets(f"{operation} failed: {resolution.error_message}{detail}")
+        self.detail = mask(detail)
+        self.summary = mask(f"{operation} failed: {resolution.error_message}{detail}")
         message = f"{self.summary}. {self.guidance}"
         super().__init__(
             message=message, internal_message=message, failure_type=resolution.failure_type
@@ -542,6 +542,4 @@ def _resolve(response: requests.Response) -> ErrorResolution:
 
 
 def _with_sentence(row: Resolution, detail: str) -> Resolution:
-    return replace(
-        row, error_message=filter_secrets(f"{row.error_message}{detail}. {row.guidance}")
-    )
+    return replace(row, error_message=mask(f"{row.error_message}{detail}. {row.guidance}"))

@@ -9,16 +9,15 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.airbyte_secrets_utils import add_to_secrets
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from source_truto_segments.truto.excerpts import SECRETS
+
 # requests asks them in this order.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-# A shorter text would mask letters of every message.
-_MIN_SECRET_LENGTH = 4
 
 
 class MachineError(AirbyteTracedException):
@@ -67,9 +66,7 @@ def _check_proxy(scheme: str, proxy: str) -> None:
     except LocationParseError:
         parts = parse_url("")
     for secret in (parts.auth or "").split(":"):
-        for form in {secret, unquote(secret)}:
-            if len(form) >= _MIN_SECRET_LENGTH:
-                add_to_secrets(form)
+        SECRETS.add(unquote(secret))
     if not parts.host or parts.scheme not in _PROXY_SCHEMES:
         raise MachineError(
             f"The proxy of this machine, set by {scheme.upper()}_PROXY, has no valid address. Set "

@@ -19,6 +19,7 @@ from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import CURSOR_PARAMETER, Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError
+from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Page, counted
 from source_truto_segments.truto.vendors import vendor_of
@@ -73,7 +74,7 @@ class PageSizes:
                 return
             if integration is not None:
                 self._rejected.add(integration)
-        of = f"integrated account {account_id}" if integration is None else integration
+        of = f"integrated account {excerpt(account_id)}" if integration is None else integration
         logger.info(
             "Pages of %s do not work for %s: %s. It is read in the vendor's own pages for the rest "
             "of this sync.",

@@ -15,16 +15,10 @@ from typing import Any
 
 import orjson
 
-# Characters of another system's text in a message: enough to show the cause, short enough to read.
-MAX_EXCERPT_LENGTH = 300
+from source_truto_segments.truto.excerpts import excerpt
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_BLANK = re.compile(r"[\s\x00-\x1f\x7f]+")
-_TOO_DEEP = "a value that is nested too deeply"
-# How many levels down the text of an error is looked for.
-_MAX_ERROR_DEPTH = 10
-_REASON_KEYS = ("message", "error_description", "error", "detail", "title", "errors", "reason")
 
 
 class MalformedResponseError(ValueError):
@@ -89,7 +83,7 @@ class ErrorBody:
     Attributes:
         speaker: Truto if the body is its envelope, the vendor if `truto_is_remote_error` is true;
             a gateway, firewall or proxy in between for any other body.
-        reason: The reason on one line of at most MAX_EXCERPT_LENGTH characters; "" without one.
+        reason: An excerpt of the reason; "" without one.
         missing_parameters: The names of required query parameters that the request lacked.
         missing_scopes: The OAuth scopes that the connection lacks.
     """
@@ -179,7 +173,7 @@ def parse_error(content: bytes) -> ErrorBody:
     except ValueError:
         return ErrorBody(reason=_plain_text(content))
     if not isinstance(body, Mapping):
-        return ErrorBody(reason=excerpt(error_text(body)))
+        return ErrorBody(reason=excerpt(body))
     insight = body.get("truto_error_insight")
     insight = insight if isinstance(insight, Mapping) else {}
     return ErrorBody(
@@ -190,23 +184,9 @@ def parse_error(content: bytes) -> ErrorBody:
     )
 
 
-def excerpt(text: str) -> str:
-    """Shorten another system's text to one line of at most MAX_EXCERPT_LENGTH characters."""
-    line = _BLANK.sub(" ", text).strip()
-    return line if len(line) <= MAX_EXCERPT_LENGTH else f"{line[: MAX_EXCERPT_LENGTH - 1]}…"
-
-
 def counted(number: int, noun: str) -> str:
     """Return a number of things: 1 account, 2 accounts."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def preview(value: Any) -> str:
-    """Shorten any JSON value to one line of at most MAX_EXCERPT_LENGTH characters."""
-    try:
-        return excerpt(str(value))
-    except RecursionError:
-        return _TOO_DEEP
 
 
 def _may_have_nul(content: bytes) -> bool:
@@ -232,7 +212,7 @@ def _entries(result: Any) -> Sequence[Any]:
         return result
     if not isinstance(result, dict):
         raise MalformedResponseError(
-            f"the result is neither a list nor an object: {excerpt(error_text(result))}"
+            f"the result is neither a list nor an object: {excerpt(result)}"
         )
     return list(result.values()) if _is_keyed(result) else [result]
 
@@ -268,7 +248,7 @@ def _next_cursor(value: Any) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise MalformedResponseError(f"the next_cursor is not a string: {excerpt(error_text(value))}")
+    raise MalformedResponseError(f"the next_cursor is not a string: {excerpt(value)}")
 
 
 def _speaker(body: Mapping[str, Any]) -> Speaker:
@@ -282,29 +262,10 @@ def _speaker(body: Mapping[str, Any]) -> Speaker:
 def _reason(body: Mapping[str, Any]) -> str:
     """Return the first text that is not empty: of the message, the vendor's body, the error."""
     for candidate in (body.get("message"), body.get("raw_response"), body.get("error")):
-        text = excerpt(error_text(candidate))
+        text = excerpt(candidate)
         if text:
             return text
     return ""
-
-
-def error_text(value: Any, depth: int = _MAX_ERROR_DEPTH) -> str:
-    """Return the text of an error: of an object its message, of any other value its JSON."""
-    if depth == 0 or value is None or value in ("", [], {}):
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        for key in _REASON_KEYS:
-            text = error_text(value.get(key), depth - 1)
-            if text:
-                return text
-    if isinstance(value, list) and all(isinstance(entry, str | Mapping) for entry in value):
-        return "; ".join(filter(None, (error_text(entry, depth - 1) for entry in value[:5])))
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except RecursionError:
-        return _TOO_DEEP
 
 
 def _value(insight: Mapping[str, Any], name: str) -> Any:

@@ -1,0 +1,281 @@
+"""What comes from outside, as messages and logs may show it: masked first, then cut.
+
+Every text of another system passes `excerpt`, and every line of the output passes `mask` once more.
+"""
+
+import html
+import json
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from typing import Any, TypeAlias
+from urllib.parse import quote, quote_plus, unquote
+
+# Characters of another system's text in a message: enough to show the cause, short enough to read.
+MAX_EXCERPT_LENGTH = 300
+# What comes after them is neither searched nor shown.
+_MAX_EXAMINED = 4_000
+_MASK = "****"
+
+# So many consecutive characters of a secret are masked wherever they are: others cut texts, too.
+_RUN = 12
+# A shorter secret would mask letters of every message.
+_MIN_SECRET_LENGTH = 4
+# A shorter value of a parameter, or one without a digit, is an ordinary word: it is masked after
+# its parameter's name only, unless it has a run.
+_MIN_VALUE_LENGTH = 8
+
+# How many levels down an error's text is looked for, and in how many spellings secrets are.
+_MAX_DEPTH = 10
+_MAX_SPELLINGS = 16
+_MAX_ENTRIES = 5
+_MAX_NAMES = 50
+
+# The keys under which Truto and the vendors say why, the most telling first.
+_REASON_KEYS = (
+    *("message", "error_description", "error_message", "errorMessage", "error", "detail", "title"),
+    *("errors", "reason", "description", "msg", "meta", "code", "error_code"),
+)
+_DECODER = json.JSONDecoder()
+
+_SPACE = re.compile(r"[\s+]")
+_URL_SAFE = str.maketrans("+/", "-_")
+
+_QUOTE = r"(?:\\{0,4}[\"']|%22|%27|&quot;|&\#3[49];)"
+_BLANK = r"(?:\s|%20|\+)"
+_ASSIGN = rf"{_QUOTE}?{_BLANK}{{0,4}}(?:=>?|:|%3[AD]){_BLANK}{{0,4}}"
+_NAME = (
+    r"(?:authori[sz]ation|x-auth|(?:api|access|private|auth)[\W_]{0,3}(?:key|token)|token|secret"
+    r"|pass(?:word|wd|phrase)|pwd|bearer|credential|signature|cookie|session[\W_]{0,3}id)[\w\[\]-]{0,20}"
+)
+_SCHEME = rf"(?:(?:bearer|basic|digest|token){_BLANK}{{1,4}})"
+# Prose after "bearer", which is no value.
+_PROSE = r"(?:tokens?|auth\w*|schemes?|headers?|realm|credentials?|is|was|in|for|or|and)\b"
+_VALUE = rf"(?(quote)(?:(?!{_QUOTE}).)+|[^\s\"'<>&,;)\]}}]+)"
+_NO_WORD = r"(?=[\w.~+=-]*\d|\w{24})[\w.~+=-][\w.~+/=-]{7,}"
+_CREDENTIALS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # After its name and an equals sign or a colon, whatever it is.
+        rf"(?P<name>{_NAME}{_ASSIGN}(?P<quote>{_QUOTE})?){_SCHEME}?{_VALUE}",
+        rf"(?P<name>bearer{_BLANK}{{1,4}}(?P<quote>{_QUOTE})?)(?!{_PROSE}){_VALUE}",
+        # Some words after its name, what no word looks like.
+        rf"(?P<name>{_NAME}\W{{1,12}}(?:\w{{1,12}}\W{{1,12}}){{0,4}}?){_NO_WORD}",
+        r"(?P<name>://)[^/\s@]+(?=@)",
+    )
+)
+
+
+# A text, and where in the given text each of its characters begins and ends.
+_Spelling: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
+
+
+class Secrets:
+    """The values that no output may show: those of the configuration that is in use."""
+
+    def __init__(self) -> None:
+        # The runs to look for, by their length.
+        self.runs: Mapping[int, frozenset[str]] = {}
+        self.parameters: Sequence[re.Pattern[str]] = ()
+        self._given: Collection[str] = ()
+        self._added: set[str] = set()
+
+    def replace(self, secrets: Iterable[str], parameters: Iterable[tuple[str, str]]) -> None:
+        """Replace the secrets by those of another configuration.
+
+        Args:
+            secrets: Texts that are masked as a whole, and wherever a run of them is.
+            parameters: Names and values of query parameters. The value is masked as a secret is,
+                and if it is an ordinary word, after its name only.
+        """
+        pairs = [(name, value) for name, value in parameters if name and value]
+        values = [value for _, value in pairs if len(value) >= _RUN or _is_no_word(value)]
+        self._given = [*secrets, *values]
+        self.parameters = [_parameter(name, value) for name, value in pairs]
+        self.runs = _runs_of([*self._given, *self._added])
+
+    def add(self, secret: str) -> None:
+        """Add a secret of this machine."""
+        self._added.add(secret)
+        self.runs = _runs_of([*self._given, *self._added])
+
+
+SECRETS = Secrets()
+
+
+def excerpt(value: Any) -> str:
+    """Return what a value from outside says, on one line of at most MAX_EXCERPT_LENGTH characters.
+
+    Secrets and what looks like credentials are masked. Of a text, characters without a form of
+    their own are dropped; of an object, only the values of keys that hold reasons are shown, and
+    otherwise the names of its keys.
+    """
+    text = mask(_visible(error_text(value)[:_MAX_EXAMINED]))
+    for pattern in _CREDENTIALS:
+        text = pattern.sub(rf"\g<name>{_MASK}", text)
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_EXCERPT_LENGTH else f"{line[: MAX_EXCERPT_LENGTH - 1]}…"
+
+
+def mask(text: str) -> str:
+    """Mask the secrets in a text: also in part, in other case, and escaped or in base64."""
+    hidden = bytearray(len(text))
+    for spelled, starts, ends in _spellings(text):
+        for size, runs in SECRETS.runs.items():
+            for at in range(len(spelled) - size + 1):
+                if spelled[at : at + size] in runs:
+                    begin, end = starts[at], ends[at + size - 1]
+                    hidden[begin:end] = b"\1" * (end - begin)
+    if any(hidden):
+        groups = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
+        text = "".join(_MASK if is_hidden else "".join(c for c, _ in g) for is_hidden, g in groups)
+    for pattern in SECRETS.parameters:
+        text = pattern.sub(rf"\1{_MASK}", text)
+    return text
+
+
+def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
+    """Return the text of an error: of an object its reason, otherwise the names of its keys."""
+    if isinstance(value, str):
+        return _without_objects(value[:_MAX_EXAMINED], depth)
+    if isinstance(value, Mapping):
+        reasons = (error_text(value.get(key), depth - 1) for key in _REASON_KEYS if depth)
+        names = ", ".join(map(str, islice(value, _MAX_NAMES)))
+        return next(filter(None, reasons), f"{{{names}}}" if names else "")
+    if isinstance(value, list):
+        entries = (error_text(entry, depth - 1) for entry in value[:_MAX_ENTRIES] if depth)
+        return "; ".join(filter(None, entries))
+    return "" if value is None else json.dumps(value, default=str)
+
+
+def _without_objects(text: str, depth: int) -> str:
+    """Replace each object in a text, which can be broken, by what may be shown of it."""
+    parts: list[str] = []
+    at = 0
+    while (begin := text.find("{", at)) >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, begin)
+            shown = error_text(value, depth - 1) if depth else "{…}"
+        except (ValueError, RecursionError):
+            end = _end_of_block(text, begin)
+            shown = text[begin:end]
+            shown = "{…}" if ":" in shown or "=" in shown else shown
+        parts += [text[at:begin], shown]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _end_of_block(text: str, begin: int) -> int:
+    level = 0
+    for brace in re.finditer("[{}]", text[begin:]):
+        level += 1 if brace[0] == "{" else -1
+        if not level:
+            return begin + brace.end()
+    return len(text)
+
+
+def _visible(text: str) -> str:
+    """Drop control and format characters, such as those that turn the direction of a text."""
+    if text.isprintable():
+        return text
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+
+
+def _is_no_word(value: str) -> bool:
+    return len(value) >= _MIN_VALUE_LENGTH and any(map(str.isdigit, value))
+
+
+def _parameter(name: str, value: str) -> re.Pattern[str]:
+    forms = {value, *_in_urls(value)}
+    values = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    start = rf"((?:(?<!\w)|(?<=%5B)){re.escape(name)}(?:\]|%5D)?{_ASSIGN}{_QUOTE}?)"
+    return re.compile(rf"{start}(?:{values})(?!\w)", re.IGNORECASE)
+
+
+def _in_urls(text: str) -> tuple[str, str]:
+    return quote(text, safe="", errors="replace"), quote_plus(text, errors="replace")
+
+
+def _runs_of(secrets: Iterable[str]) -> dict[int, frozenset[str]]:
+    runs: dict[int, set[str]] = {}
+    for secret in {form.strip() for each in secrets for form in (each, _visible(each))}:
+        size = min(_RUN, len(secret))
+        if size < _MIN_SECRET_LENGTH:
+            continue
+        spellings = [spelled for spelled, _, _ in _spellings(secret)]
+        spellings += [_fold(form) for form in _in_base64(secret) if len(form) >= _RUN]
+        for text in spellings:
+            found = (text[at : at + size] for at in range(len(text) - size + 1))
+            runs.setdefault(size, set()).update(found)
+    return {size: frozenset(found) for size, found in runs.items()}
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Yield what base64 makes of a secret anywhere in a text, without what depends on the rest."""
+    for form in {secret, *_in_urls(secret), json.dumps(secret)[1:-1]}:
+        content = form.encode(errors="replace")
+        for offset, first in enumerate((0, 2, 3)):
+            encoded = b64encode(bytes(offset) + content).decode()
+            inner = encoded[first : (offset + len(content)) * 8 // 6]
+            yield from (inner, inner.translate(_URL_SAFE))
+
+
+def _spellings(text: str) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
+    """Yield a text as it is, and with escapes resolved: of each kind, and again of each kind.
+
+    Yields:
+        The text in lower case, and where in the given text each of its characters begins and ends.
+    """
+    found: list[_Spelling] = [(text, range(len(text)), range(1, len(text) + 1))]
+    seen = {text}
+    for spelled, starts, ends in found:
+        yield _fold(spelled), starts, ends
+        for escape, unescape in _ESCAPES:
+            if escape.search(spelled) and len(found) < _MAX_SPELLINGS:
+                resolved = _resolved((spelled, starts, ends), escape, unescape)
+                if resolved[0] not in seen:
+                    seen.add(resolved[0])
+                    found.append(resolved)
+
+
+def _resolved(
+    spelling: _Spelling, escape: re.Pattern[str], unescape: Callable[[str], str]
+) -> _Spelling:
+    text, starts, ends = spelling
+    parts: list[str] = []
+    new_starts: list[int] = []
+    new_ends: list[int] = []
+    at = 0
+    for match in escape.finditer(text):
+        begin, end = match.span()
+        plain = unescape(match[0])
+        parts += [text[at:begin], plain]
+        new_starts += [*starts[at:begin], *[starts[begin]] * len(plain)]
+        new_ends += [*ends[at:begin], *[ends[end - 1]] * len(plain)]
+        at = end
+    return "".join([*parts, text[at:]]), [*new_starts, *starts[at:]], [*new_ends, *ends[at:]]
+
+
+def _unescape_json(escape: str) -> str:
+    try:
+        return str(json.loads(f'"{escape.lower()}"'))
+    except ValueError:
+        return escape[1:]
+
+
+# How URLs, JSON and HTML escape characters.
+_ESCAPES: Sequence[tuple[re.Pattern[str], Callable[[str], str]]] = (
+    (re.compile(r"(?:%[0-9a-fA-F]{2})+"), unquote),
+    (re.compile(r"(?:\\[uU][0-9a-fA-F]{4})+|\\.", re.DOTALL), _unescape_json),
+    (re.compile(r"&#?\w{1,8};"), lambda escape: html.unescape(escape.lower())),
+)
+
+
+def _fold(text: str) -> str:
+    """Return a text of the same length in lower case, with one kind of space."""
+    lower = text.lower()
+    if len(lower) != len(text):
+        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return _SPACE.sub(" ", lower)
