@@ -344,7 +344,7 @@ def test_given_entries_that_are_no_accounts_when_read_then_a_warning_names_them(
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
 
     assert len(result.records) == 3
-    assert len([line for line in warnings(caplog) if "no id or no integration" in line]) == 2
+    assert len([line for line in warnings(caplog) if "no valid ID or no integration" in line]) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import requests
@@ -21,6 +22,7 @@ from source_truto_segments.records.values import without_nul
 from source_truto_segments.truto.account_objects import (
     HAS_OVERRIDE,
     integration_of,
+    is_account_id,
     parse_account,
     parse_account_list,
 )
@@ -194,7 +196,8 @@ class IntegratedAccounts(TrutoStream):
         if account_id:
             operation = f"Reading integrated account {account_id}"
             path = f"integrated-account/{account_id}"
-            return Request(path, operation, parse_account, account_id)
+            parse = partial(parse_account, account_id=account_id)
+            return Request(path, operation, parse, account_id)
         operation = "Listing the integrated accounts of the environment"
         params = self._filters() if first_read else {}
         return Request("integrated-account", operation, self._parse_list, params=params)
@@ -220,13 +223,13 @@ class IntegratedAccounts(TrutoStream):
         return parse_account_list(content, self._selects_entry)
 
     def _selects_entry(self, entry: Mapping[str, Any]) -> bool:
-        """Return whether an entry is wanted, or has no id or integration by which to tell."""
+        """Return whether an entry is wanted, or has no ID or integration by which to tell."""
         wanted, account_id, integration = (
             self._config.account_list,
             entry.get("id"),
             integration_of(entry),
         )
-        if wanted is None or not isinstance(account_id, str):
+        if wanted is None or not is_account_id(account_id):
             return True
         if not wanted.in_shard(account_id.lower()):
             return False

@@ -178,7 +178,7 @@ def test_given_what_only_the_grammar_allows_when_parsed_then_it_can_be_written(
     assert parse_json(content) == value
 
 
-@pytest.mark.parametrize("content", [b"NaN", b"[Infinity]", b"-Infinity", b"", b"{", b"'a'"])
+@pytest.mark.parametrize("content", [b"nan", b"[1,]", b"+1", b"", b"{", b"'a'"])
 def test_given_what_is_not_json_when_parsed_then_it_fails(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"JSON|Expecting"):
         parse_json(content)
@@ -193,7 +193,7 @@ def test_given_json_that_is_nested_too_deeply_when_parsed_then_it_fails() -> Non
     "body",
     [b"", b"<html>", b"[]", b"null", b"{}", b'{"result": 5}']
     + [b'{"result": [], "next_cursor": []}', b'{"result": [], "next_cursor": true}']
-    + [b'{"result": [Infinity]}', b"\xff\xfe", b"[" * 100_000],
+    + [b'{"result": [],}', b"\xff\xfe", b"[" * 100_000],
 )
 def test_given_another_body_when_parsed_then_it_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponseError) as malformed:

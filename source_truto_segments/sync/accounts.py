@@ -11,7 +11,7 @@ from source_truto_segments.sync.events import AccountFound, AccountsListed, Even
 from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
-from source_truto_segments.truto.account_objects import HAS_OVERRIDE
+from source_truto_segments.truto.account_objects import HAS_OVERRIDE, is_account_id
 from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.pagination import Pages
@@ -58,9 +58,9 @@ class Account:
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
-    """Return an account of Truto's list; None if it has no id."""
+    """Return an account of Truto's list; None if it has no valid ID."""
     account_id, integration = record["id"], record["integration"]
-    if not isinstance(account_id, str) or not account_id.strip():
+    if not is_account_id(account_id):
         return None
     page = Page([dict(record)], None, may_have_nul=True)
     if integration is None:
@@ -130,6 +130,8 @@ class AccountList:
         self._found: set[str] = set()
         # The ids of all entries, selected or not.
         self._present: set[str] = set()
+        # Whether each entry that has an ID has a valid one.
+        self._complete = True
         self._page_size: int | None = _PAGE_SIZE
 
     def find(
@@ -168,7 +170,8 @@ class AccountList:
         yield from map(AccountFound, unlisted)
         yield AccountsListed()
         if rows is not None:
-            yield from self._delete_rows(rows, known_rows - self._present - configured)
+            missing = known_rows - self._present - configured if self._complete else set()
+            yield from self._delete_rows(rows, set(filter(is_account_id, missing)))
 
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
         """Delete the rows of accounts that neither read has, and of which Truto says so itself."""
@@ -224,10 +227,12 @@ class AccountList:
         self._present.update(page.left_out_ids)
         for record in page.records:
             account = parse_account(record, self._wanted)
+            if account is None and record["id"] is not None:
+                self._complete = False
             if account is None or not account.is_readable:
                 logger.warning(
-                    "An entry in Truto's list of integrated accounts has no id or no integration "
-                    "and is not read: %s",
+                    "An entry in Truto's list of integrated accounts has no valid ID or no "
+                    "integration and is not read: %s",
                     preview({key: record[key] for key in ("id", "integration", "status")}),
                 )
             if account is not None and account.id not in self._found:
