@@ -6,29 +6,26 @@ FROM ${BASE_IMAGE} AS build
 
 WORKDIR /build
 
-# First the packages that the connector needs, which the cache keeps until setup.py changes. An
-# environment of its own leaves behind what the base has for building. Both secrets are optional: a
-# pip.conf, and certificates for it to name. They and pip's cache are there for the one step only.
-COPY LICENSE README.md pyproject.toml setup.py ./
-COPY source_truto_segments/VERSION source_truto_segments/
+# First the packages that the connector runs with, each as the lock has it, which the cache keeps
+# until that changes. An environment of its own leaves behind what the base has for building. Both
+# secrets are optional: a pip.conf, and certificates for it to name. They and pip's cache are there
+# for the one step only.
+COPY requirements.lock ./
 RUN --mount=type=secret,id=pip_conf \
     --mount=type=secret,id=ca_bundle \
     --mount=type=cache,target=/var/cache/pip \
     export PIP_CONFIG_FILE=/run/secrets/pip_conf PIP_CACHE_DIR=/var/cache/pip \
     && python3 -m venv --without-pip /airbyte/venv \
-    && python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off . \
+    && python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off \
+        --require-hashes --requirement requirements.lock \
     # Half of what pandas and NumPy weigh is their own tests.
     && find /airbyte/venv/lib/*/site-packages/pandas /airbyte/venv/lib/*/site-packages/numpy \
         -type d -name tests -prune -exec rm -r {} +
 
-# Then the connector itself.
+# Then the connector itself, built with the setuptools of the lock, and without an index.
 COPY . .
-RUN --mount=type=secret,id=pip_conf \
-    --mount=type=secret,id=ca_bundle \
-    --mount=type=cache,target=/var/cache/pip \
-    export PIP_CONFIG_FILE=/run/secrets/pip_conf PIP_CACHE_DIR=/var/cache/pip \
-    && python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off \
-        --force-reinstall --no-deps .
+RUN python3 -m pip --python /airbyte/venv/bin/python install --progress-bar off \
+        --no-index --no-deps --no-build-isolation .
 
 FROM ${BASE_IMAGE}
 

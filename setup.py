@@ -29,14 +29,20 @@ setup(
     },
     install_requires=[
         "airbyte-cdk>=7.34,<8",
-        # The CDK's own dependencies: the ranges contain those of every CDK that is allowed.
+        # The CDK's own dependencies: the ranges overlap with those of every CDK that is allowed.
         "airbyte-protocol-models-dataclasses>=0.17.1,<1",
-        "jsonschema>=4.17,<5",
-        "orjson>=3.10.7,<4",
-        "requests>=2.32,<3",
+        "jsonschema>=4.17.3,<5",
+        # 3.11.6 is the first that bounds the recursion of `dumps`: CVE-2025-67221.
+        "orjson>=3.11.6,<4",
+        # 2.33.0 is the first without CVE-2024-47081 (2.32.4; .netrc sent to another host) and
+        # CVE-2026-25645 (extracted certificates under a predictable name).
+        "requests>=2.33,<3",
         "serpyco-rs>=1.10.2,<2",
-        "typing-extensions>=4.12,<5",
-        "urllib3>=2.3,<3",
+        "typing-extensions>=4.14.1,<5",
+        # 2.7.0 is the first without the holes in reading compressed bodies piece by piece:
+        # CVE-2025-66418 and CVE-2025-66471 (2.6.0), CVE-2026-21441 (2.6.3), CVE-2026-44432; and
+        # without CVE-2026-44431 (headers sent on by a proxy's redirect).
+        "urllib3>=2.7,<3",
     ],
     extras_require={
         "benchmarks": [*SANDBOX, "matplotlib>=3.9,<4"],

@@ -5,6 +5,7 @@ import pytest
 
 from integration_tests.processes import Processes
 from sandbox import Account, Environment, Sandbox
+from source_truto_segments.config import Config
 
 
 @pytest.fixture
@@ -18,6 +19,12 @@ def serve() -> Iterator[Callable[..., Sandbox]]:
         yield start
 
 
+@pytest.fixture
+def trutos_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the connector take the sandbox for Truto's own host, whose responses are quoted."""
+    monkeypatch.setattr(Config, "asks_truto", True)
+
+
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Processes]:
     found = Processes()
@@ -29,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, seeds, description in (
         ("chaos", 40, "reads through a faulty network (test_chaos.py)"),
         ("capture", 120, "syncs of accounts that change (test_change_capture.py)"),
+        ("fuzz", 3, "syncs whose every response is fuzzed (test_fuzz.py)"),
     ):
         group = parser.getgroup(name, description)
         help_ = f"how many seeds (default: {seeds})"

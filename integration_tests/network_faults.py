@@ -209,7 +209,7 @@ _BODIES = (
     b'{"result": [], "next_cursor": {"a": 1}}',
     b'{"result": [], "next_cursor": true}',
     b'{"statusCode": 500, "message": "Internal server error"}',
-    b'{"result": [NaN], "next_cursor": null}',
+    b'{"result": [],, "next_cursor": null}',
     b"\xff\xfe\x00\x01",
     b"[" * 5_000,
     b'{"result":' * 3_000,

@@ -325,7 +325,7 @@ def test_entries_no_accounts(serve: Serve, caplog: pytest.LogCaptureFixture) -> 
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
 
     assert len(result.records) == 3
-    assert len([line for line in warnings_in(caplog) if "no id or no integration" in line]) == 2
+    assert len([line for line in warnings_in(caplog) if "has no valid ID or" in line]) == 2
 
 
 def test_thousand_accounts_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

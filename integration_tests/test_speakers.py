@@ -58,6 +58,7 @@ def test_gateway_that_passes(serve: Serve, status: int, form: str) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503, 530])
+@pytest.mark.usefixtures("trutos_own")
 def test_gateway_that_stays_for_one_account(serve: Serve, status: int) -> None:
     """Others are read; the message is about the gateway, neither the token nor a block."""
     broken = numbered_account(1, faults=[always(faults.gateway, status)])

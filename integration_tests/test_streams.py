@@ -450,7 +450,10 @@ def test_configured_account_gone(serve: Serve) -> None:
     [
         ('{"result": [], "is_partial_response": true}', "is marked as partial"),
         ('{"result": [null], "next_cursor": null}', "has entries that are not objects"),
-        ('{"result": [{"tenant_id": "acme"}], "next_cursor": null}', "no id or no integration"),
+        (
+            '{"result": [{"tenant_id": "acme"}], "next_cursor": null}',
+            "no valid ID or no integration",
+        ),
     ],
 )
 def test_list_may_be_incomplete(

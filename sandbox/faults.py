@@ -40,6 +40,8 @@ class Delivery:
         prelude: Bytes that are sent at once, in front of the response.
         preludes: How often they are sent.
         seconds_per_prelude: Pause after each.
+        endless: Bytes that are sent after that again and again, with the same pause, until the
+            client leaves.
     """
 
     delay: float = 0.0
@@ -49,11 +51,12 @@ class Delivery:
     prelude: bytes = b""
     preludes: int = 1
     seconds_per_prelude: float = 0.0
+    endless: bytes = b""
 
     @property
     def is_complete(self) -> bool:
         """Whether the whole response is sent in the end."""
-        return self.reset_after is None and self.cut_after is None
+        return not self.endless and self.reset_after is None and self.cut_after is None
 
 
 @dataclass
@@ -166,6 +169,12 @@ GATEWAY_FORMS: Mapping[str, tuple[str, str]] = {
     "status": ('{"statusCode": 401, "message": "Access denied"}', "application/json"),
 }
 """How load balancers, firewalls and API gateways answer in the place of the API."""
+
+
+def endless(begin: bytes, more: bytes, pause: float = 0.01, **match: Unpack[Match]) -> Fault:
+    """Bytes that begin a response, and then others again and again, without an end."""
+    delivery = Delivery(prelude=begin, endless=more, seconds_per_prelude=pause)
+    return Fault(delivery=delivery, **match)
 
 
 def gateway(status: int = 503, form: str = "html", **match: Unpack[Match]) -> Fault:

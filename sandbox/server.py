@@ -146,6 +146,9 @@ class Sandbox:
             if incoming.transport is not None:
                 incoming.transport.write(delivery.prelude)
             await asyncio.sleep(delivery.seconds_per_prelude)
+        while delivery.endless and incoming.transport is not None:
+            incoming.transport.write(delivery.endless)
+            await asyncio.sleep(delivery.seconds_per_prelude)
         if delivery.delay > 0:
             await asyncio.sleep(delivery.delay)
         if incoming.transport is not None and delivery.is_complete:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from airbyte_cdk.models import FailureType
@@ -38,7 +38,9 @@ _EXAMPLES: Mapping[str, Any] = {
 }
 
 # A token that was pasted with the scheme of its header.
-_BEARER_PREFIX = re.compile(r"Bearer(\s+|$)", re.IGNORECASE)
+_BEARER_PREFIX = re.compile(r"^Bearer(\s+|$)", re.IGNORECASE)
+# What would make a path appended to a URL something else than a path below it.
+_NOT_IN_A_BASE = re.compile(r"[?#\\\x00-\x20\x7f-\xa0]|(^|/)\.{1,2}(/|$)")
 
 
 class ConfigError(AirbyteTracedException):
@@ -165,6 +167,11 @@ class Config:
         """How many connections share the token's limit."""
         shard = self.account_list and self.account_list.shard
         return shard.count if shard else 1
+
+    @property
+    def asks_truto(self) -> bool:
+        """Whether requests go to Truto's own host, whose responses a message can quote."""
+        return urlsplit(self.api_url).hostname == urlsplit(DEFAULT_API_URL).hostname
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
@@ -350,16 +357,28 @@ def _api_url(value: str) -> str:
         (host or "").encode("idna")
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+    if not host or parts.scheme not in ("http", "https"):
         raise ConfigError(
             f"API URL (api_url) must be the URL of a Truto API, such as {DEFAULT_API_URL}."
         )
-    if parts.username or parts.password:
+    if _NOT_IN_A_BASE.search(_decoded(url)):
+        raise ConfigError(
+            "API URL (api_url) must be a base URL, without a query, a fragment, a dot segment, a "
+            "backslash, a space or a control character."
+        )
+    if "@" in parts.netloc:
         raise ConfigError("API URL (api_url) must not contain a user name or password.")
     if parts.scheme != "https" and not is_loopback(host):
         raise ConfigError(
             "API URL (api_url) must begin with https: the API token would be sent unencrypted."
         )
+    return url
+
+
+def _decoded(url: str) -> str:
+    """Return a URL without percent-encoding, however often a server would decode it."""
+    while (decoded := unquote(url)) != url:
+        url = decoded
     return url
 
 

@@ -226,6 +226,7 @@ class SourceTrutoSegments(AbstractSource):
             token_verified=token_verified,
             max_connections=_max_workers(config),
             share=config.shard_count,
+            quotes=config.asks_truto,
         )
 
 

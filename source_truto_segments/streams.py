@@ -3,9 +3,9 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import requests
 from airbyte_cdk.sources.streams.http import HttpStream
@@ -24,6 +24,7 @@ from source_truto_segments.records.values import without_nul
 from source_truto_segments.truto.account_objects import (
     HAS_OVERRIDE,
     integration_of,
+    is_account_id,
     label_of,
     parse_account,
     parse_account_list,
@@ -197,9 +198,10 @@ class IntegratedAccounts(TrutoStream):
     def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
         account_id = stream_slice.get(ACCOUNT_KEY)
         if account_id:
-            operation = f"Reading integrated account {excerpt(account_id)}"
-            path = f"integrated-account/{_path_segment(account_id)}"
-            return Request(path, operation, parse_account, account_id)
+            operation = f"Reading integrated account {account_id}"
+            path = f"integrated-account/{account_id}"
+            parse = partial(parse_account, account_id=account_id)
+            return Request(path, operation, parse, account_id)
         operation = "Listing the integrated accounts of the environment"
         params = self._filters() if first_read else {}
         return Request("integrated-account", operation, self._parse_list, params=params)
@@ -227,13 +229,13 @@ class IntegratedAccounts(TrutoStream):
         return parse_account_list(content, self._selects_entry)
 
     def _selects_entry(self, entry: Mapping[str, Any]) -> bool:
-        """Return whether an entry is wanted, or has no id or integration by which to tell."""
+        """Return whether an entry is wanted, or has no ID or integration by which to tell."""
         wanted, account_id, integration = (
             self._config.account_list,
             entry.get("id"),
             integration_of(entry),
         )
-        if wanted is None or not isinstance(account_id, str):
+        if wanted is None or not is_account_id(account_id):
             return True
         if not wanted.in_shard(account_id.lower()):
             return False
@@ -281,11 +283,6 @@ def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
         "remote_query": [list(pair) for pair in config.remote_query],
     }
     return {name: filter_digest(value) for name, value in filters.items() if value}
-
-
-def _path_segment(text: str) -> str:
-    """Escape a text for a path; HTTP libraries would resolve dots before they send it."""
-    return quote(text if text.strip(".") else text.replace(".", "%2E"), safe="")
 
 
 def filter_digest(value: Any) -> str:

@@ -174,7 +174,7 @@ def test_what_only_grammar_allows(content: bytes, value: Any) -> None:
     assert parse_json(content) == value
 
 
-@pytest.mark.parametrize("content", [b"NaN", b"[Infinity]", b"-Infinity", b"", b"{", b"'a'"])
+@pytest.mark.parametrize("content", [b"nan", b"[1,]", b"+1", b"", b"{", b"'a'"])
 def test_given_what_is_not_json_when_parsed_then_it_fails(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"JSON|Expecting"):
         parse_json(content)

@@ -14,7 +14,7 @@ from source_truto_segments.sync.failures import shown
 from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
 from source_truto_segments.truto import errors
-from source_truto_segments.truto.account_objects import HAS_OVERRIDE
+from source_truto_segments.truto.account_objects import HAS_OVERRIDE, is_account_id
 from source_truto_segments.truto.client import Request, TrutoClient
 from source_truto_segments.truto.errors import ReadError, Scope
 from source_truto_segments.truto.excerpts import excerpt
@@ -67,9 +67,9 @@ class Account:
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
-    """Return an account of Truto's list; None if it has no id."""
+    """Return an account of Truto's list; None if it has no valid ID."""
     account_id, integration = record["id"], record["integration"]
-    if not isinstance(account_id, str) or not account_id.strip():
+    if not is_account_id(account_id):
         return None
     page = Page([dict(record)], None, may_have_nul=True)
     if integration is None:
@@ -140,6 +140,8 @@ class AccountList:
         # The ids of all entries, selected or not.
         self._present: set[str] = set()
         self._names = _Names()
+        # Whether each entry that has an ID has a valid one.
+        self._complete = True
         self._page_size: int | None = _PAGE_SIZE
 
     def find(
@@ -178,7 +180,8 @@ class AccountList:
         yield from map(AccountFound, unlisted)
         yield AccountsListed()
         if rows is not None:
-            yield from self._delete_rows(rows, known_rows - self._present - configured)
+            missing = known_rows - self._present - configured if self._complete else set()
+            yield from self._delete_rows(rows, set(filter(is_account_id, missing)))
 
     def _warn_of_none(self, configured: Collection[str]) -> None:
         """Warn if the options leave no account, though each by itself matches some."""
@@ -247,10 +250,12 @@ class AccountList:
             self._note(entry, str(entry["id"]).lower())
         for record in page.records:
             account = parse_account(record, self._wanted)
+            if account is None and record["id"] is not None:
+                self._complete = False
             if account is None or not account.is_readable:
                 logger.warning(
-                    "An entry in Truto's list of integrated accounts has no id or no integration "
-                    "and is not read: %s",
+                    "An entry in Truto's list of integrated accounts has no valid ID or no "
+                    "integration and is not read: %s",
                     ", ".join(f"{k} {excerpt(record[k]) or 'none'}" for k in _IDENTIFYING),
                 )
             if account is not None and account.id not in self._found:

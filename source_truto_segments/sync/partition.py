@@ -18,8 +18,8 @@ logger = logging.getLogger("airbyte")
 _ISSUES = {
     "partial": "responses that Truto marked as partial: {}. Their records are valid; what is "
     "missing comes with a later sync, and no deletions are inferred.",
-    "invalid": "entries that are not objects: {}. They were left out, and no deletions are "
-    "inferred.",
+    "invalid": "entries that cannot be read, or are not objects: {}. They were left out, and no "
+    "deletions are inferred.",
     "differing": "two reads did not find the same records, as some are added or move meanwhile. No "
     "deletions are inferred; the next sync looks again.",
     "without id": "records without an id: {}. They were emitted, but a destination cannot "

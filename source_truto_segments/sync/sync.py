@@ -83,10 +83,10 @@ class StreamRun:
     incomplete: bool = False
     reserved: str = ""
 
-    def checkpoint_is_due(self, now: float) -> bool:
-        """Return whether the state is to be written now."""
+    def checkpoint_is_due(self, now: float, *, is_alive: bool) -> bool:
+        """Return whether the state is to be written now; unchanged, only while the sync lives."""
         interval = CHECKPOINT_SECONDS if self.unsaved else HEARTBEAT_SECONDS
-        return now - self.saved_at >= interval
+        return (self.unsaved or is_alive) and now - self.saved_at >= interval
 
 
 class Sync:
@@ -112,6 +112,7 @@ class Sync:
         shutdown: threading.Event,
         now: Callable[[], float],
     ) -> None:
+        self._client = client
         self._pool = pool
         self._shutdown = shutdown
         self._now = now
@@ -226,8 +227,10 @@ class Sync:
 
     def _checkpoints_due(self) -> Iterator[AirbyteMessage]:
         now = self._now()
+        # While nothing can come any more, nothing tells Airbyte that all is well.
+        is_alive = self._client.may_hear or bool(self._pool.delays())
         for run in self._runs.values():
-            if run.checkpoint_is_due(now):
+            if run.checkpoint_is_due(now, is_alive=is_alive):
                 yield self._checkpoint(run)
 
     def _checkpoint(self, run: StreamRun) -> AirbyteMessage:

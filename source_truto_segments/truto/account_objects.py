@@ -4,9 +4,10 @@ It is taken over column by column: an account's `context` holds the customer's o
 secrets, and can exceed 100 kB. Nothing of it leaves this module.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from source_truto_segments.truto.excerpts import excerpt
 from source_truto_segments.truto.responses import (
@@ -22,8 +23,14 @@ _COLUMNS = (
 )
 # The key by which a record says whether the account changes the unified models. It is no column.
 HAS_OVERRIDE = "has_override"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
 _MAX_SCOPES = 100
+
+
+def is_account_id(value: object) -> TypeGuard[str]:
+    """Return whether a value can be an account's ID, and so a part of a path."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bool]) -> Page:
@@ -49,15 +56,18 @@ def parse_account_list(content: bytes, selects: Callable[[Mapping[str, Any]], bo
     return replace(page, records=records, left_out=left_out)
 
 
-def parse_account(content: bytes) -> Page:
+def parse_account(content: bytes, account_id: str) -> Page:
     """Parse the object of one account as a page of one record.
 
     Raises:
-        MalformedResponseError: If the body is not an account.
+        MalformedResponseError: If the body is not an account, or is another one.
     """
     entry = parse_object(content)
-    if not isinstance(entry.get("id"), str):
+    found = entry.get("id")
+    if not isinstance(found, str):
         raise MalformedResponseError("the response is not an integrated account: it has no id")
+    if found.lower() != account_id:
+        raise MalformedResponseError("the response is another integrated account")
     return Page([account_record(entry)], None, may_have_nul=True)
 
 

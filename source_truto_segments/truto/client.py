@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from source_truto_segments.truto.machine import connection_settings
 from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
 from source_truto_segments.truto.responses import (
+    ErrorBody,
     ForeignResponseError,
     MalformedResponseError,
     Speaker,
@@ -49,18 +51,20 @@ class RetryPolicy:
         max_retry: From the first of its failures on.
         max_wait: That one wait for a rate limit may take; a longer one is not waited for.
         max_elapsed: From its first attempt on, waits for rate limits included.
+        lifetime: For all requests together; an exchange that still lasts then is broken off.
     """
 
     max_retry: float
     max_wait: float
     max_elapsed: float
+    lifetime: float = float("inf")
 
 
 # An outage of some minutes costs time and nothing else. A sync can also wait for an hourly limit of
 # a vendor, as the wait holds up that account only.
 READ_POLICY = RetryPolicy(max_retry=300.0, max_wait=900.0, max_elapsed=3600.0)
 # A user waits for the result of a check in front of a form.
-CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0)
+CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0, lifetime=24.0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class TrutoClient:
             first response broke off.
         max_connections: How many connections are kept open.
         share: The client uses one part of so many of the token's limit.
+        quotes: Whether messages quote what is not of Truto's form.
     """
 
     def __init__(
@@ -115,17 +120,20 @@ class TrutoClient:
         token_verified: Callable[[], None] = lambda: None,
         max_connections: int = 1,
         share: int = 1,
+        quotes: bool = True,
     ) -> None:
         self._api_url = api_url
+        self._quotes = quotes
         self._policy = policy
         self._now = now
         self._limiter = RateLimiter(now, share)
-        self._session = _session(token, max_connections)
+        self._session = _session(token, max_connections, policy.lifetime)
         self._settings = connection_settings(self._session, api_url)
         self._outage = Outage(now)
         self._token_verified = token_verified
         # The last request that succeeded: repeated, it shows whether a failure concerns others.
         self._last_good: tuple[requests.PreparedRequest, Request[Any]] | None = None
+        self._last_sent_at = now()
 
     def fetch(self, request: Request[_T]) -> Generator[Delay, None, _T]:
         """Send a request until a good response comes.
@@ -217,6 +225,11 @@ class TrutoClient:
         """Whether a request has had a good response."""
         return self._last_good is not None
 
+    @property
+    def may_hear(self) -> bool:
+        """Whether a response can still come: not every exchange has lasted too long."""
+        return self._now() - self._last_sent_at <= transport.RESPONSE_TIMEOUT
+
     def discard(self, account_id: str) -> None:
         """Drop what is known of an account that was read completely."""
         self._limiter.discard(account_id)
@@ -244,7 +257,7 @@ class TrutoClient:
         self, prepared: requests.PreparedRequest, request: Request[_T]
     ) -> "_T | _FailedAttempt":
         """Send a request, which the limiter has counted."""
-        sent_at = self._now()
+        self._last_sent_at = sent_at = self._now()
         try:
             response = self._session.send(
                 prepared, timeout=transport.TIMEOUT, allow_redirects=False, **self._settings
@@ -264,7 +277,7 @@ class TrutoClient:
                 response.status_code,
             )
             self._limiter.update_from_headers(request.account_id, response.headers)
-            outcome = _classify(response, request)
+            outcome = _classify(response, request, quotes=self._quotes)
         finally:
             self._limiter.release(request.account_id)
         if not isinstance(outcome, _FailedAttempt):
@@ -346,17 +359,21 @@ class _FailedAttempt:
         return self.speaker is Speaker.TRUTO and is_limit
 
 
-def _classify(response: requests.Response, request: Request[_T]) -> "_T | _FailedAttempt":
+def _classify(
+    response: requests.Response, request: Request[_T], *, quotes: bool
+) -> "_T | _FailedAttempt":
     status = response.status_code
     if 200 <= status < 300:  # noqa: PLR2004 - the successes
         try:
             return request.parse(response.content)
-        except ForeignResponseError as error:
-            detail = f" (HTTP {status}; {error})"
-            return _FailedAttempt(errors.GATEWAY_ANSWERED, detail, Speaker.GATEWAY)
         except MalformedResponseError as error:
-            return _FailedAttempt(errors.MALFORMED, f" (HTTP {status}; {error})")
+            detail = f" (HTTP {status}; {error if quotes else error.difference})"
+            if isinstance(error, ForeignResponseError):
+                return _FailedAttempt(errors.GATEWAY_ANSWERED, detail, Speaker.GATEWAY)
+            return _FailedAttempt(errors.MALFORMED, detail)
     body = parse_error(response.content)
+    if body.speaker is Speaker.GATEWAY and not quotes:
+        body = ErrorBody()
     resolution = errors.interpret_response(
         status,
         body,
@@ -422,12 +439,15 @@ class _Session(requests.Session):
         del resp
 
 
-def _session(token: str, max_connections: int) -> requests.Session:
+def _session(token: str, max_connections: int, lifetime: float) -> requests.Session:
     session = _Session()
+    # It also keeps requests from looking for a password in .netrc.
     session.auth = TokenAuthenticator(token)
     session.headers["Accept"] = "application/json"
+    # No cookie is kept or sent, whatever the adapter shows the session of a response.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = transport.DeadlineAdapter(
-        pool_connections=1, pool_maxsize=max_connections, pool_block=False
+        pool_connections=1, pool_maxsize=max_connections, pool_block=False, lifetime=lifetime
     )
     session.mount("https://", adapter)
     session.mount("http://", adapter)  # ignore-https-check

@@ -7,6 +7,7 @@ what now. The statuses and their meanings are those of Truto's API reference, "E
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from http.client import BadStatusLine, UnknownProtocol
 
 import requests
 from airbyte_cdk.models import FailureType
@@ -23,7 +24,7 @@ from urllib3.exceptions import NameResolutionError
 from source_truto_segments.truto.excerpts import excerpt, mask
 from source_truto_segments.truto.rate_limiter import parse_retry_after
 from source_truto_segments.truto.responses import ErrorBody, Speaker, parse_error
-from source_truto_segments.truto.transport import ResponseTooLargeError
+from source_truto_segments.truto.transport import MalformedHeadError, ResponseTooLargeError
 
 
 class Scope(Enum):
@@ -394,8 +395,11 @@ def _undocumented(status: int, speaker: Speaker) -> Resolution:
 
 def interpret_exception(error: requests.RequestException) -> Resolution:
     """Return the row for a request without a complete response."""
-    if any(isinstance(cause, NameResolutionError) for cause in _causes(error)):
+    causes = [*_causes(error)]
+    if any(isinstance(cause, NameResolutionError) for cause in causes):
         return NAME_ERROR
+    if any(isinstance(cause, MalformedHeadError) for cause in causes):
+        return MALFORMED
     return next(row for kind, row in _EXCEPTION_MAPPING if isinstance(error, kind))
 
 
@@ -476,16 +480,26 @@ def response_detail(status: int, body: ErrorBody) -> str:
 
 
 def root_cause(error: Exception) -> str:
-    """Return the text of the innermost cause of a failed request, or the name of its type."""
+    """Return the text of the innermost cause of a failed request, or the name of its type.
+
+    A line of the response itself is not quoted: it can be a part of a body.
+    """
     *_, innermost = _causes(error)
+    if isinstance(innermost, _QUOTING) and not isinstance(innermost, ConnectionError):
+        return "the response is not valid HTTP"
     return excerpt(str(innermost)) or type(innermost).__name__
+
+
+# What http.client and urllib3 raise for such a line, be it a status, a version or a chunk's length.
+_QUOTING = (BadStatusLine, UnknownProtocol, ValueError)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, from the outermost to the innermost."""
     for _ in range(_MAX_CAUSES):
         yield error
-        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
+        context = None if error.__suppress_context__ else error.__context__
+        inner = getattr(error, "reason", None) or error.__cause__ or context
         if not isinstance(inner, BaseException):
             return
         error = inner
@@ -538,7 +552,9 @@ def _resolve(response: requests.Response) -> ErrorResolution:
         sent_cursor="next_cursor=" in url,
         of_account="integrated_account_id=" in url,
     )
-    return _with_sentence(row, response_detail(response.status_code, body))
+    # Which host it comes from is not known here, so what is not of Truto's form is not quoted.
+    shown = ErrorBody() if body.speaker is Speaker.GATEWAY else body
+    return _with_sentence(row, response_detail(response.status_code, shown))
 
 
 def _with_sentence(row: Resolution, detail: str) -> Resolution:

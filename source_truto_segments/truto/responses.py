@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -19,10 +20,24 @@ from source_truto_segments.truto.excerpts import excerpt
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# What shows where the entries of a list begin and end.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+_LIST = b"{["
+# Python's own parser refuses more digits than the environment allows, and that is at least so many.
+_MAX_DIGITS = 640
 
 
 class MalformedResponseError(ValueError):
-    """A response that does not have the documented form; its text says how it differs."""
+    """A response that does not have the documented form.
+
+    Args:
+        difference: How it differs.
+        quote: What it has instead, which may be shown if it comes from Truto.
+    """
+
+    def __init__(self, difference: str, quote: str = "") -> None:
+        super().__init__(f"{difference}: {quote}" if quote else difference)
+        self.difference = difference
 
 
 class ForeignResponseError(MalformedResponseError):
@@ -46,7 +61,8 @@ class Page:
         records: The objects of the page, in their order.
         next_cursor: The cursor of the next page; None at the end of the list.
         marked_partial: Whether Truto marked the page as partial. Its records are valid.
-        invalid_entries: How many entries of the list are not objects, and so not records.
+        invalid_entries: How many entries of the list cannot be parsed, or are not objects, and so
+            are no records.
         digest: Identifies the content of the records; None if they cannot be serialized as they
             are.
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
@@ -102,9 +118,10 @@ def parse_page(content: bytes) -> Page:
 
     Raises:
         MalformedResponseError: If the body is not JSON, or not such an envelope. A missing `result`
-            is malformed; one that is null is an empty page.
+            is malformed; one that is null is an empty page. An entry of a list that cannot be
+            parsed is an invalid one.
     """
-    body = parse_object(content)
+    body = _parse_envelope(content)
     if not {"result", "results"} & body.keys():
         raise MalformedResponseError("the response has no result")
     # Vendors and mappings return null for an empty list.
@@ -151,7 +168,8 @@ def parse_json(content: bytes) -> Any:
     """Parse JSON, including what orjson rejects but JSON's grammar allows.
 
     A lone surrogate has no UTF-8 form and could not be serialized again; it becomes U+FFFD. A
-    number that is too large for a float is kept as a string of its digits.
+    number that is too large for a float, or has too many digits, is kept as a string of its digits,
+    and what stands for one that is none, such as NaN, as its name.
 
     Raises:
         ValueError: If the bytes are not JSON.
@@ -160,7 +178,7 @@ def parse_json(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         try:
-            body = json.loads(content, parse_constant=_reject_constant, parse_float=_number)
+            body = json.loads(content, parse_constant=str, parse_float=_number, parse_int=_integer)
             return _replace_surrogates(body)
         except RecursionError:
             raise ValueError("the JSON is nested too deeply") from None
@@ -211,9 +229,7 @@ def _entries(result: Any) -> Sequence[Any]:
     if isinstance(result, list):
         return result
     if not isinstance(result, dict):
-        raise MalformedResponseError(
-            f"the result is neither a list nor an object: {excerpt(result)}"
-        )
+        raise MalformedResponseError("the result is neither a list nor an object", excerpt(result))
     return list(result.values()) if _is_keyed(result) else [result]
 
 
@@ -224,6 +240,43 @@ def _is_keyed(result: Mapping[str, Any]) -> bool:
     return types <= {dict} or (types == {dict, type(None)} and "id" not in result)
 
 
+def _parse_envelope(content: bytes) -> dict[str, Any]:
+    """Parse a list envelope; one record that cannot be parsed makes no other one unreadable."""
+    try:
+        return parse_object(content)
+    except MalformedResponseError:
+        with suppress(MalformedResponseError):
+            return parse_object(_without_bad_entries(content))
+        raise
+
+
+def _without_bad_entries(content: bytes) -> bytes:
+    """Return the JSON of an object with null for each entry of its lists that is not valid."""
+    parts: list[bytes] = []
+    open_marks = bytearray()
+    begin = position = 0
+    for token in _TOKEN.finditer(content):
+        mark, at = token[0], token.start()
+        if open_marks == _LIST and mark in {b",", b"]"}:
+            parts += [content[position:begin], _valid_or_null(content[begin:at])]
+            begin, position = at + 1, at
+        if mark in {b"[", b"{"}:
+            open_marks += mark
+            begin = at + 1 if open_marks == _LIST else begin
+        elif mark in {b"]", b"}"}:
+            del open_marks[-1:]
+    return b"".join([*parts, content[position:]])
+
+
+def _valid_or_null(entry: bytes) -> bytes:
+    """Return an entry if it can be parsed where it is, two levels down, or if it is blank."""
+    try:
+        parse_json(b"[[" + entry + b"]]")
+    except ValueError:
+        return b"null"
+    return entry
+
+
 def _not_json(content: bytes) -> MalformedResponseError:
     """Say how a body differs from JSON."""
     if not content.strip():
@@ -231,7 +284,7 @@ def _not_json(content: bytes) -> MalformedResponseError:
     text = _plain_text(content)
     if not text:
         return MalformedResponseError("the response is not JSON: it breaks off or is invalid")
-    return ForeignResponseError(f"the response is not JSON: {text}")
+    return ForeignResponseError("the response is not JSON", text)
 
 
 def _plain_text(content: bytes) -> str:
@@ -248,7 +301,7 @@ def _next_cursor(value: Any) -> str | None:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise MalformedResponseError(f"the next_cursor is not a string: {excerpt(value)}")
+    raise MalformedResponseError("the next_cursor is not a string", excerpt(value))
 
 
 def _speaker(body: Mapping[str, Any]) -> Speaker:
@@ -306,5 +359,5 @@ def _number(text: str) -> float | str:
     return number if math.isfinite(number) else text
 
 
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+def _integer(text: str) -> int | str:
+    return int(text) if len(text) <= _MAX_DIGITS else text

@@ -2,10 +2,11 @@
 
 import http.client
 import io
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -16,14 +17,23 @@ from typing_extensions import override
 from urllib3 import HTTPResponse, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HeaderParsingError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util.response import assert_header_parsing
 
 # Seconds to connect, and seconds without a byte of the response. Truto waits for the vendor, which
 # can take long; a response that takes a minute does not come at all.
 TIMEOUT = (10.0, 60.0)
 
-# Seconds for a whole response. The read timeout limits only the time between two bytes: a response
-# that comes byte by byte could block its account, and with it the sync, for days.
+# Seconds for a whole exchange, from the name of the host to the last trailer. The timeouts above
+# limit only the time between two bytes: a response that comes byte by byte, in its head as in its
+# body, could block its account, and with it the sync, for days.
 RESPONSE_TIMEOUT = 300.0
 
 # Bytes of a response, decompressed. The largest page that Truto's vendors can send is far smaller.
@@ -35,18 +45,51 @@ CAPACITY_BYTES = 8_000_000
 _CHUNK_SIZE = 64 * 1024
 # A server that sends more of them in front of one response never sends it.
 _MAX_INTERIM_RESPONSES = 10
+_LENGTH = re.compile(r"[0-9]+", re.ASCII)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class MalformedHeadError(http.client.HTTPException):
+    """A response whose head is not understood, and so neither is what follows it."""
 
 
 class ResponseTooLargeError(requests.RequestException):
     """A response of more than MAX_RESPONSE_BYTES."""
 
 
+class _Exchange:
+    """A request and its response, and the time for both.
+
+    Attributes:
+        ends_at: When it is given up; monotonic.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.ends_at = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            TimeoutError: If none are.
+        """
+        remaining = self.ends_at - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(f"the response was not complete after {self._seconds:.0f} s")
+        return remaining
+
+
 class _Thread(threading.local):
-    """What a thread holds, and how long it has waited for that in all."""
+    """What a thread fetches and holds, and how long it has waited for that in all."""
 
     budget: "MemoryBudget | None" = None
     held = 0
     waited = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchange = _Exchange(RESPONSE_TIMEOUT)
 
 
 _THREAD = _Thread()
@@ -75,7 +118,10 @@ class MemoryBudget:
             self._total += size
         _THREAD.budget = self
         _THREAD.held += size
-        _THREAD.waited += time.monotonic() - began
+        waited = time.monotonic() - began
+        _THREAD.waited += waited
+        # A slow destination does not use up the server's time.
+        _THREAD.exchange.ends_at += waited
 
     def _release(self, size: int) -> None:
         with self._released:
@@ -99,7 +145,7 @@ class MemoryBudget:
 
 
 class _TimedSocket(io.RawIOBase):
-    """The bytes of one response, as long as its deadline has not passed."""
+    """The bytes of one response, as long as the time of its exchange lasts."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -107,8 +153,7 @@ class _TimedSocket(io.RawIOBase):
         # It keeps the socket open until the response is read.
         self._file = connection.makefile("rb", buffering=0)
         self._timeout = connection.gettimeout()
-        # A slow destination does not use up the server's time.
-        self._began = time.monotonic() - MemoryBudget.waited()
+        self._exchange = _THREAD.exchange
         self.is_ended = False
 
     @override
@@ -119,16 +164,17 @@ class _TimedSocket(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_ended:
             return None
-        deadline = self._began + MemoryBudget.waited() + RESPONSE_TIMEOUT
-        remaining = max(0.001, deadline - time.monotonic())
+        remaining = self._exchange.remaining()
         self._socket.settimeout(min(filter(None, (self._timeout, remaining))))
-        with suppress(TimeoutError):
+        try:
             size = self._file.readinto(buffer)
-            if time.monotonic() <= deadline:
-                return size
-        if time.monotonic() <= deadline:
+        except TimeoutError:
+            size = None
+        # Which of the two times has passed.
+        self._exchange.remaining()
+        if size is None:
             raise TimeoutError("timed out")
-        raise TimeoutError(f"the response was not complete after {RESPONSE_TIMEOUT:.0f} s")
+        return size
 
     @override
     def close(self) -> None:
@@ -165,28 +211,81 @@ class _Response(http.client.HTTPResponse):
 
     @override
     def begin(self) -> None:
-        super().begin()
+        self._read_head()
         interim = 0
         while self.status < HTTPStatus.OK and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
             # A 103, for example. http.client would take it for the response, and the response for
             # that to the next request.
             interim += 1
             if interim > _MAX_INTERIM_RESPONSES:
-                raise http.client.HTTPException("too many interim responses came")
+                raise MalformedHeadError("too many interim responses came")
             vars(self)["headers"] = None
-            super().begin()
+            self._read_head()
         lengths = self.headers.get_all("Content-Length", [])
-        is_clear = len(set(lengths)) + self.chunked == 1 and all(map(str.isdigit, lengths))
+        if len(set(lengths)) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
+            # Where it ends is anybody's guess.
+            raise MalformedHeadError("the length of the body is not valid")
+        is_clear = len(set(lengths)) + self.chunked == 1
         if interim or not is_clear or self.status in {101, 204, 304}:
             self.will_close = True
+
+    def _read_head(self) -> None:
+        """Read a head. One with a line that is no header is not understood, nor what follows it."""
+        super().begin()
+        try:
+            assert_header_parsing(self.headers)
+        except HeaderParsingError:
+            raise MalformedHeadError("a header is not valid") from None
+        if not all(map(_HEADER_NAME.fullmatch, self.headers)):
+            raise MalformedHeadError("the name of a header is not valid")
+
+
+def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) -> None:
+    """Connect in a thread of its own, which is left behind if the exchange's time is up.
+
+    Nothing else ends a name service that hangs, or a long list of addresses that do not answer.
+    """
+    exchange, abandoned = _THREAD.exchange, threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        _THREAD.exchange = exchange
+        try:
+            connect()
+        except BaseException as error:  # noqa: BLE001 - raised where it was called
+            failures.append(error)
+        if abandoned.is_set():
+            connection.close()
+
+    thread = threading.Thread(target=run, name="connect", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # This machine has no further thread.
+        return connect()
+    thread.join(max(0.0, exchange.ends_at - time.monotonic()))
+    if thread.is_alive():
+        abandoned.set()
+        raise ConnectTimeoutError("no connection was established in time")
+    for failure in failures:
+        raise failure
+    return None
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
 
+    @override
+    def connect(self) -> None:
+        _connect_in_time(self, super().connect)
+
 
 class _SecureConnection(HTTPSConnection):
     response_class = _Response
+
+    @override
+    def connect(self) -> None:
+        _connect_in_time(self, super().connect)
 
 
 class _Pool(HTTPConnectionPool):
@@ -198,10 +297,15 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it."""
+    """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        lifetime: Seconds for all exchanges, from now on.
+    """
+
+    def __init__(self, *args: Any, lifetime: float = float("inf"), **kwargs: Any) -> None:
         self._memory = MemoryBudget()
+        self._ends_at = time.monotonic() + lifetime
         super().__init__(*args, **kwargs)
 
     @override
@@ -221,6 +325,10 @@ class DeadlineAdapter(HTTPAdapter):
     ) -> requests.Response:
         # What this thread fetched before is parsed and written.
         MemoryBudget.release()
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise requests.ConnectTimeout("no time is left", request=request)
+        _THREAD.exchange = _Exchange(min(RESPONSE_TIMEOUT, left))
         response = super().send(request, *args, **{**kwargs, "stream": True})
         try:
             response.raw = io.BytesIO(_body(response.raw, self._memory))
