@@ -49,6 +49,15 @@ def test_each_vendor(demo: Sandbox) -> None:
     assert len(first) == 7
 
 
+def test_two_full_refreshes(demo: Sandbox) -> None:
+    """Two full refreshes of all streams have the same records."""
+    first, second = (read(demo, streams=ALL_STREAMS, additional_accounts=ALL) for _ in range(2))
+
+    for stream, count in (("segments", 204), ("integrated_accounts", 7), ("workspaces", 2)):
+        assert len(first.records_of(stream)) == count
+        assert without_time(first.records_of(stream)) == without_time(second.records_of(stream))
+
+
 def test_stream_read(demo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream, when read by the CDK: it is an HTTP stream like others."""
     timeouts: list[Any] = []
