@@ -1,7 +1,7 @@
 """What `check` does: ask accounts for their segments, and report what keeps some back."""
 
 import logging
-import time
+from contextlib import closing
 
 from source_truto_segments.config import Config
 from source_truto_segments.streams import SEGMENTS, Streams
@@ -24,7 +24,6 @@ DEADLINE = 25.0
 # How many accounts are asked that the list marks as not active.
 MAX_SAMPLE = 20
 
-_TICK = 0.2
 _LIMITS = (
     errors.ERROR_MAPPING[429, Speaker.TRUTO].error_message,
     errors.MAX_WAIT_EXCEEDED.error_message,
@@ -69,9 +68,8 @@ class ConnectionCheck:
             self._pool.submit(self._probe(account))
         if self._config.account_list is not None:
             self._pool.submit(self._list_accounts())
-        deadline = time.monotonic() + DEADLINE
-        try:
-            for event in self._pool.events(_TICK):
+        with closing(self._pool):
+            for event in self._pool.events_within(DEADLINE):
                 match event:
                     case TaskFailed(error):
                         raise error
@@ -82,10 +80,6 @@ class ConnectionCheck:
                         self._failures[str(error.account_id)] = error
                     case AccountFinished(account_id):
                         self._finished.add(account_id)
-                if time.monotonic() >= deadline:
-                    break
-        finally:
-            self._pool.close()
         return self._verdict()
 
     def _list_accounts(self) -> Task[Event]:

@@ -12,12 +12,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
 from source_truto_segments.ignored_keys import ignored_keys
-from source_truto_segments.truto.excerpts import SECRETS, mask
+from source_truto_segments.truto.errors import UserError
+from source_truto_segments.truto.excerpts import SECRETS
 from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
@@ -43,14 +42,8 @@ _BEARER_PREFIX = re.compile(r"^Bearer(\s+|$)", re.IGNORECASE)
 _NOT_IN_A_BASE = re.compile(r"[?#\\\x00-\x20\x7f-\xa0]|(^|/)\.{1,2}(/|$)")
 
 
-class ConfigError(AirbyteTracedException):
+class ConfigError(UserError):
     """An invalid configuration; its message names the field and what is valid."""
-
-    def __init__(self, message: str) -> None:
-        message = mask(message)
-        super().__init__(
-            message=message, internal_message=message, failure_type=FailureType.config_error
-        )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ guaranteed. A field of a known type becomes a column of that type, any other a c
 """
 
 import logging
-import time
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,6 @@ logger = logging.getLogger("airbyte")
 _PATH = "unified/marketing-automation/segments/meta/list"
 # Seconds. A user waits for the schema in front of a form.
 DEADLINE = 25.0
-_TICK = 0.2
 
 # Truto has no description: so there are no custom fields.
 _NO_MODEL = (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND, errors.NOT_SUPPORTED)
@@ -58,10 +57,9 @@ def custom_columns(
     """
     operation = f"Asking for the custom fields of integrated account {account_id}"
     params = {"integrated_account_id": account_id}
-    deadline = time.monotonic() + DEADLINE
     pool.submit(_fetch(client, Request(_PATH, operation, parse_object, account_id, params)))
-    try:
-        for event in pool.events(_TICK):
+    with closing(pool):
+        for event in pool.events_within(DEADLINE):
             match event:
                 case TaskFailed(error):
                     raise errors.unexpected_error(operation, account_id, error)
@@ -71,10 +69,6 @@ def custom_columns(
                     raise errors.for_discover(event)
                 case Mapping():
                     return parse_columns(event)
-            if time.monotonic() >= deadline:
-                break
-    finally:
-        pool.close()
     detail = f" (no answer within {DEADLINE:.0f} s)"
     raise errors.for_discover(ReadError(errors.TIMED_OUT, operation, account_id, detail))
 

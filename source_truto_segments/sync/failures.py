@@ -9,7 +9,7 @@ from airbyte_cdk.models import FailureType
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_truto_segments.truto import errors
-from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.errors import ReadError, Resolution, Scope, UserError
 from source_truto_segments.truto.excerpts import excerpt
 
 logger = logging.getLogger("airbyte")
@@ -155,21 +155,14 @@ class Failures:
         for cause, text in zip(self.causes(), self.messages(), strict=False):
             first = cause.errors[0]
             if first is not only and any(map(self.is_fatal, cause.errors)):
-                yield traced(text, first.failure_type or FailureType.system_error)
+                yield UserError(text, first.failure_type or FailureType.system_error)
 
     def summary(self, text: str) -> AirbyteTracedException:
         """Return the exception of a sync whose failures were reported one by one."""
-        return traced(
+        return UserError(
             cut(f"{text} For each cause, an earlier message says who must do what."),
             next(known for known in _PRECEDENCE if known in self._types),
         )
-
-
-def traced(message: str, failure_type: FailureType) -> AirbyteTracedException:
-    """Return an exception whose message is a sentence for the user."""
-    return AirbyteTracedException(
-        message=message, internal_message=message, failure_type=failure_type
-    )
 
 
 def is_of_sync(error: ReadError) -> bool:

@@ -68,7 +68,7 @@ _CREDENTIALS = tuple(
 )
 
 
-# A text, and where in the given text each of its characters begins and ends.
+# A text, and where in the original text each of its characters begins and ends.
 _Spelling: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
 
 
@@ -222,7 +222,7 @@ def _in_base64(secret: str) -> Iterator[str]:
             yield from (inner, inner.translate(_URL_SAFE))
 
 
-def _spellings(text: str) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
+def _spellings(text: str) -> Iterator[_Spelling]:
     """Yield a text as it is, and with escapes resolved: of each kind, and again of each kind.
 
     Yields:

@@ -262,14 +262,14 @@ def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) ->
         thread.start()
     except RuntimeError:
         # This machine has no further thread.
-        return connect()
+        connect()
+        return
     thread.join(max(0.0, exchange.ends_at - time.monotonic()))
     if thread.is_alive():
         abandoned.set()
         raise ConnectTimeoutError("no connection was established in time")
     for failure in failures:
         raise failure
-    return None
 
 
 class _Connection(HTTPConnection):
