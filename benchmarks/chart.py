@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.report import Workload
 
 _OURS, _OTHERS = "#1f6feb", "#8c959f"
-# Text stays text, and the same figures give the same bytes.
+# Text stays text, and the same figures make the same bytes.
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "contenders", "font.size": 9}
 _METADATA = {"Date": None, "Creator": None, "Title": "This connector and its contenders"}
 _INCHES_A_BAR, _INCHES_A_PANEL, _WIDTH = 0.22, 0.5, 8.6

@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    """Measures the selected workloads, and keeps each as soon as it is over."""
+    """Measures the selected workloads, and keeps the figures of each as soon as it has finished."""
     sizes = Sizes((1_000, 2_000), 8) if options.quick else Sizes()
     for name in options.only:
         measure, rounds = WORKLOADS[name]

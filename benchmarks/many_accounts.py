@@ -347,7 +347,7 @@ def _table(reads: dict[str, dict[str, Any]]) -> str:
 
 
 def _bounds(read: dict[str, Any]) -> float:
-    """How many times Truto's bound a read took, from its first request to its end."""
+    """How many times Truto's bound a read took, from its first request to its last output."""
     return float((read["seconds"] - read["start_up"]) / read["bound"])
 
 

@@ -45,7 +45,7 @@ Figures = dict[str, float]
 
 
 def run(command: Sequence[str | Path], folder: Path, exit_code: int = 0) -> Figures:
-    """Runs a command in a folder to its end; its output goes into the file `OUTPUT` there.
+    """Runs a command in a folder until it exits; its output goes into the file `OUTPUT` there.
 
     Returns:
         `started_at` since 1970, `seconds` from the start of its process to its end, `cpu_seconds`,

@@ -122,7 +122,7 @@ class Api:
         self._session = requests.Session()
         self._session.headers["Accept"] = "application/json"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # Plain http is for this machine only, which is not behind a proxy.
+        # Plain http is for this machine only, which needs no proxy.
         self._session.trust_env = urlsplit(url).scheme == "https"
 
     def get(self, path: str, *params: tuple[str, object], token: str | None = None) -> Answer:

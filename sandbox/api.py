@@ -111,7 +111,7 @@ class Api:
         return response
 
     def _from_vendor(self, request: Request, account: Account) -> Response:
-        """The vendor's response, within the budget that it gives the account."""
+        """Return the vendor's response, within its budget for the account."""
         limit = account.vendor_limit
         resource = _segments if request.kind == "segments" else _workspaces
         response = resource(request, account)

@@ -1,7 +1,7 @@
 """Faults: what can go wrong, and to which requests it happens.
 
-A list of faults reads like a script: a request meets the first fault that is due, and the faults
-behind it are not used up.
+A list of faults reads like a script: a request meets the first fault that is due, and does not use
+up the later ones.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ vendor_unavailable = partial(vendor_error, 503, raw_response="Service Unavailabl
 """The vendor's 503."""
 
 
-# --- responses that the API gives without a fault, too --------------------------------------------
+# --- responses that the API also sends without a fault --------------------------------------------
 
 
 def missing_parameters_response(names: Iterable[str]) -> Response:

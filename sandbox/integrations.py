@@ -28,7 +28,7 @@ class Integration:
         limit_error: The vendor's body of the 400 for a `limit` above the maximum; none if the
             vendor uses its maximum instead.
         no_segments_error: The vendor's body of the 404 where an account has no segments; none if
-            the vendor gives an empty list.
+            the vendor returns an empty list.
         has_workspaces: Whether it has workspaces.
         requires_workspace: Whether segments can be read only one workspace at a time.
         category: Truto's category.

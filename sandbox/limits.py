@@ -1,4 +1,4 @@
-"""Rate limits: Truto's own sliding windows, and the budget that a vendor gives one account."""
+"""Rate limits: Truto's own sliding windows, and a vendor's budget for one account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RetryAfter = Literal[
     "ratelimit-reset-epoch-ms",
     "nothing",
 ]
-"""How a 429 gives the time to wait: `Retry-After` in seconds or as a date, `ratelimit-reset` in
+"""How a 429 states the time to wait: `Retry-After` in seconds or as a date, `ratelimit-reset` in
 seconds or as a timestamp in seconds or milliseconds, or no header at all."""
 
 
@@ -46,7 +46,7 @@ class VendorLimit:
     Attributes:
         limit: Requests in each window.
         window: Length of the window in seconds.
-        retry_after: How the 429 gives the time to wait. With one of the timestamps, all
+        retry_after: How the 429 states the time to wait. With one of the timestamps, all
             `ratelimit-reset` headers have that form.
         announce: Whether every response has the `ratelimit-*` headers.
         reset: Seconds to the reset in all headers, more than the window perhaps; none for what is

@@ -102,7 +102,7 @@ def large_environment(
         segments: Segments of each account.
         vendors: The vendors, in turn.
         page_size: Records a page; by default all of an account.
-        seed: Another seed gives other data.
+        seed: Another seed makes other data.
         token: The API token.
         latency: Seconds before each response.
         token_limit: Truto's limit for the token; none for no limit.

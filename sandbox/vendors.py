@@ -1,4 +1,4 @@
-"""Segments of the seven vendors, as Truto's unified API gives them.
+"""Segments of the seven vendors, as Truto's unified API returns them.
 
 The data is made up and always the same: a record depends only on its vendor, its seed, its account
 and its index. `remote_data` has the form that the vendor documents, and the unified fields are
@@ -108,8 +108,8 @@ def segments(vendor: str, count: int, seed: int = 0, account: int = 0) -> list[R
     Args:
         vendor: Truto's name of the vendor, one of `VENDORS`.
         count: How many.
-        seed: Another seed gives other data.
-        account: Another account of the same vendor gives other data.
+        seed: Another seed makes other data.
+        account: Another account of the same vendor has other data.
 
     Raises:
         ValueError: If the vendor is unknown.

@@ -14,7 +14,7 @@ set -euo pipefail
 PYTHONS=()
 TOOLS=$WORK/tools/bin/python
 
-# Builds from a copy, as building leaves files behind: first the source distribution, and the wheel
+# Builds from a copy, as building leaves files in the folder: first the source distribution, and the wheel
 # from that, so that it is known to be complete.
 build() {
   mkdir "$WORK/source" &&

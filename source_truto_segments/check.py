@@ -1,7 +1,7 @@
-"""What `check` does: ask accounts for their segments, and report what keeps some back."""
+"""The `check` command: ask accounts for their segments, and report what is wrong."""
 
 import logging
-import time
+from contextlib import closing
 
 from source_truto_segments.config import Config
 from source_truto_segments.streams import SEGMENTS, Streams
@@ -18,13 +18,12 @@ from source_truto_segments.truto.responses import Speaker, counted
 
 logger = logging.getLogger("airbyte")
 
-# Seconds. A user waits in front of a form, and Airbyte checks before each sync: the answer comes
-# within half a minute, whatever the server does.
+# Seconds. A user waits in front of a form, and Airbyte checks before each sync: answer within half
+# a minute, whatever the server does.
 DEADLINE = 25.0
-# How many accounts are asked that the list marks as not active.
+# How many of the accounts that are not marked as active are asked.
 MAX_SAMPLE = 20
 
-_TICK = 0.2
 _LIMITS = (
     errors.ERROR_MAPPING[429, Speaker.TRUTO].error_message,
     errors.MAX_WAIT_EXCEEDED.error_message,
@@ -32,10 +31,10 @@ _LIMITS = (
 
 
 class ConnectionCheck:
-    """The check of a configuration.
+    """Checks a configuration.
 
     It asks the configured accounts for a page of segments, and a sample of those that Truto's list
-    does not mark as active: the list is a hint only.
+    does not mark as active, as the list is only a hint.
 
     Args:
         config: The user's configuration.
@@ -59,19 +58,18 @@ class ConnectionCheck:
         self._list_error: ReadError | None = None
 
     def error_message(self) -> str | None:
-        """Return what is wrong, a sentence or more for each cause; None if nothing is.
+        """Return what is wrong, with sentences for each cause; None if nothing is.
 
         Raises:
-            ReadError: If it concerns no single account, such as a refused token.
+            ReadError: For a failure that concerns no single account, such as a rejected token.
         """
-        # First: their answer decides, and the list can be long.
+        # These come first: they decide the check, and the list can be long.
         for account in list(self._accounts.values()):
             self._pool.submit(self._probe(account))
         if self._config.account_list is not None:
             self._pool.submit(self._list_accounts())
-        deadline = time.monotonic() + DEADLINE
-        try:
-            for event in self._pool.events(_TICK):
+        with closing(self._pool):
+            for event in self._pool.events_within(DEADLINE):
                 match event:
                     case TaskFailed(error):
                         raise error
@@ -82,10 +80,6 @@ class ConnectionCheck:
                         self._failures[str(error.account_id)] = error
                     case AccountFinished(account_id):
                         self._finished.add(account_id)
-                if time.monotonic() >= deadline:
-                    break
-        finally:
-            self._pool.close()
         return self._verdict()
 
     def _list_accounts(self) -> Task[Event]:
@@ -156,19 +150,19 @@ class ConnectionCheck:
         return cut("\n".join([counts, *messages]))
 
     def _lacks_first_account(self) -> bool:
-        """Return whether Truto has no account of the ID that every configuration names."""
+        """Return whether Truto does not have the account of `integrated_account_id`."""
         error = self._failures.get(self._config.integrated_account_id)
         return error is not None and error.resolution is errors.ACCOUNT_NOT_FOUND
 
     def _limits_alone(self) -> ReadError | None:
-        """Return the failure, if rate limits of Truto's alone kept the check from an answer."""
+        """Return the first failure, if all failures are rate limits of Truto's."""
         found = [*self._failures.values(), *filter(None, [self._list_error])]
         if not found or any(error.resolution.error_message not in _LIMITS for error in found):
             return None
         return found[0]
 
     def _unanswered(self, account: Account) -> ReadError | None:
-        """Return the failure of an account that was asked and has not answered in time."""
+        """Return the failure of an account that did not answer in time; None if it did."""
         if account.id not in self._asked or account.id in self._finished:
             return None
         operation = f"Reading the segments of integrated account {excerpt(account.id)}"

@@ -12,12 +12,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from jsonschema import Draft7Validator, ValidationError
 
 from source_truto_segments.ignored_keys import ignored_keys
-from source_truto_segments.truto.excerpts import SECRETS, mask
+from source_truto_segments.truto.errors import UserError
+from source_truto_segments.truto.excerpts import SECRETS
 from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
@@ -26,10 +25,10 @@ DEFAULT_API_URL = "https://api.truto.one"
 INTEGRATIONS = frozenset(VENDORS)
 _CATEGORY = "marketingautomation"
 
-# How many keys without an effect are said.
+# How many of the keys without an effect are reported.
 _MAX_WARNINGS = 10
 
-# Of the lists, which people write as a single value.
+# Examples of the lists, as people tend to write a single value.
 _EXAMPLES: Mapping[str, Any] = {
     "ids": ["62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"],
     "integrations": ["klaviyo"],
@@ -37,20 +36,14 @@ _EXAMPLES: Mapping[str, Any] = {
     "remote_query": [{"name": "sort", "value": "-updated"}],
 }
 
-# A token that was pasted with the scheme of its header.
+# A token can be pasted with the scheme of its header.
 _BEARER_PREFIX = re.compile(r"^Bearer(\s+|$)", re.IGNORECASE)
-# What would make a path appended to a URL something else than a path below it.
+# With any of these in a URL, a path appended to it would not be a path below it.
 _NOT_IN_A_BASE = re.compile(r"[?#\\\x00-\x20\x7f-\xa0]|(^|/)\.{1,2}(/|$)")
 
 
-class ConfigError(AirbyteTracedException):
+class ConfigError(UserError):
     """An invalid configuration; its message names the field and what is valid."""
-
-    def __init__(self, message: str) -> None:
-        message = mask(message)
-        super().__init__(
-            message=message, internal_message=message, failure_type=FailureType.config_error
-        )
 
 
 @dataclass(frozen=True)
@@ -58,30 +51,30 @@ class Shard:
     """One of several parts of an environment, such as 2/5; each account is in exactly one.
 
     Attributes:
-        number: Which of them, from 1 on.
-        count: How many there are.
+        number: Which part it is, from 1 on.
+        count: How many parts there are.
     """
 
     number: int
     count: int
 
     def contains(self, account_id: str) -> bool:
-        """Return whether an account is in it, by its ID in lower case alone."""
+        """Return whether an account is in it, judging by its ID in lower case alone."""
         digest = blake2b(account_id.encode(errors="surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.number - 1
 
     def __str__(self) -> str:
-        """Return it as the configuration has it."""
+        """Return it as the configuration spells it."""
         return f"{self.number}/{self.count}"
 
 
 @dataclass(frozen=True)
 class AccountFilter:
-    """Which accounts of Truto's list are read.
+    """Selects accounts of Truto's list.
 
     Attributes:
         integrations: The integrations to read, by name or label in lower case; those of
-            INTEGRATIONS by name. Empty for INTEGRATIONS and any other of the category marketing
+            INTEGRATIONS by name. Empty for INTEGRATIONS and all others in the category marketing
             automation.
         tenant_ids: The tenants to read; empty for all.
         shard: The part of the environment to read; None for all of it.
@@ -98,7 +91,7 @@ class AccountFilter:
     def matches(
         self, integration: str, category: object, tenant_id: object, label: object = None
     ) -> bool:
-        """Return whether an account is read, by what Truto's list says of it."""
+        """Return whether to read an account, judging by its entry in Truto's list."""
         if self.tenant_ids and not (
             isinstance(tenant_id, str | int) and str(tenant_id) in self.tenant_ids
         ):
@@ -110,12 +103,12 @@ class AccountFilter:
         return integration.lower() in INTEGRATIONS or letters == _CATEGORY
 
     def names(self, integration: str, label: object = None) -> bool:
-        """Return whether the user, or Truto's documentation of segments, names an integration."""
+        """Return whether an integration is one of `integrations`, or if empty, INTEGRATIONS."""
         return not names_of(integration, label).isdisjoint(self.integrations or INTEGRATIONS)
 
 
 def names_of(integration: object, label: object) -> set[str]:
-    """Return what an integration goes by, in lower case."""
+    """Return the names of an integration, in lower case."""
     return {name.strip().lower() for name in (integration, label) if isinstance(name, str)}
 
 
@@ -129,14 +122,13 @@ class Config:
         workspace_id: Only this workspace; None for all.
         tag_id: Only segments with this tag; None for all.
         page_size: The most records to request per page; None for what the vendor documents.
-        remote_query: Names and values that Truto passes on to the vendor unchanged.
+        remote_query: Names and values that Truto forwards to the vendor unchanged.
         additional_ids: Accounts to read in addition to the first, UUIDs in lower case.
-        account_list: Which accounts of Truto's list to read as well; None if it is not asked for.
+        account_list: Which accounts of Truto's list to read as well; None for none.
         skip_failed_accounts: Whether an account that cannot be read is a warning, not a failure.
-        num_workers: At most so many accounts are read concurrently; None for no bound but Truto's
-            rate limit.
-        api_url: The URL of the Truto API, without a slash at its end.
-        warnings: What in it has no effect, a sentence each.
+        num_workers: How many accounts to read concurrently at most; None for MAX_WORKERS.
+        api_url: The URL of the Truto API, without a trailing slash.
+        warnings: A sentence for each key that has no effect.
     """
 
     token: str = field(repr=False)
@@ -154,9 +146,9 @@ class Config:
 
     @cached_property
     def configured_account_ids(self) -> Mapping[str, None]:
-        """The accounts that the configuration names, each once; if a shard is read, those in it.
+        """The accounts that the configuration names, each once, and only those in the shard.
 
-        A mapping, as it is looked into for each account.
+        They are the keys of a mapping, which is fast to search.
         """
         wanted = self.account_list or AccountFilter()
         ids = (self.integrated_account_id, *self.additional_ids)
@@ -177,8 +169,8 @@ class Config:
     def parse(cls, raw: Mapping[str, Any]) -> "Config":
         """Parse the configuration as Airbyte passes it.
 
-        White space around pasted values is ignored, as are keys that are not in the spec, with a
-        warning; a null is the same as no value.
+        Ignore white space around pasted values and, with a warning, keys that are not in the spec;
+        treat null as no value.
 
         Raises:
             ConfigError: If a field is missing or not valid.
@@ -212,7 +204,7 @@ class Config:
 
 
 def _hide_secrets(given: Mapping[str, Any]) -> None:
-    """Let no message show the token, or a value of remote_query, of what may not be valid yet."""
+    """Mask the token and the values of remote_query from here on, even if they are not valid."""
     token, pairs = given.get("token"), given.get("remote_query")
     found = [pair for pair in pairs if isinstance(pair, Mapping)] if isinstance(pairs, list) else []
     SECRETS.replace(
@@ -222,10 +214,7 @@ def _hide_secrets(given: Mapping[str, Any]) -> None:
 
 
 def _without_blanks(value: Any) -> Any:
-    """Return a JSON value without the options that are blank: "", null, and what is left empty.
-
-    A query parameter's value can be empty.
-    """
+    """Return a JSON value without blank options, but keep the empty value of a query parameter."""
     if isinstance(value, Mapping):
         kept = {name: _without_blanks(inner) for name, inner in value.items()}
         is_empty_value = not _is_blank(kept.get("name")) and value.get("value") == ""
@@ -258,7 +247,7 @@ def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
 
 
 def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
-    """Return the errors to report: of an option with several forms, those of the selected one."""
+    """Return the errors to report; for an option with several forms, those of the selected one."""
     if error.validator != "oneOf":
         return [error]
     forms: Any = error.validator_value
@@ -284,7 +273,7 @@ def _validator() -> Draft7Validator:
 
 
 def _describe(error: ValidationError) -> str:
-    """Write one sentence that names the field as the form does."""
+    """Return a sentence that calls the field what the form calls it."""
     schema: dict[str, Any] = dict(error.schema) if isinstance(error.schema, Mapping) else {}
     limit: Any = error.validator_value
     if error.validator == "required":
@@ -308,13 +297,13 @@ def _describe(error: ValidationError) -> str:
 
 
 def _example_of(name: str) -> str:
-    """Return an example of a list that was given as something else."""
+    """Return an example of a list that is not written as one."""
     example = _EXAMPLES.get(name.rpartition(".")[-1])
     return f", for example {json.dumps(example)}" if example else ""
 
 
 def _mode_example(error: ValidationError) -> str:
-    """Return the object for what was written in its place: a mode, or a list of IDs."""
+    """Return the object that was probably meant by a bare mode or a list of IDs."""
     given: Any = error.instance
     mode = given.strip().lower() if isinstance(given, str) else ""
     if mode == "listed" or isinstance(given, list):
@@ -352,7 +341,7 @@ def _api_url(value: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-        # A URL that requests rejects is reported here, while the user sees the form.
+        # Reject here what requests would reject later, while the user sees the form.
         requests.Request("GET", url).prepare()
         (host or "").encode("idna")
     except ValueError:
@@ -384,7 +373,7 @@ def _decoded(url: str) -> str:
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
     named = map(str.lower, _strings(accounts.get("integrations")))
-    # People write labels such as Customer.io; those of the vendors are known.
+    # People write labels such as Customer.io; the labels of the vendors are known.
     integrations = frozenset(vendor.name if (vendor := vendor_of(text)) else text for text in named)
     tenant_ids = _strings(accounts.get("tenant_ids"))
     return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))

@@ -1,13 +1,13 @@
 """The custom fields of a customer's model: the columns that an override adds.
 
-Truto describes the model with the overrides of the environment and of the account merged in, in a
-form that is not quite JSON Schema: `required` is a boolean on each property, and nothing in it is
-guaranteed. A field of a known type becomes a column of that type, any other a column of any type.
+Truto describes the model with the overrides of the environment and the account merged in. Its form
+is not quite JSON Schema, and not reliable: `required` is a boolean on each property. A field of a
+known type becomes a column of that type, any other field a column of any type.
 """
 
 import logging
-import time
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -24,16 +24,15 @@ logger = logging.getLogger("airbyte")
 _PATH = "unified/marketing-automation/segments/meta/list"
 # Seconds. A user waits for the schema in front of a form.
 DEADLINE = 25.0
-_TICK = 0.2
 
-# Truto has no description: so there are no custom fields.
+# Without a description from Truto, there are no custom fields.
 _NO_MODEL = (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND, errors.NOT_SUPPORTED)
 
 _KNOWN_TYPES = frozenset({"string", "boolean", "number", "integer", "object", "array"})
 _ANY_TYPE = ["null", "string", "number", "boolean", "object", "array"]
-# Names that destinations keep for themselves.
+# Destinations reserve names that begin like this.
 _RESERVED = ("_airbyte", "_ab_")
-# Destinations take tables of about so many columns.
+# Destinations accept tables of about this many columns.
 _MAX_COLUMNS = 1_000
 
 
@@ -42,10 +41,10 @@ def custom_columns(
     client: TrutoClient,
     pool: WorkerPool[Mapping[str, Any] | ReadError],
 ) -> dict[str, Any]:
-    """Ask Truto for the columns that the model has beyond the unified ones.
+    """Ask Truto for the columns that a model has in addition to the unified ones.
 
     Args:
-        account_id: The account whose model it is.
+        account_id: The account whose model is read.
         client: Sends the request.
         pool: Runs it.
 
@@ -53,15 +52,14 @@ def custom_columns(
         A JSON schema for each column.
 
     Raises:
-        ReadError: If Truto could not be asked. A smaller schema would drop columns at the
+        ReadError: If Truto did not answer, as a smaller schema would drop columns at the
             destination.
     """
     operation = f"Asking for the custom fields of integrated account {account_id}"
     params = {"integrated_account_id": account_id}
-    deadline = time.monotonic() + DEADLINE
     pool.submit(_fetch(client, Request(_PATH, operation, parse_object, account_id, params)))
-    try:
-        for event in pool.events(_TICK):
+    with closing(pool):
+        for event in pool.events_within(DEADLINE):
             match event:
                 case TaskFailed(error):
                     raise errors.unexpected_error(operation, account_id, error)
@@ -71,19 +69,15 @@ def custom_columns(
                     raise errors.for_discover(event)
                 case Mapping():
                     return parse_columns(event)
-            if time.monotonic() >= deadline:
-                break
-    finally:
-        pool.close()
     detail = f" (no answer within {DEADLINE:.0f} s)"
     raise errors.for_discover(ReadError(errors.TIMED_OUT, operation, account_id, detail))
 
 
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON schemas of the fields that a model has beyond the unified ones.
+    """Return the JSON schemas of the fields that a model has in addition to the unified ones.
 
-    Names that a destination would reject, or confuse with another, are left out with a warning, and
-    so is what exceeds the columns of a table.
+    Leave out, with a warning, names that a destination would reject or confuse with another, and
+    fields that exceed the columns of a table.
     """
     schema = meta.get("schema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None

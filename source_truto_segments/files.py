@@ -1,7 +1,6 @@
-"""The three files of a command: the configuration, the configured catalog and the state.
+"""Read the three files of a command: the configuration, the configured catalog and the state.
 
-They are read as people and tools leave them: UTF-8 whatever the locale, with or without a byte
-order mark.
+Accept what people and tools write: UTF-8 whatever the locale is, UTF-16, and a byte order mark.
 """
 
 import json
@@ -35,7 +34,7 @@ _PROBLEMS: Mapping[type[OSError], str] = {
 }
 _KINDS = {list: "a list", dict: "an object", str: "a text", bool: "a boolean", type(None): "null"}
 
-# What a parser stumbles over, by what begins there, and by its own words.
+# What is wrong where the parser fails: by the text there, and by the parser's own message.
 _SLIPS: tuple[tuple[str, str], ...] = (
     (r"//|/\*|#", "line {} has a comment, which JSON does not have"),
     (r",\s*[}\]]", "line {} ends with a comma, after which nothing follows"),
@@ -59,7 +58,7 @@ _STATE_FORM = (
 
 
 class _FormError(ValueError):
-    """What a file is, in place of what it has to be."""
+    """A file that is not what it has to be; the text says what it is."""
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
 
 
 def read_state(path: str) -> list[AirbyteStateMessage]:
-    """Read the state's file: a list of states, one of them, or a STATE message; empty is none.
+    """Read the state's file: a list of states, a single state, a STATE message, or nothing.
 
     Raises:
         ConfigError: If it cannot be read, or is not valid.
@@ -100,7 +99,7 @@ def read_state(path: str) -> list[AirbyteStateMessage]:
 
 
 def _state(entry: Any) -> Any:
-    """Return the state of an entry; a type that lacks is that of a stream."""
+    """Return the state of an entry; without a type, it is that of a stream."""
     if not isinstance(entry, Mapping):
         raise _FormError("an entry is not an object")
     if entry.get("type") == "STATE":
@@ -118,7 +117,7 @@ def _as_object(content: Any) -> dict[str, Any]:
 
 def _read_json(path: str, *, may_be_empty: bool = False) -> Any:
     content = Path(path).read_bytes()
-    # Windows writes UTF-16, too.
+    # Windows also writes UTF-16.
     text = content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
     if not text.strip():
         if may_be_empty:
@@ -133,7 +132,7 @@ def _read_json(path: str, *, may_be_empty: bool = False) -> Any:
 
 
 def _slip(text: str, error: json.JSONDecodeError) -> str:
-    """Write where a text is not JSON, and what is probably wrong there; it quotes nothing."""
+    """Return where a text is not JSON and what is probably wrong, without quoting it."""
     rest = text[error.pos :]
     if not error.msg.startswith("Invalid control"):
         rest = rest.lstrip()
@@ -154,7 +153,7 @@ def _slip(text: str, error: json.JSONDecodeError) -> str:
 
 @contextmanager
 def _as_config_error(path: str, guidance: str) -> Iterator[None]:
-    """Say in a sentence that a file cannot be read, or is not valid."""
+    """Turn what is raised by a file that cannot be read, or is not valid, into a ConfigError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The keys of a configuration that have no effect: unknown ones, and those of another mode."""
+"""Find the keys of a configuration that have no effect: unknown or of another mode."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
@@ -6,19 +6,19 @@ from typing import Any, TypeAlias
 
 from source_truto_segments.truto.excerpts import excerpt
 
-# How alike a key and a known one are for the one to be a slip of the other; a known one of the same
-# level is the more likely.
+# From this similarity on, a known key is suggested for an unknown one; known keys of the same level
+# are preferred.
 _SIMILAR = 0.5
 _SIBLING_BONUS = 0.1
 _MAX_LENGTH = 100
 
-# The names from the outermost key to the innermost; an entry of a list is a level of its own.
+# The names of the keys from the outside in; an entry of a list is a level of its own.
 _Path: TypeAlias = tuple[str, ...]
 _ENTRY = "[]"
 
 
 def ignored_keys(given: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[str]:
-    """Write a sentence for each key that has no effect; one that begins with _ is a comment.
+    """Yield a sentence for each key that has no effect. Keys that begin with _ are comments.
 
     Args:
         given: The configuration.
@@ -52,7 +52,7 @@ def _known_keys(schema: Mapping[str, Any], path: _Path = ()) -> Iterator[_Path]:
 
 
 def _given_keys(value: Any, known: Mapping[_Path, None], path: _Path = ()) -> Iterator[_Path]:
-    """Yield the path of each key; not below one that is unknown, or is to hold no keys."""
+    """Yield the path of each key, but none below a key that is unknown or takes no keys."""
     if isinstance(value, list):
         for entry in value:
             yield from _given_keys(entry, known, (*path, _ENTRY))
@@ -64,7 +64,7 @@ def _given_keys(value: Any, known: Mapping[_Path, None], path: _Path = ()) -> It
 
 
 def _unknown_key(path: _Path, known: Iterable[_Path]) -> str:
-    """Write that a key is not known, with the most similar one: if in doubt, of its own level."""
+    """Return a sentence on an unknown key, with the most similar known one."""
 
     def similarity(other: _Path) -> float:
         ratio = SequenceMatcher(None, path[-1][:_MAX_LENGTH].lower(), other[-1]).ratio()

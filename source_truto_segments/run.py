@@ -1,4 +1,4 @@
-"""The console entry: the CDK's entrypoint, with every failure as a sentence."""
+"""The console command: the CDK's entrypoint, which reports every failure in a sentence."""
 
 import copy
 import errno
@@ -30,21 +30,21 @@ from source_truto_segments.sync.messages import RecordBatch
 from source_truto_segments.truto.excerpts import excerpt, mask
 
 _STDOUT = 1
-# What a log record has without extras.
+# The attributes of a log record without extras.
 _LOG_FIELDS = vars(logging.makeLogRecord({})).keys()
-# A platform that ends a sync may send both signals at once; only a later one ends the process.
+# A platform that ends a sync may send both signals at once; only a later one kills the process.
 _SECONDS_OF_ONE_REQUEST = 1.0
 
 
 class OutputError(Exception):
-    """The output takes no more, and so no later state."""
+    """The output accepts nothing more, and so no later state."""
 
 
 class Output(io.TextIOBase):
     """The process's stdout: UTF-8 and complete, whatever the environment says.
 
-    Python's own stream loses the rest of a partial write if it is unbuffered. This one writes a
-    text completely before the next one; if that fails, it writes nothing more.
+    Python's own stream loses the rest of a partial write if it is unbuffered. This one writes each
+    text completely before the next one; after a failure, it writes nothing more.
 
     Args:
         descriptor: The file descriptor; it stays open.
@@ -56,7 +56,7 @@ class Output(io.TextIOBase):
         self._error: OSError | None = None
         self._descriptor = -1
         try:
-            # Python has no stream if stdout was closed; something else may have its number now.
+            # Python has no stream if stdout was closed; its number may belong to another file now.
             self._descriptor = os.dup(-1 if sys.__stdout__ is None else descriptor)
         except OSError as error:
             self._error = error
@@ -65,7 +65,7 @@ class Output(io.TextIOBase):
         """Write a text.
 
         Raises:
-            OutputError: If it, or something before it, could not be written.
+            OutputError: If this text, or an earlier one, could not be written.
         """
         self.write(text)
         if self._error is not None:
@@ -75,7 +75,7 @@ class Output(io.TextIOBase):
 
     @override
     def write(self, text: str) -> int:
-        """Write a text, or note that this is not possible: a log handler's thread goes on."""
+        """Write a text; note a failure without raising it, as log handlers call this, too."""
         rest = memoryview(text.encode(errors="backslashreplace"))
         with self._lock:
             try:
@@ -86,7 +86,7 @@ class Output(io.TextIOBase):
         return len(text)
 
     def is_lost(self) -> bool:
-        """Return whether nothing more can be written, also if nothing was tried."""
+        """Return whether the output is broken, even if nothing was written since."""
         if self._error is None:
             events = dict(self._poll(0))
             if events.get(self._descriptor, 0) & (select.POLLERR | select.POLLHUP):
@@ -115,7 +115,7 @@ class Output(io.TextIOBase):
 
 
 class Shutdown(threading.Event):
-    """Set if the sync is to end: by a signal, or because nobody takes its output any more."""
+    """Set when the sync has to end: by a signal, or because nobody reads its output any more."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -127,18 +127,18 @@ class Shutdown(threading.Event):
 
 
 class BatchSource(SourceTrutoSegments):
-    """The source for an entrypoint that takes records in batches."""
+    """The source for an entrypoint that accepts records in batches."""
 
     read = SourceTrutoSegments.read_batches
 
 
 class Entrypoint(AirbyteEntrypoint):
-    """The CDK's entrypoint, which counts and prints the records of a page at once."""
+    """The CDK's entrypoint, extended to count and print the records of a page at once."""
 
     @staticmethod
     @override
     def validate_connection(source_spec: ConnectorSpecification, config: Mapping[str, Any]) -> None:
-        # The source validates the configuration when it parses it.
+        # The source validates the configuration itself.
         pass
 
     @staticmethod
@@ -166,11 +166,11 @@ class Entrypoint(AirbyteEntrypoint):
 
 
 class LogHandler(logging.Handler):
-    """Writes the connector's own log, masked, and drops that of libraries: it can have whole URLs.
+    """Writes the connector's own log, masked; drops that of libraries, which can have whole URLs.
 
     Args:
-        output: Where to.
-        formatter: Makes a message of the protocol of each record.
+        output: Where to write it.
+        formatter: Turns each record into a message of the protocol.
     """
 
     def __init__(self, output: Output, formatter: logging.Formatter | None) -> None:
@@ -199,11 +199,11 @@ class LogHandler(logging.Handler):
 def run(argv: list[str] | None = None) -> None:
     """Run one command of the Airbyte protocol: spec, check, discover or read; or --version.
 
-    It prints the protocol's messages to stdout, a JSON object a line. A failure is a trace message
-    with a sentence for the user; the process then ends with exit code 1.
+    Print the protocol's messages to stdout, one JSON object per line. On a failure, print a trace
+    message with a sentence for the user, and exit with code 1.
 
     Args:
-        argv: The command and its options; by default those of the process.
+        argv: The command and its options; those of the process by default.
     """
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["--version"]:
@@ -214,7 +214,7 @@ def run(argv: list[str] | None = None) -> None:
     with closing(Output()) as output, _as_stdout(output):
         source = BatchSource(shutdown=Shutdown(output))
         entrypoint = Entrypoint(source)
-        # The modules stay to the end: looking through them for garbage costs time with every page.
+        # The modules are never garbage: do not let the collector search them with every page.
         gc.freeze()
         if arguments.command == "read":
             _install_signal_handlers(source)
@@ -230,7 +230,7 @@ def run(argv: list[str] | None = None) -> None:
                 output.send(f"{Entrypoint.airbyte_message_to_string(trace)}\n")
         except OutputError as lost:
             exit_code = 1
-            # Whoever left by themselves need not be told.
+            # A reader that closed the pipe needs no message.
             if not isinstance(lost.__cause__, BrokenPipeError):
                 sys.stderr.write(f"{lost}\n")
     sys.exit(exit_code)
@@ -238,7 +238,7 @@ def run(argv: list[str] | None = None) -> None:
 
 @contextmanager
 def _as_stdout(output: Output) -> Iterator[None]:
-    """Let the messages and the CDK's log, which has a buffer of its own, go to one output."""
+    """Send stdout and the CDK's log, which has a buffer of its own, to the same output."""
     root = logging.getLogger()
     replaced = {
         handler: LogHandler(output, handler.formatter)
@@ -254,13 +254,13 @@ def _as_stdout(output: Output) -> Iterator[None]:
     finally:
         for old, new in replaced.items():
             root.removeHandler(new)
-            # Without a stdout, flushing the CDK's buffer at the exit would fail.
+            # Without a stdout, flushing the CDK's buffer at exit would fail.
             if sys.__stdout__ is not None:
                 root.addHandler(old)
 
 
 def _install_signal_handlers(source: SourceTrutoSegments) -> None:
-    """Let a sync that is terminated write its state first; a later signal ends it at once."""
+    """Make a signal end the sync with its state written, and a later one kill the process."""
     if threading.current_thread() is not threading.main_thread():
         return
     first_at: list[float] = []
@@ -277,7 +277,7 @@ def _install_signal_handlers(source: SourceTrutoSegments) -> None:
 
 
 def _masked(message: AirbyteMessage) -> AirbyteMessage:
-    """Mask the secrets in the texts of a message that are for people."""
+    """Mask the secrets in the texts of a message that people read."""
     error, status = message.trace and message.trace.error, message.connectionStatus
     texts = [(error, name) for name in ("message", "internal_message", "stack_trace")]
     for part, name in [*texts, (status, "message")]:
@@ -287,7 +287,7 @@ def _masked(message: AirbyteMessage) -> AirbyteMessage:
 
 
 def _as_traced(error: Exception) -> AirbyteTracedException:
-    """Return an error with a sentence as its message."""
+    """Return an error whose message is a sentence."""
     if isinstance(error, AirbyteTracedException):
         return error
     text = excerpt(str(error))

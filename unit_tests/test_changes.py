@@ -48,7 +48,7 @@ def reordered(value: Any) -> Any:
 
 @given(objects)
 def test_any_record(record: dict[str, Any]) -> None:
-    """Any record, when its keys come in another order: the fingerprint is the same."""
+    """The fingerprint of a record does not depend on the order of its keys."""
     found = fingerprint(record)
 
     assert fingerprint(reordered(record)) == found
@@ -57,7 +57,7 @@ def test_any_record(record: dict[str, Any]) -> None:
 
 @given(objects, st.text(), json_values)
 def test_any_record_value_changes(record: dict[str, Any], name: str, value: Any) -> None:
-    """Any record, when a value changes: so does the fingerprint."""
+    """The fingerprint of a record changes with any of its values."""
     changed = {**record, name: value}
     is_same = canonical(changed) == canonical(record)
 
@@ -78,12 +78,12 @@ def test_any_record_value_changes(record: dict[str, Any], name: str, value: Any)
     ],
 )
 def test_values_look_alike(first: Any, second: Any) -> None:
-    """Values that look alike, when compared: their fingerprints differ."""
+    """Values that look alike have different fingerprints."""
     assert fingerprint({"a": first}) != fingerprint({"a": second})
 
 
 def test_known_record() -> None:
-    """A known record, when another version runs: its fingerprint is what it was."""
+    """A known record keeps its fingerprint in every version of the connector."""
     # Else the first sync of a new version would emit everything again.
     record = {"name": "é", "id": "1", "remote_data": {"b": [1, 2.5, None], "a": True}}
     assert fingerprint(record) == "k8vvizF6AF_1"
@@ -107,7 +107,7 @@ def parsed(text: str) -> datetime:
 
 
 def test_time_asked_rfc() -> None:
-    """A time, when asked: it is rfc 3339 with microseconds."""
+    """A time is in RFC 3339, with microseconds."""
     for nanoseconds, text in (
         (1_700_000_000_123_456_999, "2023-11-14T22:13:20.123456Z"),
         (1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000Z"),
@@ -117,7 +117,7 @@ def test_time_asked_rfc() -> None:
 
 
 def test_no_time_of_own() -> None:
-    """No time of its own, when asked: it is the present."""
+    """Without an earlier time, the clock returns the present."""
     before = time.time()
     found = parsed(ChangeClock().next()).timestamp()
 
@@ -129,7 +129,7 @@ def test_no_time_of_own() -> None:
     st.integers(1, 4 * 10**15) | st.none(),
 )
 def test_any_clock(clock: Sequence[int], last: int | None) -> None:
-    """Any clock, when asked: no time is earlier than or equal to another."""
+    """Each time is later than the one before it, whatever the machine's clock does."""
     after = at(1000 * last).next() if last else ""
     moments = iter(clock)
     found = times(ChangeClock(after, lambda: next(moments)), len(clock))
@@ -140,14 +140,14 @@ def test_any_clock(clock: Sequence[int], last: int | None) -> None:
 
 
 def test_clock_stands_still() -> None:
-    """A clock that stands still, when asked: each time is a microsecond later."""
+    """If the machine's clock stands still, each time is a microsecond later."""
     clock = at(1_700_000_000_000_000_999)
 
     assert times(clock, 3) == [f"2023-11-14T22:13:20.00000{n}Z" for n in range(3)]
 
 
 def test_last_time_of_earlier_sync() -> None:
-    """The last time of an earlier sync, when asked: the first is behind it."""
+    """The first time is later than the last one of an earlier sync."""
     clock = ChangeClock("2030-01-02T03:04:05.999999Z", lambda: 0)
 
     assert times(clock, 2) == ["2030-01-02T03:04:06.000000Z", "2030-01-02T03:04:06.000001Z"]
@@ -158,13 +158,13 @@ def test_last_time_of_earlier_sync() -> None:
     "text", ["yesterday", "2030-01-02", "2030-01-02T03:04:05Z", "2030-01-02T03:04:05.1+00:00"]
 )
 def test_last_time_none_of_own(text: str) -> None:
-    """A last time that is none of its own, when made: it fails."""
+    """The clock rejects a last time that is not in its own form."""
     with pytest.raises(ValueError, match="does not match format"):
         ChangeClock(text)
 
 
 def test_several_threads() -> None:
-    """Several threads, when asked: no time comes twice."""
+    """Several threads never get the same time."""
     clock = at(0)
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.extend(times(clock, 200))) for _ in range(4)]
@@ -177,7 +177,7 @@ def test_several_threads() -> None:
 
 
 def test_time_ahead() -> None:
-    """A time ahead, when asked: it is after the present and the last time."""
+    """A time ahead is later than the present and the last time."""
     # It is not returned as a time: the next one is the present still.
     clock = at(1_700_000_000_000_000_000)
     assert clock.ahead(150) == "2023-11-14T22:15:50.000000Z"
@@ -187,7 +187,7 @@ def test_time_ahead() -> None:
 
 
 def test_last_time() -> None:
-    """A last time, when asked: it leads the present by so many seconds."""
+    """The lead is the seconds by which the last time is later than the present."""
     assert ChangeClock("1970-01-01T00:00:05.500000Z", lambda: 10**9).lead == 4.5
     assert ChangeClock("", lambda: 10**9).lead == -1.0
 
@@ -201,7 +201,7 @@ reads = st.lists(st.tuples(st.sampled_from("abcdef"), versions), max_size=12)
 
 @given(tables, reads)
 def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> None:
-    """Any read, when compared: the destination gets exactly what it lacks."""
+    """The destination gets exactly the records and versions that it lacks."""
     # The model: a destination that takes in what is emitted, compared value by value.
     known = {id_: fingerprint({"id": id_, **version}) for id_, version in table.items()}
     before = dict(known)
@@ -223,7 +223,7 @@ def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> Non
 
 
 def test_record_changes_and_goes_back() -> None:
-    """A record that changes and goes back, when compared: both are changes."""
+    """A record that changes and changes back counts as changed twice."""
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
     detector = ChangeDetector({})
 
@@ -236,7 +236,7 @@ def test_record_changes_and_goes_back() -> None:
 
 
 def test_two_reads() -> None:
-    """Two reads, when each lacks another record: none is missing."""
+    """No record is missing if each of two reads lacks another one."""
     records = [{"id": id_} for id_ in "abc"]
     detector = ChangeDetector({record["id"]: fingerprint(record) for record in records})
 
@@ -253,7 +253,7 @@ def test_two_reads() -> None:
     ("second", "agree"), [("abd", True), ("dba", True), ("abcd", False), ("ab", False)]
 )
 def test_two_reads_compared_they(second: str, agree: bool) -> None:
-    """Two reads, when compared: they agree if both have the same ids."""
+    """Two reads agree if both have the same ids."""
     detector = ChangeDetector(dict.fromkeys("abc", ""))
     for id_ in "abd":
         detector.changed_fingerprint({"id": id_})
@@ -265,7 +265,7 @@ def test_two_reads_compared_they(second: str, agree: bool) -> None:
 
 
 def test_no_records() -> None:
-    """No records, when there were some: all are missing in order."""
+    """If no record is left, all of them are missing, in order."""
     detector = ChangeDetector({"b": "1", "c": "2", "a": "3"})
     assert detector.missing_ids == ["a", "b", "c"]
     assert detector.all_missing
@@ -273,7 +273,7 @@ def test_no_records() -> None:
 
 
 def test_limit_more_records() -> None:
-    """A limit, when more records come: the oldest are forgotten."""
+    """With more records than the limit, the detector forgets the oldest."""
     detector = ChangeDetector({}, max_size=2)
     first, second, third = ({"id": id_} for id_ in "abc")
 

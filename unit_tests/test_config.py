@@ -15,7 +15,7 @@ FLAT: dict[str, Any] = {"token": "t0ken", "integrated_account_id": ACCOUNT_ID}
 
 
 def test_flat_form() -> None:
-    """The flat form, when parsed: all else has a default."""
+    """All other fields than the required ones have a default."""
     config = Config.parse(FLAT)
 
     assert (config.token, config.integrated_account_id) == ("t0ken", ACCOUNT_ID)
@@ -29,7 +29,7 @@ def test_flat_form() -> None:
 
 
 def test_unknown_keys_and_nulls() -> None:
-    """Unknown keys and nulls, when parsed: they are ignored."""
+    """The parser ignores unknown keys and nulls."""
     given = {**FLAT, "old_field": {"a": 1}, "workspace_id": None, "page_size": None, "tag_id": " "}
     assert Config.parse(given) == Config.parse(FLAT)
 
@@ -112,14 +112,14 @@ def test_given_a_token_when_printed_then_it_is_hidden() -> None:
     ],
 )
 def test_invalid_field(fields: dict[str, Any], message: str) -> None:
-    """An invalid field, when parsed: a sentence names it."""
+    """An invalid field is reported in a sentence with its name."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({**FLAT, **fields})
     assert message in str(wrong.value)
 
 
 def test_nothing_parsed_each() -> None:
-    """Nothing, when parsed: each missing field is named once."""
+    """An empty configuration is reported with each missing field once."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({})
     assert str(wrong.value) == (
@@ -143,14 +143,14 @@ def test_given_a_url_when_parsed_then_it_is_trimmed(url: str, used: str) -> None
 
 @pytest.mark.parametrize(("given", "parsed"), [(1, 1), (200, 200), (8.0, 8)])
 def test_upper_bound_of_workers(given: float, parsed: int) -> None:
-    """An upper bound of workers, when parsed: it is taken."""
+    """The parser accepts an upper bound of workers."""
     config = Config.parse({**FLAT, "num_workers": given})
     assert config.num_workers == parsed
     assert type(config.num_workers) is int
 
 
 def test_listed_accounts() -> None:
-    """Listed accounts, when parsed: each is read once."""
+    """Each listed account is read once."""
     ids = [f" {OTHER_ID.upper()}\n", ACCOUNT_ID, OTHER_ID]
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "listed", "ids": ids}})
 
@@ -160,7 +160,7 @@ def test_listed_accounts() -> None:
 
 @pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
 def test_all_accounts(selection: dict[str, Any]) -> None:
-    """All accounts, when parsed: nothing is left out by default."""
+    """The mode all leaves out nothing by default."""
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
     assert config.account_list == AccountFilter()
@@ -168,7 +168,7 @@ def test_all_accounts(selection: dict[str, Any]) -> None:
 
 
 def test_selected_accounts() -> None:
-    """Selected accounts, when parsed: names are trimmed and lowered."""
+    """The names of selected accounts are trimmed and in lower case."""
     selection = {"integrations": [" Klaviyo", "brevo", " "], "tenant_ids": ["Acme ", ""]}
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
     assert config.account_list == AccountFilter(
@@ -178,13 +178,13 @@ def test_selected_accounts() -> None:
 
 @given(st.uuids(), st.integers(1, 99))
 def test_any_account(account_id: UUID, count: int) -> None:
-    """Any account, when sharded: it is in exactly one shard. Whatever the number of shards."""
+    """Every account is in exactly one shard, whatever the number of shards."""
     found = [n for n in range(1, count + 1) if Shard(n, count).contains(str(account_id))]
     assert len(found) == 1
 
 
 def test_account_sharded_shard() -> None:
-    """An account, when sharded: its shard never changes."""
+    """The shard of an account never changes."""
     # Another hash would move accounts between the connections of those who use it.
     assert [Shard(n, 5).contains(ACCOUNT_ID) for n in range(1, 6)] == [
         False,
@@ -203,7 +203,7 @@ def test_account_sharded_shard() -> None:
 
 
 def test_shard_parsed_accounts() -> None:
-    """A shard, when parsed: its accounts are configured."""
+    """Only the configured accounts of the shard are read."""
     # The configured account is in one shard, like any other.
     for number in range(1, 6):
         accounts = {"mode": "all", "shard": f" {number}/5 "}

@@ -41,7 +41,7 @@ class Putter(threading.Thread):
 
 @given(st.lists(st.integers(0, CAPACITY_BYTES // 2) | st.just(None), max_size=30))
 def test_any_order_of_puts_and_gets(steps: Sequence[int | None]) -> None:
-    """Any order of puts and gets, when there is room: it is first in first out."""
+    """With room for all, the queue is first in, first out, in any order of puts and gets."""
     # A number is the size of an event that is put, None takes one.
     queue: EventQueue[int] = EventQueue()
     expected: deque[tuple[int, int]] = deque()
@@ -59,7 +59,7 @@ def test_any_order_of_puts_and_gets(steps: Sequence[int | None]) -> None:
 
 
 def test_full_queue() -> None:
-    """A full queue, when an event has a size: it waits until there is room."""
+    """An event with a size waits while the queue is full."""
     queue: EventQueue[str] = EventQueue()
     queue.put("first", CAPACITY_BYTES - 1)
     queue.put("second", 1)
@@ -72,7 +72,7 @@ def test_full_queue() -> None:
 
 
 def test_full_queue_what_taken() -> None:
-    """A full queue, when what is taken makes no room: the next still waits."""
+    """An event goes on waiting if what is taken makes no room."""
     queue: EventQueue[str] = EventQueue()
     queue.put("small", 1)
     queue.put("large", CAPACITY_BYTES)
@@ -86,7 +86,7 @@ def test_full_queue_what_taken() -> None:
 
 
 def test_full_queue_event() -> None:
-    """A full queue, when an event has no size: it does not wait."""
+    """An event without a size does not wait, even if the queue is full."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", 10 * CAPACITY_BYTES)
     queue.put("status", 0)
@@ -96,7 +96,7 @@ def test_full_queue_event() -> None:
 
 
 def test_many_events_wait() -> None:
-    """Many events that wait, when there is room: all of them come."""
+    """All waiting events arrive as soon as there is room."""
     queue: EventQueue[str] = EventQueue()
     putters = [Putter(queue, str(number), CAPACITY_BYTES) for number in range(5)]
 
@@ -107,7 +107,7 @@ def test_many_events_wait() -> None:
 
 
 def test_empty_queue() -> None:
-    """An empty queue, when an event comes within the timeout: it is taken."""
+    """An event that arrives within the timeout is taken."""
     queue: EventQueue[str] = EventQueue()
     getter_waits = threading.Timer(A_MOMENT, queue.put, ["late"])
     getter_waits.start()
@@ -117,7 +117,7 @@ def test_empty_queue() -> None:
 
 
 def test_queue_closed_events() -> None:
-    """A queue, when closed: its events are dropped and later ones fail."""
+    """Closing the queue drops its events and makes later ones fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)
     queue.put("status")
@@ -131,7 +131,7 @@ def test_queue_closed_events() -> None:
 
 
 def test_events_wait() -> None:
-    """Events that wait, when closed: all of them fail."""
+    """Closing the queue makes all waiting events fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)
     putters = [Putter(queue, "waiting", 1) for _ in range(3)]

@@ -44,7 +44,7 @@ def plain(message: AirbyteMessage) -> Any:
 
 @given(records, st.text(), st.integers(0, 2**62))
 def test_any_records(found: list[Any], stream: str, emitted_at: int) -> None:
-    """Any records, when written: the lines are those of the CDK."""
+    """The lines of any records are the same as the CDK's."""
     batch = RecordBatch(stream_name=stream, records=found, emitted_at=emitted_at)
 
     lines = [orjson.dumps(AirbyteMessageSerializer.dump(each)) for each in batch.messages()]
@@ -53,7 +53,7 @@ def test_any_records(found: list[Any], stream: str, emitted_at: int) -> None:
 
 
 def test_records_written_each() -> None:
-    """Records, when written: each is a line with its changes."""
+    """Each record is a line with its changes."""
     change = FieldChange("name", "NULLED", "SOURCE_SERIALIZATION_ERROR")
     batch = RecordBatch(
         stream_name="segments",
@@ -105,7 +105,7 @@ def test_given_a_status_when_made_then_it_names_the_stream() -> None:
 
 
 def test_rate_limit() -> None:
-    """A rate limit, when made: the stream is running and says when it goes on."""
+    """The status of a rate limit is RUNNING, with the time at which the stream goes on."""
     message = plain(rate_limited_message("segments", 1_700_000_000_123))
 
     assert message["type"] == "TRACE"
@@ -118,7 +118,7 @@ def test_rate_limit() -> None:
 
 
 def test_state_made_streams() -> None:
-    """A state, when made: it is the stream's whole state."""
+    """A state message has the whole state of its stream."""
     blob = {"states": [{"partition": {}, "cursor": {"records": {"1": "x"}}}], "filters": {}}
     message = plain(state_message("segments", blob))
 

@@ -57,14 +57,14 @@ def test_given_a_cursor_comes_back_then_it_is_a_loop() -> None:
 
 @pytest.mark.parametrize("period", [1, 2, 5])
 def test_same_records_under_new_cursors(period: int) -> None:
-    """The same records under new cursors: it is a loop."""
+    """The same records under new cursors are a loop."""
     cursors = count()
     pages = [page(str(next(cursors)), number % period) for number in range(20)]
     assert read(pages) == 2 * period
 
 
 def test_page_comes_twice() -> None:
-    """A page that comes twice: it is not new and no loop."""
+    """A page that comes twice is neither new nor a loop."""
     detector = PaginationLoopDetector()
     pages = [page("a", 1), page("b", 2), page("c", 1), page("d", 2), page("e"), page("f", 3)]
     assert [detector.is_new(each) for each in pages] == [True, True, False, False, True, True]
@@ -73,7 +73,7 @@ def test_page_comes_twice() -> None:
 
 
 def test_same_ids_with_other_contents() -> None:
-    """The same ids with other contents: it is no loop."""
+    """The same ids with other contents are no loop."""
     pages = [page_of([{"id": 1, "n": number}], str(number)) for number in range(20)]
     assert read(pages) == 20
 
@@ -86,7 +86,7 @@ def test_given_empty_pages_then_they_are_no_loop_for_long() -> None:
 
 
 def test_record_before_empty_pages() -> None:
-    """A record before empty pages: only the empty ones count."""
+    """Pages with records before the empty ones do not count."""
     empty = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
     assert read([page("first", 1), *empty]) == MAX_EMPTY_PAGES
 
@@ -115,7 +115,7 @@ def test_given_a_loop_then_its_message_names_what_was_repeated(
 
 
 def test_records_too_deep_to_serialize() -> None:
-    """Records too deep to serialize: a loop is still detected."""
+    """A loop is detected even if the records are too deep to serialize."""
     deep: Any = {}
     for _ in range(400):
         deep = {"a": deep}
@@ -132,7 +132,7 @@ def too_deep(levels: int, **innermost: Any) -> dict[str, Any]:
 
 
 def test_records_too_deep_they_differ() -> None:
-    """Records too deep to serialize, when they differ: it is no loop."""
+    """Different records that are too deep to serialize are no loop."""
     pages = [Page([too_deep(400, n=number)], str(number)) for number in range(9)]
     assert read(pages) == 9
     repeated = [Page([too_deep(400, n=4)], cursor) for cursor in "xy"]
@@ -140,7 +140,7 @@ def test_records_too_deep_they_differ() -> None:
 
 
 def test_records_of_countless_levels() -> None:
-    """Records of countless levels: their ids identify them."""
+    """Records of countless levels are identified by their ids."""
     ids = [1, 2.5, "a", "b"]
     pages = [Page([{"id": id_, **too_deep(100_000)}], str(id_)) for id_ in ids]
     pages.append(Page([{"id": too_deep(100_000)}], "no id"))
@@ -156,7 +156,7 @@ def test_given_any_pages_without_a_loop_then_none_is_detected(contents: list[lis
 
 
 def test_records_nothing_identifies() -> None:
-    """Records that nothing identifies: only their cursors show a loop."""
+    """If nothing identifies the records, only the cursors show a loop."""
     deepest = too_deep(100_000)
     detector = PaginationLoopDetector()
     assert all(detector.is_new(Page([deepest], str(number))) for number in range(9))

@@ -81,7 +81,7 @@ def of_account(account_id: str) -> Delay:
     ids=["token", "account", "environment", "three", "many"],
 )
 def test_delays_reported_line(delays: list[Delay], waiting: str) -> None:
-    """Delays, when reported: the line says what is waited for."""
+    """The progress line reports what the sync is waiting for."""
     line = Progress({"a"}, is_all_found=True).status_line(delays)
     assert line == (
         f"Progress: the sync has finished 0 of 1 account and emitted 0 records. {waiting}."
@@ -99,7 +99,7 @@ def test_one_of_each() -> None:
 
 
 def test_sync_without_failures() -> None:
-    """A sync without failures, when it ends: the summary counts each stream."""
+    """The summary of a sync without failures counts each stream."""
     found = {str(number) for number in range(1500)}
     progress = Progress(found, records=Counter(segments=12_345, workspaces=1))
 
@@ -110,7 +110,7 @@ def test_sync_without_failures() -> None:
 
 
 def test_failed_accounts() -> None:
-    """Failed accounts, when a sync ends: the summary names them in order."""
+    """The summary lists the failed accounts in order."""
     progress = Progress({"a", "b", "c"}, done={"b"}, failed={"c", "a"}, records=Counter(segments=5))
 
     assert progress.final_summary(["segments"]) == (

@@ -51,7 +51,7 @@ def exhaust(
 
 
 def test_token_limit() -> None:
-    """The token limit, when reached: the delay is the rest of the window."""
+    """At the token's limit, the delay is the rest of the window."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     for number in range(TOKEN_BUDGET):
@@ -73,7 +73,7 @@ def test_token_limit() -> None:
 
 @pytest.mark.parametrize(("share", "budget"), [(2, 242), (5, 97), (99, 4)])
 def test_share_reached_all(share: int, budget: int) -> None:
-    """A share, when reached: all shares are within the limit."""
+    """All shares together stay within the limit."""
     # An account belongs to one share only, so its own limit stays.
     limiter = RateLimiter(FakeClock(), share)
 
@@ -87,7 +87,7 @@ def test_share_reached_all(share: int, budget: int) -> None:
 
 
 def test_requests_of_environment() -> None:
-    """Requests of the environment, when sent: they count for the token."""
+    """Requests of the environment count for the token."""
     sent, delay = exhaust(RateLimiter(FakeClock()), None)
 
     assert sent == TOKEN_BUDGET
@@ -95,7 +95,7 @@ def test_requests_of_environment() -> None:
 
 
 def test_account_limit() -> None:
-    """The account limit, when reached: other accounts go on."""
+    """At an account's limit, other accounts go on."""
     limiter = RateLimiter(FakeClock())
     sent, delay = exhaust(limiter, "a")
 
@@ -107,7 +107,7 @@ def test_account_limit() -> None:
 
 
 def test_requests_to_wait() -> None:
-    """Requests that have to wait, when tried: they are not counted."""
+    """Requests that have to wait do not count."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 5, "a limit")
     for _ in range(TOKEN_LIMIT):
@@ -120,7 +120,7 @@ def test_requests_to_wait() -> None:
 
 
 def test_full_window() -> None:
-    """A full window, when its responses are old: the account goes on."""
+    """An account goes on once the responses in its full window are old."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     exhaust(limiter, "a")
@@ -130,7 +130,7 @@ def test_full_window() -> None:
 
 
 def test_requests_in_flight() -> None:
-    """Requests in flight, when the window passes: they still count."""
+    """Requests in flight still count after the window."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     exhaust(limiter, "a", has_response=False)
@@ -197,7 +197,7 @@ def test_blame_at_the_tokens_limit(in_flight: int) -> None:
 def test_any_latencies(
     accounts: Sequence[str | None], limit: int, seed: int, latency: float, gap: float
 ) -> None:
-    """Any latencies, when paced: the server never counts more than its limits."""
+    """The server never counts more than its limits, whatever the latencies are."""
     # The server counts a request at some moment between its sending and its response.
     random = Random(seed)  # noqa: S311 - a repeatable choice of latencies
     clock = FakeClock()
@@ -234,7 +234,7 @@ def assert_within(limit: int, times: list[float]) -> None:
 
 
 def test_block_of_token() -> None:
-    """A block of the token, when a shorter one comes: the longer stays."""
+    """A shorter block of the token does not replace a longer one."""
     limiter = RateLimiter(FakeClock())
     limiter.block(None, 10, "the first")
     limiter.block(None, 10, "as long")
@@ -245,7 +245,7 @@ def test_block_of_token() -> None:
 
 
 def test_block_of_account() -> None:
-    """A block of an account, when a longer one comes: it holds for it alone."""
+    """A longer block of an account holds for that account alone."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     limiter.block("a", 5, "the first")
@@ -281,7 +281,7 @@ def test_blocks_of_token_and_account(of_token: float, of_account: float) -> None
     ],
 )
 def test_full_window_and_block(blocked_for: float, delay: Delay) -> None:
-    """A full window and a block, when asked: the longer of both holds."""
+    """Of a full window and a block, the longer wait holds."""
     limiter = RateLimiter(FakeClock())
     exhaust(limiter, "a")
     limiter.block("a", blocked_for, "the vendor's limit")
@@ -290,7 +290,7 @@ def test_full_window_and_block(blocked_for: float, delay: Delay) -> None:
 
 
 def test_account_done() -> None:
-    """An account that is done, when discarded: nothing is known of it."""
+    """Nothing is known of an account after it was discarded."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 10, "the vendor's limit")
     limiter.discard("a")
@@ -303,7 +303,7 @@ def test_account_done() -> None:
 
 
 def test_request_in_flight() -> None:
-    """A request in flight, when its account is discarded: it still counts."""
+    """A request in flight still counts after its account was discarded."""
     limiter = RateLimiter(FakeClock())
     assert limiter.try_acquire("a") is None
     limiter.block("a", 10, "the vendor's limit")
@@ -316,7 +316,7 @@ def test_request_in_flight() -> None:
 
 
 def test_account_never_asked() -> None:
-    """An account that was never asked, when discarded: nothing happens."""
+    """Discarding an account that was never asked does nothing."""
     limiter = RateLimiter(FakeClock())
     limiter.discard("a")
 
@@ -363,13 +363,13 @@ def test_account_never_asked() -> None:
     ],
 )
 def test_headers_parsed_they(headers: dict[str, str], seconds: float | None) -> None:
-    """Headers, when parsed: they say how long to wait."""
+    """The headers of a response say how long to wait."""
     found = parse_retry_after(headers, NOW)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
 def test_date_no_time() -> None:
-    """A date, when no time is passed: it counts from the present."""
+    """Without a time, a date counts from the present."""
     in_an_hour = datetime.now(timezone.utc) + timedelta(hours=1)
 
     for headers in (
@@ -388,7 +388,7 @@ def test_date_no_time() -> None:
     )
 )
 def test_any_headers(headers: dict[str, str]) -> None:
-    """Any headers, when parsed: it is a number or none."""
+    """Any headers are parsed to a number or None."""
     seconds = parse_retry_after(headers, NOW)
     assert seconds is None or 0 <= seconds < float("inf")
 
@@ -413,7 +413,7 @@ def announce(remaining: str, reset: str, account_id: str | None = "a") -> RateLi
 
 
 def test_announced_budget() -> None:
-    """An announced budget, when used up: only that account waits."""
+    """Only the account whose announced budget is used up waits."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     used_up = {"ratelimit-remaining": "0", "ratelimit-reset": "30"}
@@ -436,13 +436,13 @@ def test_announced_budget() -> None:
     ],
 )
 def test_announced_budget_used_up(remaining: str, reset: str, seconds: float) -> None:
-    """An announced budget, when used up: it blocks for a minute at most."""
+    """A used-up announced budget blocks for a minute at most."""
     delay = announce(remaining, reset).try_acquire("a")
     assert delay == Delay(seconds, "the vendor's announced limit", "a")
 
 
 def test_announced_budget_reset_timestamp() -> None:
-    """An announced budget, when its reset is a timestamp: it blocks until then."""
+    """A reset that is a timestamp blocks until then."""
     reset = datetime.now(timezone.utc) + timedelta(seconds=40)
     delay = announce("0", str(reset.timestamp())).try_acquire("a")
 
@@ -455,12 +455,12 @@ def test_announced_budget_reset_timestamp() -> None:
     [("0", "0"), ("0", ""), ("0", "soon"), ("", "30"), ("none", "30"), ("0", "1000000000")],
 )
 def test_announced_budget_says_nothing(remaining: str, reset: str) -> None:
-    """An announced budget, when it says nothing of use: nothing is blocked."""
+    """An announced budget without usable values blocks nothing."""
     assert announce(remaining, reset).try_acquire("a") is None
 
 
 def test_no_headers_or_no_account() -> None:
-    """No headers or no account, when received: nothing is blocked."""
+    """Without headers or an account, nothing is blocked."""
     limiter = RateLimiter(FakeClock())
     limiter.update_from_headers("a", {})
     limiter.update_from_headers("a", {"ratelimit-remaining": "0"})

@@ -64,7 +64,7 @@ def test_given_no_number_when_coerced_then_it_fails(value: Any) -> None:
     ],
 )
 def test_integer_in_any_form(value: Any, expected: int | None) -> None:
-    """An integer in any form, when coerced: it is one."""
+    """An integer in any form becomes an integer."""
     found = integer(value)
     assert found == expected
     assert type(found) is type(expected)
@@ -72,7 +72,7 @@ def test_integer_in_any_form(value: Any, expected: int | None) -> None:
 
 @pytest.mark.parametrize("value", [5.5, "5.5", 2.0**63, -(2.0**63), 1e300, "1e30"])
 def test_number_not_exact_integer(value: Any) -> None:
-    """A number that is not an exact integer, when coerced: it fails."""
+    """A number that is not an exact integer is rejected."""
     with pytest.raises(CoercionError):
         integer(value)
 
@@ -97,7 +97,7 @@ def strings(value: Any) -> Iterator[str]:
 
 @given(json_values)
 def test_any_value(value: Any) -> None:
-    """Any value, when nul is replaced: none is left and all else stays."""
+    """Replacing NUL leaves none, and changes nothing else."""
     clean = without_nul(value)
 
     assert not any("\0" in text for text in strings(clean))
@@ -107,7 +107,7 @@ def test_any_value(value: Any) -> None:
 
 
 def test_nul_at_any_depth() -> None:
-    """A nul at any depth, when replaced: the rest of its string stays."""
+    """Replacing a NUL keeps the rest of its string, at any depth."""
     value = {"a\0": ["b\0c", {"\0": "\0", "d": None}], "e": 1.5}
     assert without_nul(value) == {"a�": ["b�c", {"�": "�", "d": None}], "e": 1.5}
 
@@ -119,7 +119,7 @@ json_objects = st.dictionaries(
 
 @given(json_objects, st.sampled_from([0, 2**63, 2**70, -(2**70)]))
 def test_any_value_serialized_json(value: dict[str, Any], number: int) -> None:
-    """Any value, when serialized: it is JSON of the same value."""
+    """Any value is serialized as JSON of the same value."""
     value = {**value, "number": number}
 
     for option in (0, orjson.OPT_SORT_KEYS):
@@ -131,7 +131,7 @@ def test_any_value_serialized_json(value: dict[str, Any], number: int) -> None:
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 2**64, -(2**63) - 1])
 def test_keys_serialized_they(number: int) -> None:
-    """Keys, when serialized: they are sorted only where that is wanted."""
+    """Keys are sorted only if that is requested."""
     value = {"b": {"d": number, "c": 1}, "a": 2}
     as_given, in_order = serialize(value), serialize(value, option=orjson.OPT_SORT_KEYS)
 

@@ -1,6 +1,6 @@
 """What a user of `truto-python-sdk` writes: it fetches all segments, and counts them.
 
-The SDK gives Python objects, and that is all: no RECORD line, no state, no columns. A process that
+The SDK only returns Python objects: no RECORD line, no state, no columns. A process that
 is refused by a limit gets an exception of its HTTP library's, so the waiting is written here.
 Prints a line of JSON: how many records came, and the sum of the checksums of their ids, which shows
 whether they were the right ones. A set of the ids would be counted as memory of the SDK's.
@@ -55,7 +55,7 @@ async def _read(api: Any, account_id: str) -> tuple[int, int]:
             async for record in segments:
                 records += 1
                 checksum += zlib.crc32(f"{account_id}/{record['id']}".encode())
-        except aiohttp.ClientResponseError as failure:  # noqa: PERF203 - to go on behind it
+        except aiohttp.ClientResponseError as failure:  # noqa: PERF203 - to go on after it
             if failure.status != _TOO_MANY_REQUESTS or failure.headers is None:
                 raise
             await asyncio.sleep(float(failure.headers["Retry-After"]))

@@ -1,4 +1,4 @@
-"""Which integrated accounts there are: those that the user names, and those of Truto's list."""
+"""Find the integrated accounts: those in the configuration, and those of Truto's list."""
 
 import logging
 from collections import Counter
@@ -24,10 +24,10 @@ from source_truto_segments.truto.responses import Page, counted
 
 logger = logging.getLogger("airbyte")
 
-# Entries of the list in a page. One can weigh 100 kB, and Truto's default can be thousands of them.
+# Entries of the list per page. An entry can take 100 kB, and Truto's default can be thousands.
 _PAGE_SIZE = 100
 
-# How many names a warning lists.
+# The most names that a warning lists.
 _MAX_SHOWN = 10
 _IDENTIFYING = ("id", "integration", "status")
 
@@ -36,19 +36,19 @@ Submit: TypeAlias = Callable[["Account"], None]
 
 @dataclass
 class Account:
-    """An integrated account that is to be read.
+    """An integrated account to read.
 
     Attributes:
         id: Its ID, a UUID in lower case.
-        integration: An excerpt of Truto's name of its integration; None as long as it is not known.
-        detail: What the list says of it, to be added to a message.
-        is_optional: Whether its integration may have no segments: one that neither Truto's
-            documentation nor the user names.
-        is_active: Whether the list marks it so, or does not say. It is read in any case.
-        page: What Truto's list says of it, as a page of one record; None if it is not listed.
-        is_readable: Whether the list says what it is; otherwise only its own row is written.
-        has_override: Whether it changes the unified models, so that what holds for other accounts
-            of its integration need not hold for it.
+        integration: An excerpt of Truto's name of its integration; None while unknown.
+        detail: A description from the list, to append to a message.
+        is_optional: Whether its integration may have no segments, as neither Truto's documentation
+            nor the user mentions it.
+        is_active: Whether the list marks it as active, or has no status. It is read in any case.
+        page: Its entry in Truto's list, as a page of one record; None if it is not listed.
+        is_readable: Whether its integration is listed; otherwise only its own row is written.
+        has_override: Whether it changes the unified models, so that what is known of its
+            integration may not apply to it.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Account:
     has_override: bool = False
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Take over from its object what the read depends on."""
+        """Set what the read depends on from the account's record."""
         name, self.has_override = record["integration"], record[HAS_OVERRIDE]
         self.integration = None if name is None else excerpt(name)
 
@@ -121,7 +121,7 @@ class NamedAccounts:
 
 
 class AccountList:
-    """The accounts of Truto's list; they are read while the list still is."""
+    """The accounts of Truto's list; each is read while the list itself is still being read."""
 
     def __init__(
         self,
@@ -137,23 +137,23 @@ class AccountList:
         self._stream = stream
         self._submit = submit
         self._found: set[str] = set()
-        # The ids of all entries, selected or not.
+        # The IDs of all entries, selected or not.
         self._present: set[str] = set()
         self._names = _Names()
-        # Whether each entry that has an ID has a valid one.
+        # Whether all IDs in the list are valid.
         self._complete = True
         self._page_size: int | None = _PAGE_SIZE
 
     def find(
         self, known_ids: Collection[str] = (), rows: SelectedStream | None = None
     ) -> Task[Event]:
-        """List the accounts; those that are configured and not listed come last.
+        """List the accounts; the configured ones that are not listed come last.
 
         Pages can shift while they are read: if a known account is missing, read the list once more.
 
         Args:
             known_ids: The accounts that the last sync read.
-            rows: The stream of the accounts, if it emits deletions.
+            rows: The stream `integrated_accounts`, if it emits deletions.
 
         Raises:
             ReadError: If the accounts cannot be listed.
@@ -162,8 +162,8 @@ class AccountList:
         known_rows = set(rows.state.partitions) if rows is not None else set()
         try:
             yield from self._read_list(first_read=True)
-            # Those that are configured need not be listed: a filter can leave them out. The first
-            # read is filtered by Truto, so what the environment has instead is not in it.
+            # A filter can leave out configured accounts. Truto filters the first read, so it does
+            # not show what the environment has instead of an option that matches nothing.
             is_missing = known_rows.union(known_ids) - self._present - configured
             is_filtered = bool(self._stream.request_for({}).params)
             if is_missing or (is_filtered and self._names.unmatched(self._wanted)):
@@ -184,7 +184,7 @@ class AccountList:
             yield from self._delete_rows(rows, set(filter(is_account_id, missing)))
 
     def _warn_of_none(self, configured: Collection[str]) -> None:
-        """Warn if the options leave no account, though each by itself matches some."""
+        """Warn if the options together match no account, though each of them matches some."""
         options = {"integrations": self._wanted.integrations, "tenant_ids": self._wanted.tenant_ids}
         named = [name for name, values in options.items() if values]
         is_certain = self._wanted.shard is None and not self._names.unmatched(self._wanted)
@@ -196,7 +196,7 @@ class AccountList:
             )
 
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
-        """Delete the rows of accounts that neither read has, and of which Truto says so itself."""
+        """Delete the rows of accounts that neither read has and Truto itself does not have."""
         is_empty = bool(missing) and not self._present
         if is_empty and not rows.state.was_emptied(ENVIRONMENT):
             logger.warning(
@@ -217,7 +217,7 @@ class AccountList:
         yield PartitionRead(rows.name, ENVIRONMENT)
 
     def _read_list(self, *, first_read: bool) -> Task[Event]:
-        """Read the list in pages; whole if Truto rejects their size."""
+        """Read the list in pages of a fixed size, or without one if Truto rejects it."""
         request = self._stream.request_for({}, first_read=first_read)
         if self._page_size is not None:
             limited = replace(request, params={**request.params, "limit": self._page_size})
@@ -239,7 +239,7 @@ class AccountList:
             del page  # a task that waits keeps none
 
     def _new_accounts(self, page: Page) -> dict[str, Account]:
-        """Return the accounts of a page that no earlier page had, by ID."""
+        """Return by ID the accounts of a page that were on no earlier page."""
         if page.is_partial or page.invalid_entries:
             logger.warning(
                 "Truto's list of integrated accounts may be incomplete: a page of it %s.",
@@ -266,14 +266,14 @@ class AccountList:
         return new
 
     def _note(self, entry: Mapping[str, Any], account_id: str) -> None:
-        """Note that an entry is in the list, and once what it goes by."""
+        """Note that an entry is in the list and, the first time, its names."""
         if account_id not in self._present:
             self._present.add(account_id)
             self._names.add(entry)
 
 
 class _Names:
-    """What the accounts of the list go by, for a warning about an option that matches none."""
+    """The names of the listed accounts, for warnings about options that match none of them."""
 
     def __init__(self) -> None:
         self._integrations: Counter[str] = Counter()
@@ -290,7 +290,7 @@ class _Names:
             self._tenant_ids[str(tenant_id)] += 1
 
     def unmatched(self, wanted: AccountFilter) -> list[str]:
-        """Write a sentence for each option of which something matches no account."""
+        """Return a sentence for each option that has a value without a matching account."""
         options = (
             ("integrations", sorted(wanted.integrations - self._spellings), self._integrations),
             ("tenant_ids", sorted(wanted.tenant_ids - self._tenant_ids.keys()), self._tenant_ids),

@@ -1,4 +1,4 @@
-"""The failures of a sync or a check: one message for each cause, however many accounts it fails."""
+"""The failures of a sync or a check: one message per cause, however many accounts it affects."""
 
 import logging
 from collections import Counter
@@ -9,15 +9,15 @@ from airbyte_cdk.models import FailureType
 from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from source_truto_segments.truto import errors
-from source_truto_segments.truto.errors import ReadError, Resolution, Scope
+from source_truto_segments.truto.errors import ReadError, Resolution, Scope, UserError
 from source_truto_segments.truto.excerpts import excerpt
 
 logger = logging.getLogger("airbyte")
 
-# A person reads the first lines, and messages of megabytes break the platform's own limits.
+# People read only the first lines, and the platform limits the size of messages.
 MAX_MESSAGES = 20
 MAX_MESSAGE_LENGTH = 8_000
-# How many accounts, and how many different reports, a message shows.
+# How many accounts and how many different reports a message lists.
 _SHOWN = 3
 
 _SEVERAL = "Reading integrated accounts"
@@ -32,11 +32,11 @@ _PRECEDENCE = (
 
 @dataclass
 class Cause:
-    """What fails one or more accounts in the same way.
+    """A failure that one or more accounts share.
 
     Attributes:
-        by_account: The first failure of each account, in the order in which they came; an account
-            fails once, however many streams lack something.
+        by_account: The first failure of each account, in order of arrival; an account fails once,
+            however many of its streams fail.
         operations: What failed, without the accounts.
         integrations: How many of the accounts belong to each integration that is known.
     """
@@ -56,7 +56,7 @@ class Cause:
         return next(iter(self.by_account.values())).resolution
 
     def message(self) -> str:
-        """Write what failed, for how many accounts, what was reported, and who does what."""
+        """Return what failed, for how many accounts, what was reported, and what to do."""
         first = self.errors[0]
         if len(self.errors) == 1:
             return cut(str(first))
@@ -76,7 +76,7 @@ class Cause:
 
 
 class Failures:
-    """Collects the failures of a sync; each account's is logged as it comes.
+    """Collects the failures of a sync, and logs each account's failure as it arrives.
 
     Args:
         skip_accounts: Whether an account that cannot be read is a warning, not a failure.
@@ -102,10 +102,10 @@ class Failures:
         return not self._skip_accounts or is_of_sync(error) or is_defect
 
     def add(self, error: ReadError, integration: str | None = None) -> None:
-        """Take in a failure; warn once for each account."""
+        """Add a failure; warn once for each account."""
         self._types.add(error.failure_type)
         if is_of_sync(error):
-            # A refused token fails whatever is in flight: once is enough.
+            # A rejected token fails every request in flight: keep the first failure.
             self._of_sync = self._of_sync or error
             return
         cause = self._causes.setdefault(error.resolution.error_message, Cause())
@@ -120,11 +120,11 @@ class Failures:
         cause.integrations.update([integration] if integration else [])
 
     def causes(self) -> list[Cause]:
-        """Return the causes of the accounts' failures; those of most accounts first."""
+        """Return the causes of the accounts' failures, those of most accounts first."""
         return sorted(self._causes.values(), key=lambda cause: -len(cause.errors))
 
     def messages(self) -> list[str]:
-        """Write a message for each cause, at most MAX_MESSAGES - 1."""
+        """Return a message for each cause, MAX_MESSAGES - 1 at most."""
         causes = self.causes()
         texts = [cause.message() for cause in causes[: MAX_MESSAGES - 2]]
         further = causes[len(texts) :]
@@ -138,38 +138,31 @@ class Failures:
         return texts
 
     def grouped(self) -> list[str]:
-        """Write a message for each cause of several failures; the others are in the log."""
+        """Return a message for each cause of several failures; the log has the others."""
         return [cause.message() for cause in self.causes()[:MAX_MESSAGES] if len(cause.errors) > 1]
 
     def final_error(self) -> AirbyteTracedException | None:
-        """Return the failure that says all that is to be said; None if there are several."""
+        """Return the only failure that has to be raised; None if there are several."""
         if self._of_sync is not None:
             return self._of_sync
         fatal = [error for cause in self.causes() for error in cause.errors if self.is_fatal(error)]
         return fatal[0] if len(fatal) == 1 else None
 
     def traced(self, only: AirbyteTracedException | None) -> Iterator[AirbyteTracedException]:
-        """Yield an exception for each cause that fails the sync, but for the one that is raised."""
+        """Yield an exception for each cause that fails the sync, except the one to be raised."""
         if self._of_sync is not None and self._of_sync is not only:
             yield self._of_sync
         for cause, text in zip(self.causes(), self.messages(), strict=False):
             first = cause.errors[0]
             if first is not only and any(map(self.is_fatal, cause.errors)):
-                yield traced(text, first.failure_type or FailureType.system_error)
+                yield UserError(text, first.failure_type or FailureType.system_error)
 
     def summary(self, text: str) -> AirbyteTracedException:
-        """Return the exception of a sync whose failures were reported one by one."""
-        return traced(
+        """Return the exception to raise after the failures were reported one by one."""
+        return UserError(
             cut(f"{text} For each cause, an earlier message says who must do what."),
             next(known for known in _PRECEDENCE if known in self._types),
         )
-
-
-def traced(message: str, failure_type: FailureType) -> AirbyteTracedException:
-    """Return an exception whose message is a sentence for the user."""
-    return AirbyteTracedException(
-        message=message, internal_message=message, failure_type=failure_type
-    )
 
 
 def is_of_sync(error: ReadError) -> bool:
@@ -178,11 +171,11 @@ def is_of_sync(error: ReadError) -> bool:
 
 
 def shown(names: Sequence[str], count: int | None = None) -> str:
-    """List the first of some names, and how many more there are.
+    """List the first names, and how many more there are.
 
     Args:
         names: The names.
-        count: How many there are, if `names` are the first of them, all to be listed.
+        count: How many there are in all, if every one of `names` is to be listed.
     """
     listed = names[:_SHOWN] if count is None else names
     more = (len(names) if count is None else count) - len(listed)
@@ -190,7 +183,7 @@ def shown(names: Sequence[str], count: int | None = None) -> str:
 
 
 def cut(text: str) -> str:
-    """Bound a message."""
+    """Return a message cut to MAX_MESSAGE_LENGTH."""
     return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[: MAX_MESSAGE_LENGTH - 1]}…"
 
 

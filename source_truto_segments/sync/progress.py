@@ -1,4 +1,4 @@
-"""How far a sync has come, for a person who watches its log."""
+"""The progress of a sync, for a person who watches its log."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,14 +11,14 @@ from source_truto_segments.truto.responses import counted
 
 @dataclass
 class Progress:
-    """What happened so far.
+    """Counts what a sync has done so far.
 
     Attributes:
         found: The accounts that were found.
-        is_all_found: Whether no further account will be.
-        done: The accounts that were read completely.
-        failed: The accounts of which something could not be read.
-        records: The records that were emitted, by stream.
+        is_all_found: Whether no further account will be found.
+        done: The accounts that were tried in every stream.
+        failed: The accounts that could not be read completely.
+        records: The number of records emitted, by stream.
     """
 
     found: set[str] = field(default_factory=set)
@@ -29,11 +29,11 @@ class Progress:
 
     @property
     def all_read(self) -> bool:
-        """Whether every account was found, and was read or has failed."""
+        """Whether every account was found, and either read or failed."""
         return self.is_all_found and self.found <= self.done | self.failed
 
     def status_line(self, delays: Sequence[Delay]) -> str:
-        """Return everything in a sentence, and what is waited for in another.
+        """Return a sentence on the progress, and one on what the sync is waiting for.
 
         Args:
             delays: What tasks are waiting for.

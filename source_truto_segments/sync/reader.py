@@ -1,4 +1,4 @@
-"""One integrated account, read completely in all selected streams."""
+"""Read one integrated account completely, in all selected streams."""
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -38,12 +38,12 @@ Read: TypeAlias = Callable[[Account, "_Workspaces", PartitionDiff], Task[Event]]
 
 @dataclass
 class _Workspaces:
-    """What one stream of an account has shown that another one needs.
+    """The workspaces of an account, which the reads of its streams share.
 
     Attributes:
-        ids: The IDs of the workspaces, in Truto's order.
-        listed: Whether they were listed for the read that is under way.
-        complete: Whether certainly none was overlooked.
+        ids: Their IDs, in Truto's order.
+        listed: Whether the current read has listed them.
+        complete: Whether certainly none is missing.
         required: Whether the vendor returns segments only for one workspace at a time.
     """
 
@@ -60,9 +60,9 @@ class _Workspaces:
 
 
 class _Integrations:
-    """What a sync learns from one account for the others of its integration.
+    """What a sync learns from one account about its integration, to spare requests of others.
 
-    An account with an override of its own is asked nevertheless, and nothing is learned from it.
+    Accounts with an override neither teach nor use any of it.
     """
 
     def __init__(self) -> None:
@@ -71,19 +71,19 @@ class _Integrations:
         self.has_workspace = False
 
     def learn(self, account: Account, fact: str) -> None:
-        """Remember something about an account's integration."""
+        """Note a fact about an account's integration."""
         if account.integration is not None and not account.has_override:
             self._known.add((account.integration, fact))
 
     def lacks(self, account: Account, stream_name: str) -> bool:
-        """Return whether Truto has no such list for the account's integration."""
+        """Return whether Truto has no such stream for the account's integration."""
         vendor = None if account.has_override else vendor_of(account.integration)
         if stream_name == WORKSPACES and vendor is not None and not vendor.has_workspaces:
             return True
         return self._knows(account, stream_name)
 
     def requires_workspace(self, account: Account) -> bool:
-        """Return whether an account's segments can be read by workspace only."""
+        """Return whether an account's segments can only be read by workspace."""
         vendor = vendor_of(account.integration)
         known = vendor is not None and vendor.requires_workspace
         return known or self._knows(account, _REQUIRES_WORKSPACE)
@@ -116,7 +116,7 @@ class AccountReader:
         self._streams = streams
         self._stop = stop
         self._accounts = selected.get(INTEGRATED_ACCOUNTS)
-        # In this order: an account's segments can need its workspaces.
+        # Workspaces come first, as reading the segments can require them.
         reads: Mapping[str, Read] = {
             WORKSPACES: self._read_workspaces,
             SEGMENTS: self._read_segments,
@@ -126,10 +126,10 @@ class AccountReader:
         self._page_sizes = PageSizes(config.page_size)
 
     def read(self, account: Account) -> Task[Event]:
-        """Read an account in all selected streams; its own row comes last.
+        """Read an account in all selected streams, and its own row last.
 
-        A request that is refused or succeeds changes what Truto says of the account, and its row is
-        to be as the API is after the sync.
+        Requests, whether rejected or not, change the account's status in Truto, and the row has to
+        be what the API returns after the sync.
 
         Yields:
             Delays, and the events of the account.
@@ -183,7 +183,7 @@ class AccountReader:
     def failure(
         self, stream_names: Collection[str], error: Exception, account: Account | None = None
     ) -> ReadFailed:
-        """Return an exception as an event; stop the sync if it concerns the whole of it."""
+        """Return an exception as an event; stop the sync if it concerns the whole sync."""
         if not isinstance(error, ReadError):
             operation = f"Reading {' and '.join(stream_names)}" + (
                 f" of integrated account {excerpt(account.id)}" if account else ""
@@ -198,7 +198,7 @@ class AccountReader:
         return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
 
     def _check_id(self, account: Account) -> str:
-        """Return what to do about an account that Truto does not have."""
+        """Return the guidance for an account that Truto does not have."""
         is_first = account.id == self._config.integrated_account_id
         setting = "integrated_account_id" if is_first else "ids under additional_accounts"
         if account.id not in self._config.configured_account_ids:
@@ -216,10 +216,10 @@ class AccountReader:
     def _read_stream(
         self, account: Account, workspaces: _Workspaces, selected: SelectedStream, read: Read
     ) -> Generator[Delay | Event, None, Exception | None]:
-        """Read a stream of an account; return the failure, if there is one."""
+        """Read a stream of an account; return the failure, if any."""
         diff = PartitionDiff.begin(selected, account.id)
         if diff is None:
-            # That attempt has warned of a workspace that no account has.
+            # An earlier attempt completed it, and has warned of a missing workspace if need be.
             self._integrations.has_workspace = True
             yield PartitionRead(selected.name, account.id)
             return None
@@ -238,7 +238,7 @@ class AccountReader:
     def _describe(
         self, account: Account, row: PartitionDiff
     ) -> Generator[Delay | Event, None, Page | None]:
-        """Ask Truto for an account; if it has none of this id, delete its row."""
+        """Ask Truto for an account; if there is no such account, delete its row."""
         try:
             page = yield from fetch_account(
                 self._client, self._streams.integrated_accounts, account.id
@@ -258,7 +258,7 @@ class AccountReader:
         page: Page,
         outcomes: Collection[FailureType | None],
     ) -> Task[Event]:
-        """Write the account's own row; ask again if a request has changed it."""
+        """Write the account's own row; fetch it again if a request may have changed it."""
         is_active = page.records[0]["status"] in (None, "active")
         if FailureType.config_error in outcomes or (None in outcomes and not is_active):
             latest = yield from self._describe(account, row)
@@ -270,7 +270,7 @@ class AccountReader:
         row.log_issues()
 
     def _is_deleted(self, account: Account) -> Generator[Delay, None, bool]:
-        """Return whether Truto has no such account any more."""
+        """Return whether Truto no longer has an account."""
         try:
             yield from fetch_account(self._client, self._streams.integrated_accounts, account.id)
         except ReadError as error:
@@ -280,7 +280,7 @@ class AccountReader:
     def _read_workspaces(
         self, account: Account, workspaces: _Workspaces, diff: PartitionDiff
     ) -> Task[Event]:
-        """List the workspaces; an integration that has none has an empty list."""
+        """List the workspaces; treat an integration without workspaces as an empty list."""
         if self._integrations.lacks(account, WORKSPACES):
             diff.complete = False
             return
@@ -295,7 +295,7 @@ class AccountReader:
         except ReadError as error:
             if error.resolution is not errors.NOT_SUPPORTED:
                 raise
-            # It had some, if the state knows any, and Truto may have taken the resource back.
+            # Truto may have withdrawn the resource: delete no workspaces that the state knows.
             diff.complete = False
             self._integrations.learn(account, WORKSPACES)
         else:
@@ -307,7 +307,7 @@ class AccountReader:
         if account.is_optional and self._integrations.lacks(account, SEGMENTS):
             diff.complete = False
             return
-        # A second read is independent evidence: without a page size.
+        # Without a page size, a second read is independent evidence.
         sizes = self._page_sizes if diff.is_first_read else None
         pages = self._segment_pages(account, workspaces, sizes)
         try:
@@ -346,10 +346,10 @@ class AccountReader:
 
 @dataclass
 class _SegmentPages:
-    """The pages of an account's segments, of one workspace after another if one is required.
+    """The pages of an account's segments, workspace by workspace if one is required.
 
     Attributes:
-        slice: The slice of the page that was read last: its workspace is one that the account has.
+        slice: The slice of the last page; it only has a workspace that the account has.
     """
 
     _client: TrutoClient
@@ -405,8 +405,8 @@ class _SegmentPages:
     def _begin_in(self, workspace_id: str) -> Generator[Delay, None, None]:
         """Begin with the configured workspace.
 
-        A vendor without workspaces ignores it, and so may one that does not have this one: what it
-        returns is then of no workspace.
+        A vendor without workspaces ignores it, and others may ignore one that they do not have. The
+        segments then belong to no workspace.
         """
         if self._integrations.lacks(self._account, WORKSPACES):
             return
@@ -428,7 +428,7 @@ class _SegmentPages:
     def _begin_with_workspaces(self) -> Generator[Delay, None, None]:
         """Begin with the first workspace if the vendor is known to require one.
 
-        Without a workspace, the first request is the one that shows whether it does.
+        If that is not known, a first request without a workspace will show it.
         """
         if not self._integrations.requires_workspace(self._account):
             return
@@ -448,7 +448,7 @@ class _SegmentPages:
         self._log_workspaces()
 
     def _without_page(self, error: ReadError) -> Generator[Delay, None, Page | None]:
-        """Return what an error of a request stands for; raise it if it is a failure."""
+        """Return None if an error only means that there is no page here; otherwise raise it."""
         is_open = self._configured is None and self.slice["workspace_id"] is None
         if error.resolution is errors.WORKSPACE_REQUIRED and is_open:
             self._integrations.learn(self._account, _REQUIRES_WORKSPACE)
@@ -472,7 +472,7 @@ class _SegmentPages:
         self._workspaces.listed = True
 
     def _integration(self, error: ReadError) -> Generator[Delay, None, str | None]:
-        """Return the account's integration, asked of Truto if it is not known."""
+        """Return the account's integration; ask Truto if it is not known."""
         if self._account.integration is not None:
             return self._account.integration
         stream = self._streams.integrated_accounts
@@ -498,11 +498,11 @@ class _SegmentPages:
 
 
 def _is_not_found(error: Exception) -> bool:
-    """Return whether Truto itself says that there is no such account."""
+    """Return whether Truto itself reports that there is no such account."""
     return isinstance(error, ReadError) and error.resolution is errors.ACCOUNT_NOT_FOUND
 
 
 def _workspace_id(record: Mapping[str, Any]) -> str | None:
-    """Return the ID of a workspace; None if it has none that can be sent."""
+    """Return the ID of a workspace; None if it is missing or cannot be sent."""
     found = record.get("id")
     return str(found) if isinstance(found, str | int) and str(found) else None

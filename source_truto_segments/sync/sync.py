@@ -20,7 +20,7 @@ from source_truto_segments.sync.events import (
     ReadFailed,
     RecordsRead,
 )
-from source_truto_segments.sync.failures import Failures, traced
+from source_truto_segments.sync.failures import Failures
 from source_truto_segments.sync.messages import (
     RecordBatch,
     rate_limited_message,
@@ -38,7 +38,7 @@ from source_truto_segments.sync.state import (
 from source_truto_segments.sync.worker_pool import RateLimited, Task, TaskFailed, WorkerPool
 from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
-from source_truto_segments.truto.errors import ReadError, unexpected_error
+from source_truto_segments.truto.errors import ReadError, UserError, unexpected_error
 from source_truto_segments.truto.responses import counted
 
 logger = logging.getLogger("airbyte")
@@ -266,7 +266,7 @@ class Sync:
         summary = self._progress.final_summary(self._runs)
         final = self._failures.final_error()
         if self._interrupted:
-            final = traced(_INTERRUPTED, FailureType.transient_error)
+            final = UserError(_INTERRUPTED, FailureType.transient_error)
         elif final is None and not all(complete.values()):
             final = self._failures.summary(summary)
         for failure in self._failures.traced(final):

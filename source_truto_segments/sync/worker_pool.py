@@ -32,6 +32,8 @@ PROBE_SECONDS = 3.0
 # A shorter pause is not worth a message.
 _MIN_REPORTED_WAIT = 1.0
 _JOIN_SECONDS = 2.0
+# Seconds between two looks at whether the time of `events_within` is up.
+_TICK = 0.2
 
 Event = TypeVar("Event")
 Task: TypeAlias = Generator[Delay | Event, None, None]
@@ -157,6 +159,15 @@ class WorkerPool(Generic[Event]):
                 return
             yield event
 
+    def events_within(self, seconds: float) -> Iterator[Event | RateLimited | TaskFailed]:
+        """Yield events until all tasks have finished, for `seconds` at most."""
+        ends_at = time.monotonic() + seconds
+        for event in self.events(_TICK):
+            if event is not None:
+                yield event
+            if time.monotonic() >= ends_at:
+                return
+
     def delays(self) -> list[Delay]:
         """Return the delays that tasks are waiting on, or only the token-wide one."""
         with self._lock:
@@ -172,7 +183,7 @@ class WorkerPool(Generic[Event]):
                 while not self._is_over():
                     self._step()
             except Exception as error:  # noqa: BLE001 - a thread must not end silently
-                self._put(TaskFailed(_defect("Scheduling the requests", error)))
+                self._put(TaskFailed(unexpected_error("Scheduling the requests", None, error)))
             finally:
                 self._is_finished = True
                 self._is_stopped = True
@@ -261,7 +272,7 @@ class WorkerPool(Generic[Event]):
                         self._put_back(task, delay)
                     self._changed.notify()
         except Exception as error:  # noqa: BLE001 - a thread must not end silently
-            self._put(TaskFailed(_defect("Running the requests", error)))
+            self._put(TaskFailed(unexpected_error("Running the requests", None, error)))
             self.stop()
 
     def _next_task(self) -> Task[Event] | None:
@@ -324,7 +335,3 @@ class WorkerPool(Generic[Event]):
 
 def _no_thread(error: RuntimeError) -> ReadError:
     return ReadError(errors.NO_THREAD, "Starting the sync", detail=f" ({error})")
-
-
-def _defect(operation: str, error: Exception) -> ReadError:
-    return unexpected_error(operation, None, error)

@@ -423,11 +423,14 @@ def _log_retry(request: Request[Any], failure: _FailedAttempt, wait: float) -> N
     logger.info("%s: %s. Trying again in %.0f s.", request.operation, what, wait)
 
 
-def _read_error(request: Request[Any], failure: _FailedAttempt, more: str = "") -> ReadError:
-    detail = f"{failure.detail}{more}"
-    guidance = errors.guidance_for(failure.resolution, request.params)
+def _read_error(request: Request[Any], failure: _FailedAttempt) -> ReadError:
     return ReadError(
-        failure.resolution, request.operation, request.account_id, detail, failure.status, guidance
+        failure.resolution,
+        request.operation,
+        request.account_id,
+        failure.detail,
+        failure.status,
+        errors.guidance_for(failure.resolution, request.params),
     )
 
 

@@ -59,8 +59,16 @@ class Resolution(ErrorResolution):
     retry_seconds: float = 300.0
 
 
-class ReadError(AirbyteTracedException):
-    """A failure with the message that the user reads; secrets are masked in every part of it.
+class UserError(AirbyteTracedException):
+    """A failure whose message is a sentence for the user; secrets are masked in it."""
+
+    def __init__(self, message: str, failure_type: FailureType = FailureType.config_error) -> None:
+        message = mask(message)
+        super().__init__(message=message, internal_message=message, failure_type=failure_type)
+
+
+class ReadError(UserError):
+    """A failure of a row of the table.
 
     Args:
         resolution: The row of the table.
@@ -90,10 +98,7 @@ class ReadError(AirbyteTracedException):
         self.account_id = account_id
         self.detail = mask(detail)
         self.summary = mask(f"{operation} failed: {resolution.error_message}{detail}")
-        message = f"{self.summary}. {self.guidance}"
-        super().__init__(
-            message=message, internal_message=message, failure_type=resolution.failure_type
-        )
+        super().__init__(f"{self.summary}. {self.guidance}", resolution.failure_type)
 
     def with_detail(self, text: str) -> "ReadError":
         """Return the same error with a text appended to its detail."""

@@ -1,6 +1,6 @@
-"""What comes from outside, as messages and logs may show it: masked first, then cut.
+"""Texts from outside, made safe for messages and logs: masked first, then cut.
 
-Every text of another system passes `excerpt`, and every line of the output passes `mask` once more.
+Every text of another system passes through `excerpt`, and the whole output through `mask`.
 """
 
 import html
@@ -13,27 +13,27 @@ from itertools import groupby, islice
 from typing import Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
-# Characters of another system's text in a message: enough to show the cause, short enough to read.
+# The most characters of another system's text in a message: enough to show the cause.
 MAX_EXCERPT_LENGTH = 300
-# What comes after them is neither searched nor shown.
+# Text beyond this many characters is neither searched nor shown.
 _MAX_EXAMINED = 4_000
 _MASK = "****"
 
-# So many consecutive characters of a secret are masked wherever they are: others cut texts, too.
+# Any run of this many characters of a secret is masked: other systems cut texts, too.
 _RUN = 12
 # A shorter secret would mask letters of every message.
 _MIN_SECRET_LENGTH = 4
-# A shorter value of a parameter, or one without a digit, is an ordinary word: it is masked after
-# its parameter's name only, unless it has a run.
+# A parameter's value that is shorter, or has no digit, may be an ordinary word: it is masked only
+# after the parameter's name, unless it has a run.
 _MIN_VALUE_LENGTH = 8
 
-# How many levels down an error's text is looked for, and in how many spellings secrets are.
+# How deep an error's text is searched for, and in how many spellings of a text secrets are.
 _MAX_DEPTH = 10
 _MAX_SPELLINGS = 16
 _MAX_ENTRIES = 5
 _MAX_NAMES = 50
 
-# The keys under which Truto and the vendors say why, the most telling first.
+# The keys under which Truto and the vendors give a reason, the most precise first.
 _REASON_KEYS = (
     *("message", "error_description", "error_message", "errorMessage", "error", "detail", "title"),
     *("errors", "reason", "description", "msg", "meta", "code", "error_code"),
@@ -51,29 +51,29 @@ _NAME = (
     r"|pass(?:word|wd|phrase)|pwd|bearer|credential|signature|cookie|session[\W_]{0,3}id)[\w\[\]-]{0,20}"
 )
 _SCHEME = rf"(?:(?:bearer|basic|digest|token){_BLANK}{{1,4}})"
-# Prose after "bearer", which is no value.
+# Words after "bearer" that are prose and not a token.
 _PROSE = r"(?:tokens?|auth\w*|schemes?|headers?|realm|credentials?|is|was|in|for|or|and)\b"
 _VALUE = rf"(?(quote)(?:(?!{_QUOTE}).)+|[^\s\"'<>&,;)\]}}]+)"
 _NO_WORD = r"(?=[\w.~+=-]*\d|\w{24})[\w.~+=-][\w.~+/=-]{7,}"
 _CREDENTIALS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        # After its name and an equals sign or a colon, whatever it is.
+        # Any value after a name and an equals sign or a colon.
         rf"(?P<name>{_NAME}{_ASSIGN}(?P<quote>{_QUOTE})?){_SCHEME}?{_VALUE}",
         rf"(?P<name>bearer{_BLANK}{{1,4}}(?P<quote>{_QUOTE})?)(?!{_PROSE}){_VALUE}",
-        # Some words after its name, what no word looks like.
+        # A value that cannot be a word, up to some words after a name.
         rf"(?P<name>{_NAME}\W{{1,12}}(?:\w{{1,12}}\W{{1,12}}){{0,4}}?){_NO_WORD}",
         r"(?P<name>://)[^/\s@]+(?=@)",
     )
 )
 
 
-# A text, and where in the given text each of its characters begins and ends.
+# A text, and where in the original text each of its characters begins and ends.
 _Spelling: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
 
 
 class Secrets:
-    """The values that no output may show: those of the configuration that is in use."""
+    """The secrets of the configuration in use, which no output may show."""
 
     def __init__(self) -> None:
         # The runs to look for, by their length.
@@ -83,12 +83,12 @@ class Secrets:
         self._added: set[str] = set()
 
     def replace(self, secrets: Iterable[str], parameters: Iterable[tuple[str, str]]) -> None:
-        """Replace the secrets by those of another configuration.
+        """Replace the secrets with those of another configuration.
 
         Args:
-            secrets: Texts that are masked as a whole, and wherever a run of them is.
-            parameters: Names and values of query parameters. The value is masked as a secret is,
-                and if it is an ordinary word, after its name only.
+            secrets: Texts to mask, also in part.
+            parameters: Names and values of query parameters. A value that may be an ordinary word
+                is masked only after its name; any other is masked like a secret.
         """
         pairs = [(name, value) for name, value in parameters if name and value]
         values = [value for _, value in pairs if len(value) >= _RUN or _is_no_word(value)]
@@ -106,11 +106,10 @@ SECRETS = Secrets()
 
 
 def excerpt(value: Any) -> str:
-    """Return what a value from outside says, on one line of at most MAX_EXCERPT_LENGTH characters.
+    """Return the text of a value from outside: one line, at most MAX_EXCERPT_LENGTH characters.
 
-    Secrets and what looks like credentials are masked. Of a text, characters without a form of
-    their own are dropped; of an object, only the values of keys that hold reasons are shown, and
-    otherwise the names of its keys.
+    Mask secrets and whatever looks like credentials, and drop invisible characters. Show of an
+    object only the values of the keys that hold reasons; without one, show the names of its keys.
     """
     text = mask(_visible(error_text(value)[:_MAX_EXAMINED]))
     for pattern in _CREDENTIALS:
@@ -120,7 +119,7 @@ def excerpt(value: Any) -> str:
 
 
 def mask(text: str) -> str:
-    """Mask the secrets in a text: also in part, in other case, and escaped or in base64."""
+    """Mask secrets in a text, also parts of them, in any case, escaped or in base64."""
     hidden = bytearray(len(text))
     for spelled, starts, ends in _spellings(text):
         for size, runs in SECRETS.runs.items():
@@ -137,7 +136,7 @@ def mask(text: str) -> str:
 
 
 def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
-    """Return the text of an error: of an object its reason, otherwise the names of its keys."""
+    """Return an error's text; for an object, its reason or else the names of its keys."""
     if isinstance(value, str):
         return _without_objects(value[:_MAX_EXAMINED], depth)
     if isinstance(value, Mapping):
@@ -151,7 +150,7 @@ def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
 
 
 def _without_objects(text: str, depth: int) -> str:
-    """Replace each object in a text, which can be broken, by what may be shown of it."""
+    """Replace each JSON object in a text, even a broken one, with what may be shown of it."""
     parts: list[str] = []
     at = 0
     while (begin := text.find("{", at)) >= 0:
@@ -177,7 +176,7 @@ def _end_of_block(text: str, begin: int) -> int:
 
 
 def _visible(text: str) -> str:
-    """Drop control and format characters, such as those that turn the direction of a text."""
+    """Drop control and format characters, such as those that reverse a text's direction."""
     if text.isprintable():
         return text
     return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
@@ -213,7 +212,7 @@ def _runs_of(secrets: Iterable[str]) -> dict[int, frozenset[str]]:
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield what base64 makes of a secret anywhere in a text, without what depends on the rest."""
+    """Yield a secret's base64 at each offset, without the characters its neighbors change."""
     for form in {secret, *_in_urls(secret), json.dumps(secret)[1:-1]}:
         content = form.encode(errors="replace")
         for offset, first in enumerate((0, 2, 3)):
@@ -222,12 +221,8 @@ def _in_base64(secret: str) -> Iterator[str]:
             yield from (inner, inner.translate(_URL_SAFE))
 
 
-def _spellings(text: str) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
-    """Yield a text as it is, and with escapes resolved: of each kind, and again of each kind.
-
-    Yields:
-        The text in lower case, and where in the given text each of its characters begins and ends.
-    """
+def _spellings(text: str) -> Iterator[_Spelling]:
+    """Yield a text as it is and with escapes resolved, of each kind and repeatedly, all folded."""
     found: list[_Spelling] = [(text, range(len(text)), range(1, len(text) + 1))]
     seen = {text}
     for spelled, starts, ends in found:

@@ -8,11 +8,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from airbyte_cdk.models import FailureType
-from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from source_truto_segments.truto.errors import UserError
 from source_truto_segments.truto.excerpts import SECRETS
 
 # requests asks them in this order.
@@ -20,13 +19,8 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
-class MachineError(AirbyteTracedException):
-    """A setting of this machine is not valid; the message names the setting, not its value."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            message=message, internal_message=message, failure_type=FailureType.config_error
-        )
+class MachineError(UserError):
+    """An invalid setting of this machine; its message names the setting, not the value."""
 
 
 def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Parsers for the bytes of Truto's responses: pure functions without HTTP.
 
-The forms are those of Truto's public documentation: a list envelope for unified and admin lists,
-and one error envelope for every failure.
+Truto documents two forms: a list envelope for unified and admin lists, and one error envelope for
+every failure.
 """
 
 import json
@@ -20,10 +20,10 @@ from source_truto_segments.truto.excerpts import excerpt
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# What shows where the entries of a list begin and end.
+# Strings and brackets, which show where the entries of a list begin and end.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 _LIST = b"{["
-# Python's own parser refuses more digits than the environment allows, and that is at least so many.
+# Python refuses integers of more digits than the environment allows, which is at least this many.
 _MAX_DIGITS = 640
 
 
@@ -32,7 +32,7 @@ class MalformedResponseError(ValueError):
 
     Args:
         difference: How it differs.
-        quote: What it has instead, which may be shown if it comes from Truto.
+        quote: What it has instead; to be shown only if it comes from Truto.
     """
 
     def __init__(self, difference: str, quote: str = "") -> None:
@@ -41,11 +41,11 @@ class MalformedResponseError(ValueError):
 
 
 class ForeignResponseError(MalformedResponseError):
-    """A response that is not even JSON: something between here and Truto sent it."""
+    """A response that is not even JSON: something in front of Truto sent it."""
 
 
 class Speaker(Enum):
-    """Who a failure comes from, by the evidence that the response itself carries."""
+    """Who reports a failure, judging by the response itself."""
 
     TRUTO = "Truto"
     VENDOR = "the vendor"
@@ -61,14 +61,13 @@ class Page:
         records: The objects of the page, in their order.
         next_cursor: The cursor of the next page; None at the end of the list.
         marked_partial: Whether Truto marked the page as partial. Its records are valid.
-        invalid_entries: How many entries of the list cannot be parsed, or are not objects, and so
-            are no records.
+        invalid_entries: How many entries of the list cannot be parsed, or are not objects.
         digest: Identifies the content of the records; None if they cannot be serialized as they
             are.
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
         size: The bytes of the response.
-        count: The entries that Truto sent; `records` can be a selection of them.
-        left_out: The entries that were not selected, by what they are named.
+        count: How many entries Truto sent; `records` can be a selection of them.
+        left_out: The entries that were not selected, reduced to their ids and names.
     """
 
     records: Sequence[dict[str, Any]]
@@ -83,7 +82,7 @@ class Page:
 
     @property
     def is_partial(self) -> bool:
-        """Whether it is a last page that is marked; on one that has a next, that says nothing."""
+        """Whether it is a last page that is marked; the mark says nothing on any other page."""
         return self.marked_partial and self.next_cursor is None
 
     @property
@@ -168,8 +167,8 @@ def parse_json(content: bytes) -> Any:
     """Parse JSON, including what orjson rejects but JSON's grammar allows.
 
     A lone surrogate has no UTF-8 form and could not be serialized again; it becomes U+FFFD. A
-    number that is too large for a float, or has too many digits, is kept as a string of its digits,
-    and what stands for one that is none, such as NaN, as its name.
+    number that is too large for a float, or has too many digits, becomes a string of its digits;
+    NaN and its like become strings of their names.
 
     Raises:
         ValueError: If the bytes are not JSON.
@@ -185,7 +184,7 @@ def parse_json(content: bytes) -> Any:
 
 
 def parse_error(content: bytes) -> ErrorBody:
-    """Parse an error envelope, or whatever was sent instead of one; it never fails."""
+    """Parse an error envelope, or whatever was sent in its place, without ever failing."""
     try:
         body = parse_json(content)
     except ValueError:
@@ -208,17 +207,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def _may_have_nul(content: bytes) -> bool:
-    """Return whether the content has a NUL escape.
-
-    JSON in UTF-8 has no NUL byte; in UTF-16 and UTF-32 every ASCII character has one, and an escape
-    is not searched for.
-    """
+    """Return whether the content may have a NUL escape: always in UTF-16 and UTF-32."""
     return b"\\u0000" in content or b"\0" in content
 
 
 def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
     try:
-        # In a message, the records are some levels deeper.
+        # The protocol's messages nest the records some levels deeper.
         return blake2b(orjson.dumps([[[[records]]]]), digest_size=16).digest()
     except orjson.JSONEncodeError:
         # Nested more deeply than orjson serializes, or an integer of more than 64 bits.
@@ -241,7 +236,7 @@ def _is_keyed(result: Mapping[str, Any]) -> bool:
 
 
 def _parse_envelope(content: bytes) -> dict[str, Any]:
-    """Parse a list envelope; one record that cannot be parsed makes no other one unreadable."""
+    """Parse a list envelope, even if some of its records cannot be parsed."""
     try:
         return parse_object(content)
     except MalformedResponseError:
@@ -269,7 +264,7 @@ def _without_bad_entries(content: bytes) -> bytes:
 
 
 def _valid_or_null(entry: bytes) -> bytes:
-    """Return an entry if it can be parsed where it is, two levels down, or if it is blank."""
+    """Return an entry if it is blank, or can be parsed two levels down, where it is."""
     try:
         parse_json(b"[[" + entry + b"]]")
     except ValueError:
@@ -278,7 +273,7 @@ def _valid_or_null(entry: bytes) -> bytes:
 
 
 def _not_json(content: bytes) -> MalformedResponseError:
-    """Say how a body differs from JSON."""
+    """Return the error for a body that is not JSON."""
     if not content.strip():
         return ForeignResponseError("the response is empty")
     text = _plain_text(content)
@@ -288,7 +283,7 @@ def _not_json(content: bytes) -> MalformedResponseError:
 
 
 def _plain_text(content: bytes) -> str:
-    """Return an excerpt of a body that is not JSON; "" for broken JSON: accounts hold secrets."""
+    """Return an excerpt of a body that is not JSON; "" for broken JSON: it may hold secrets."""
     if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return ""
     return excerpt(content.decode("utf-8", "replace"))
@@ -313,7 +308,7 @@ def _speaker(body: Mapping[str, Any]) -> Speaker:
 
 
 def _reason(body: Mapping[str, Any]) -> str:
-    """Return the first text that is not empty: of the message, the vendor's body, the error."""
+    """Return the first that is not empty of the message, the vendor's body and the error."""
     for candidate in (body.get("message"), body.get("raw_response"), body.get("error")):
         text = excerpt(candidate)
         if text:
@@ -332,7 +327,7 @@ def _scopes(insight: Mapping[str, Any]) -> Any:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield the strings in a value that may be one, a list of them or an object keyed by them."""
+    """Yield the strings of a value: itself, its entries or their names, or its keys."""
     if isinstance(value, str):
         yield excerpt(value)
     elif isinstance(value, list):

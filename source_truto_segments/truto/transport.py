@@ -1,4 +1,7 @@
-"""An HTTP adapter for whole responses: each to its request, in time, and of a sane size."""
+"""An HTTP adapter that returns only complete responses, within a time and a size.
+
+It also makes sure that no response is taken for that of another request.
+"""
 
 import http.client
 import io
@@ -28,12 +31,12 @@ from urllib3.exceptions import (
 from urllib3.util.response import assert_header_parsing
 
 # Seconds to connect, and seconds without a byte of the response. Truto waits for the vendor, which
-# can take long; a response that takes a minute does not come at all.
+# can take long; after a minute, no response comes any more.
 TIMEOUT = (10.0, 60.0)
 
-# Seconds for a whole exchange, from the name of the host to the last trailer. The timeouts above
-# limit only the time between two bytes: a response that comes byte by byte, in its head as in its
-# body, could block its account, and with it the sync, for days.
+# Seconds for a whole exchange, from resolving the host's name to the last trailer. The timeouts
+# above limit only the time between two bytes: a response that comes byte by byte could block its
+# account, and so the sync, for days.
 RESPONSE_TIMEOUT = 300.0
 
 # Bytes of a response, decompressed. The largest page that Truto's vendors can send is far smaller.
@@ -43,14 +46,14 @@ MAX_RESPONSE_BYTES = 64_000_000
 CAPACITY_BYTES = 8_000_000
 
 _CHUNK_SIZE = 64 * 1024
-# A server that sends more of them in front of one response never sends it.
+# A server that sends more than this will never send the response itself.
 _MAX_INTERIM_RESPONSES = 10
 _LENGTH = re.compile(r"[0-9]+", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class MalformedHeadError(http.client.HTTPException):
-    """A response whose head is not understood, and so neither is what follows it."""
+    """A response whose head is not valid; its body cannot be delimited either."""
 
 
 class ResponseTooLargeError(requests.RequestException):
@@ -61,7 +64,7 @@ class _Exchange:
     """A request and its response, and the time for both.
 
     Attributes:
-        ends_at: When it is given up; monotonic.
+        ends_at: When the adapter gives up; monotonic.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -81,7 +84,7 @@ class _Exchange:
 
 
 class _Thread(threading.local):
-    """What a thread fetches and holds, and how long it has waited for that in all."""
+    """A thread's current exchange, the bytes it holds, and how long it has waited for memory."""
 
     budget: "MemoryBudget | None" = None
     held = 0
@@ -98,8 +101,8 @@ _THREAD = _Thread()
 class MemoryBudget:
     """Bounds the bytes of the responses that threads hold, from their arrival until `release`.
 
-    A thread that needs more waits until others have released theirs. One of them at a time may
-    exceed the bound, so that some thread always gets on.
+    A thread that needs more waits until others have released theirs. One thread at a time may
+    exceed the bound, so that there is always progress.
     """
 
     def __init__(self) -> None:
@@ -145,7 +148,7 @@ class MemoryBudget:
 
 
 class _TimedSocket(io.RawIOBase):
-    """The bytes of one response, as long as the time of its exchange lasts."""
+    """Reads the bytes of one response, but only until its exchange times out."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -170,7 +173,7 @@ class _TimedSocket(io.RawIOBase):
             size = self._file.readinto(buffer)
         except TimeoutError:
             size = None
-        # Which of the two times has passed.
+        # Raise its own error if the exchange's time is up, and not only that between two bytes.
         self._exchange.remaining()
         if size is None:
             raise TimeoutError("timed out")
@@ -202,7 +205,7 @@ class _ResponseStream(io.BufferedReader):
 
 
 class _Response(http.client.HTTPResponse):
-    """Reads over interim responses, and leaves no connection in doubt for another request."""
+    """Skips interim responses, and closes a connection that is not safe to reuse."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -214,8 +217,8 @@ class _Response(http.client.HTTPResponse):
         self._read_head()
         interim = 0
         while self.status < HTTPStatus.OK and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            # A 103, for example. http.client would take it for the response, and the response for
-            # that to the next request.
+            # Such as a 103. http.client would take it for the response, and would take the response
+            # for that of the next request.
             interim += 1
             if interim > _MAX_INTERIM_RESPONSES:
                 raise MalformedHeadError("too many interim responses came")
@@ -223,14 +226,14 @@ class _Response(http.client.HTTPResponse):
             self._read_head()
         lengths = self.headers.get_all("Content-Length", [])
         if len(set(lengths)) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
-            # Where it ends is anybody's guess.
+            # Nobody knows where the body ends.
             raise MalformedHeadError("the length of the body is not valid")
         is_clear = len(set(lengths)) + self.chunked == 1
         if interim or not is_clear or self.status in {101, 204, 304}:
             self.will_close = True
 
     def _read_head(self) -> None:
-        """Read a head. One with a line that is no header is not understood, nor what follows it."""
+        """Read a head; reject one with a line that is not a header."""
         super().begin()
         try:
             assert_header_parsing(self.headers)
@@ -241,9 +244,10 @@ class _Response(http.client.HTTPResponse):
 
 
 def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) -> None:
-    """Connect in a thread of its own, which is left behind if the exchange's time is up.
+    """Connect in a separate thread, and abandon it when the exchange's time is up.
 
-    Nothing else ends a name service that hangs, or a long list of addresses that do not answer.
+    There is no other way out of a name service that hangs, or of a long list of addresses that do
+    not answer.
     """
     exchange, abandoned = _THREAD.exchange, threading.Event()
     failures: list[BaseException] = []
@@ -262,14 +266,14 @@ def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) ->
         thread.start()
     except RuntimeError:
         # This machine has no further thread.
-        return connect()
+        connect()
+        return
     thread.join(max(0.0, exchange.ends_at - time.monotonic()))
     if thread.is_alive():
         abandoned.set()
         raise ConnectTimeoutError("no connection was established in time")
     for failure in failures:
         raise failure
-    return None
 
 
 class _Connection(HTTPConnection):
@@ -323,7 +327,7 @@ class DeadlineAdapter(HTTPAdapter):
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
-        # What this thread fetched before is parsed and written.
+        # This thread has parsed and delivered its previous response.
         MemoryBudget.release()
         left = self._ends_at - time.monotonic()
         if left <= 0:
@@ -356,7 +360,7 @@ def _body(raw: HTTPResponse, memory: MemoryBudget) -> bytes:
     try:
         return b"".join(_iter_chunks(raw, memory))
     except BaseException:
-        # The rest of it must not be taken for the response to the next request.
+        # The next request must not take the rest for its response.
         raw.close()
         MemoryBudget.release()
         raise
