@@ -121,7 +121,7 @@ class FuzzServer:
         kind, account_id = _of(target)
         body, status = self._body(kind, account_id, head, rng)
         self.bodies[account_id].append(body)
-        content = _framed(status, body, rng)
+        content, excess = _framed(status, body, rng)
         how = _drawn(rng, stalled=0.2, dripping=0.3, split=10)
         pauses = {"stalled": [0.5], "dripping": [0.02] * 30, "split": [0.001]}.get(how, [])
         pieces = []
@@ -129,7 +129,8 @@ class FuzzServer:
             at = rng.randrange(len(content) or 1)
             pieces.append((content[:at], pause))
             content = content[at:]
-        return [*pieces, (content, 0.0)], _happens(rng, 70)
+        # With the last bytes: no client can tell what comes later from the next response.
+        return [*pieces, (content + excess, 0.0)], _happens(rng, 70)
 
     def _body(
         self, kind: str, account_id: str, head: bytes, rng: random.Random
@@ -238,8 +239,8 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
     return content
 
 
-def _framed(status: int, body: bytes, rng: random.Random) -> bytes:
-    """Return the bytes of a response: mostly valid, sometimes with poison where it ends."""
+def _framed(status: int, body: bytes, rng: random.Random) -> tuple[bytes, bytes]:
+    """Return the bytes of a response, mostly valid, and what follows it: sometimes poison."""
     headers: list[bytes] = []
     if _happens(rng, 20):
         name, encode = rng.choice(_ENCODINGS)
@@ -270,7 +271,7 @@ def _framed(status: int, body: bytes, rng: random.Random) -> bytes:
     # Without a length, all that comes is the body.
     has_end = framing and body
     excess = (_POISON_RESPONSE, _POISON_PAGE, b"\r\n") if has_end and _happens(rng, 10) else (b"",)
-    return head + body + rng.choice(excess)
+    return head + body, rng.choice(excess)
 
 
 _ENCODINGS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
