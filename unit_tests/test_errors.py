@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from source_truto_segments.truto.errors import (
     ReadError,
     Resolution,
     Scope,
+    guidance_for,
     interpret_exception,
     interpret_response,
+    proxy_error,
     response_detail,
     root_cause,
     unexpected_error,
@@ -389,3 +392,41 @@ def test_name_that_cannot_be_resolved() -> None:
     error = requests.ConnectionError()
     error.__cause__ = raised_from(NameResolutionError("h", no_pool(), socket.gaierror()))
     assert interpret_exception(error) is errors.NAME_ERROR
+
+
+@pytest.mark.parametrize(
+    ("sent", "settings"),
+    [
+        ([], ""),
+        (["next_cursor", "limit"], ""),
+        (["workspace[id]"], "workspace_id; it is"),
+        (["remote_query[a]", "tags[id]"], "tag_id and remote_query; they are"),
+        (
+            ["tenant_id", "workspace[id]", "tags[id]"],
+            "workspace_id, tag_id and tenant_ids under additional_accounts; they are",
+        ),
+    ],
+)
+def test_settings_in_guidance(sent: list[str], settings: str) -> None:
+    """Only the settings that a rejected request had are to be checked."""
+    names, _, are = settings.partition("; ")
+    guidance = "Send this message to Truto's support."
+    if settings:
+        check = f"Check {names} in the source's configuration; if {are} correct, "
+        guidance = f"{check}send this message to Truto's support."
+    assert guidance_for(ERROR_MAPPING[400, Speaker.TRUTO], sent) == guidance
+    assert guidance_for(errors.ACCOUNT_LIST_REJECTED, sent) == guidance
+    assert guidance_for(RESOLUTION, sent) == "Open the vendor."
+
+
+@pytest.mark.parametrize(
+    ("proxies", "variable"), [(["https"], "HTTPS_PROXY"), (["all"], "ALL_PROXY"), ([], "ALL_PROXY")]
+)
+def test_variable_of_proxy(proxies: list[str], variable: str) -> None:
+    """A proxy that fails is reported with the variable that sets it."""
+    row = proxy_error(proxies)
+    assert row.guidance == (
+        f"Check the proxy settings of the machine that runs the sync ({variable}), and that the "
+        "proxy allows this address."
+    )
+    assert row == replace(errors.PROXY_ERROR, guidance=row.guidance)

@@ -155,3 +155,21 @@ def test_bounds() -> None:
     assert cut("x" * (MAX_MESSAGE_LENGTH + 1)) == "x" * (MAX_MESSAGE_LENGTH - 1) + "…"
     long = failed("a", detail="y" * 9_000)
     assert len(collected(long).messages()[0]) == MAX_MESSAGE_LENGTH
+
+
+def test_one_account_in_two_ways(caplog: pytest.LogCaptureFixture) -> None:
+    """What an account fails with once more is a line of the log, unless it is the same."""
+    caplog.set_level(logging.INFO)
+    first, other = failed("a"), failed("a", detail=" (HTTP 502)")
+    failures = collected(first, failed("a"), other)
+    assert failures.messages() == [str(first)]
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, str(first)),
+        (logging.INFO, str(other)),
+    ]
+
+
+def test_names_with_their_count() -> None:
+    """Of names that are the first of many, all are listed."""
+    assert shown(["a", "b", "c", "d"], 4) == "a, b, c, d"
+    assert shown(["a", "b", "c", "d"], 14) == "a, b, c, d and 10 more"
