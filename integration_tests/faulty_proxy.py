@@ -4,14 +4,12 @@ import asyncio
 import random
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from urllib.parse import urlsplit
 
-from typing_extensions import Self
+from typing_extensions import override
 
 from integration_tests.network_faults import (
     HARMLESS,
@@ -25,10 +23,9 @@ from integration_tests.network_faults import (
     repeated,
     unchanged,
 )
+from integration_tests.threaded_server import ThreadedServer
 from sandbox.request import parse_request
 
-# Cursors travel in the URL.
-_MAX_HEAD = 256 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # Time for the bytes before a reset to arrive: it discards those that have not.
 _SECONDS_BEFORE_RESET = 0.005
@@ -56,7 +53,7 @@ class FaultRates:
 NO_FAULTS = FaultRates()
 
 
-class FaultyProxy:
+class FaultyProxy(ThreadedServer):
     """Forwards requests to the sandbox, and returns the responses with faults.
 
     What happens to a request depends on the seed, on its target and on how many requests had the
@@ -69,6 +66,7 @@ class FaultyProxy:
     """
 
     def __init__(self, upstream: str, seed: int, rates: FaultRates) -> None:
+        super().__init__()
         self.rates = rates
         self.requests = 0
         self.fault_counts: Counter[str] = Counter()
@@ -77,18 +75,6 @@ class FaultyProxy:
         self._targets: Counter[str] = Counter()
         self._last_pages: dict[tuple[str | None, ...], RawResponse] = {}
         self._due: tuple[int, Callable[[], object]] | None = None
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._port = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
-        self._listening = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run()), name="faulty proxy", daemon=True
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
 
     def begin_process(self) -> None:
         """Another process follows: it gets no pages of the previous one again."""
@@ -100,51 +86,11 @@ class FaultyProxy:
         """Runs an action at the present process's request of this number, if it sends so many."""
         self._due = (number, action)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._listening.wait(10), "the faulty proxy does not listen"
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._loop
-        assert self._stopping
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", limit=_MAX_HEAD)
-        self._port = server.sockets[0].getsockname()[1]
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        self._listening.set()
-        await self._stopping.wait()
-        server.close()
-        for writer in self._connections.values():
-            writer.transport.abort()
-        await asyncio.gather(*self._connections)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._connections[task] = writer
-        try:
-            is_kept = True
-            while is_kept:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self._count()
-                response = await self._forward(head)
-                is_kept = await _deliver(writer, self._with_fault(head, response))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            # The client is gone: it timed out, was killed or is done.
-            pass
-        finally:
-            writer.close()
-            del self._connections[task]
+    @override
+    async def respond(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
+        self._count()
+        response = await self._forward(head)
+        return await _deliver(writer, self._with_fault(head, response))
 
     def _count(self) -> None:
         self.requests += 1

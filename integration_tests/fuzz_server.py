@@ -4,16 +4,15 @@ import asyncio
 import gzip
 import json
 import random
-import threading
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from typing_extensions import Self
+from typing_extensions import override
+
+from integration_tests.threaded_server import ThreadedServer
 
 # In what no response is to contain: beyond its end, in front of it, in its head and its trailers.
 POISON = "poison-of-another-response"
@@ -50,7 +49,7 @@ _HEADERS = (
 _INTERIM = (b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 x", b"101 Switching")
 
 
-class FuzzServer:
+class FuzzServer(ThreadedServer):
     """Answers for accounts with a few records each; see the module.
 
     A request's response depends on the seed, its target and how often that was asked for.
@@ -61,57 +60,22 @@ class FuzzServer:
     """
 
     def __init__(self, seed: int, accounts: Sequence[str], token: str) -> None:
+        super().__init__()
         self.responses = 0
         self.bodies: defaultdict[str, list[bytes]] = defaultdict(list)
         self._seed, self._accounts, self._token = seed, accounts, token
         self._targets: Counter[str] = Counter()
-        self._listening = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._listening.wait(10)
-        return self
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", limit=256 * 1024, backlog=500)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        self._connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
-        self._listening.set()
-        await self._stopping.wait()
-        server.close()
-        for writer in self._connections.values():
-            writer.transport.abort()
-        await asyncio.gather(*filter(None, self._connections))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        self._connections[task] = writer
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                is_kept = True
-                while is_kept:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    self.responses += 1
-                    pieces, is_kept = self._pieces(head)
-                    for piece, pause in pieces:
-                        writer.write(piece)
-                        await writer.drain()
-                        if pause:
-                            await asyncio.sleep(pause)
-        finally:
-            writer.close()
-            del self._connections[task]
+    @override
+    async def respond(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
+        self.responses += 1
+        pieces, is_kept = self._pieces(head)
+        for piece, pause in pieces:
+            writer.write(piece)
+            await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+        return is_kept
 
     def _pieces(self, head: bytes) -> tuple[list[tuple[bytes, float]], bool]:
         """Return what is sent with the pauses after it, and whether the connection is kept."""

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.support import (
     FakeClock,
+    Serve,
     account,
     catalog,
     check,
@@ -31,8 +32,6 @@ from source_truto_segments.sync import sync
 from source_truto_segments.truto import transport
 from source_truto_segments.truto.client import CHECK_POLICY
 from source_truto_segments.truto.responses import Page, parse_page
-
-Serve = Callable[..., Sandbox]
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

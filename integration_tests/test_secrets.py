@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -24,9 +24,11 @@ from hypothesis import strategies as st
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
     ALL_STREAMS,
     FakeClock,
     Result,
+    Serve,
     account,
     catalog,
     check,
@@ -43,9 +45,6 @@ from sandbox.responses import Response
 from source_truto_segments import run as console
 from source_truto_segments import source
 
-Serve = Callable[..., Sandbox]
-
-ALL = {"mode": "all"}
 TOKEN = "9f1c7e52-4b0d-4c7e-8a3e-d2f60b91c4a8"
 VALUE = "equals(owner,'Zoë & Müller + 100%')"
 RUN = 12

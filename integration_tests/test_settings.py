@@ -3,7 +3,7 @@
 import logging
 import re
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import pytest
 from airbyte_cdk.models import Status
 
 from integration_tests.support import (
+    ALL,
     ALL_STREAMS,
     COMMAND,
     FakeClock,
+    Serve,
     account,
     catalog,
     check,
@@ -24,8 +26,9 @@ from integration_tests.support import (
     listed,
     numbered_account,
     read,
+    warnings_in,
 )
-from sandbox import Account, Sandbox, faults
+from sandbox import Account, faults
 from sandbox.request import Kind
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.config import Config, ConfigError
@@ -37,13 +40,7 @@ from source_truto_segments.truto.errors import ReadError
 from source_truto_segments.truto.rate_limiter import Delay
 from unit_tests.test_documentation import is_documented
 
-Serve = Callable[..., Sandbox]
-ALL = {"mode": "all"}
 KINDS: tuple[Kind, ...] = ("workspaces", "segments")
-
-
-def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def some(count: int) -> list[dict[str, Any]]:
@@ -88,7 +85,7 @@ def test_unknown_key(
 
     assert check(sandbox, **fields) == (Status.SUCCEEDED, text)
     assert read(sandbox, **fields).failure is None
-    assert warned(caplog).count(text) == 2
+    assert warnings_in(caplog).count(text) == 2
     assert is_documented(text)
 
 
@@ -175,7 +172,7 @@ def test_integration_by_label(serve: Serve, caplog: pytest.LogCaptureFixture, na
     number = 3 if name == "crm label" else 2
     found = {record["integrated_account_id"] for record in result.records}
     assert found == {id_of(1), id_of(number)}
-    assert warned(caplog) == []
+    assert warnings_in(caplog) == []
 
 
 @pytest.mark.parametrize("names", [["klavio"], ["klavio", "brevo"]])
@@ -191,7 +188,7 @@ def test_integration_that_matches_nothing(
     read(sandbox, additional_accounts={**ALL, "integrations": names})
     check(sandbox, additional_accounts={**ALL, "integrations": names})
 
-    assert warned(caplog) == [text, text]
+    assert warnings_in(caplog) == [text, text]
     assert is_documented(text)
 
 
@@ -201,7 +198,7 @@ def test_tenants_that_match_nothing(serve: Serve, caplog: pytest.LogCaptureFixtu
     wanted = ["customer-1", "Customer-7x", *(f"zzz-{n}" for n in range(30))]
     read(serve(*accounts), additional_accounts={**ALL, "tenant_ids": wanted})
 
-    (text,) = warned(caplog)
+    (text,) = warnings_in(caplog)
     assert "lists: Customer-7x, zzz-0, zzz-1" in text
     assert "and 21 more. The environment has: customer-7 (1), " in text
     assert text.endswith("and 30 more.")
@@ -213,7 +210,7 @@ def test_options_that_exclude_each_other(serve: Serve, caplog: pytest.LogCapture
     options = {"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["b"]}
     read(sandbox, additional_accounts=options)
 
-    (text,) = warned(caplog)
+    (text,) = warnings_in(caplog)
     assert text == (
         "No other integrated account matches integrations and tenant_ids under additional_accounts "
         "at the same time."
@@ -236,7 +233,7 @@ def test_workspace_that_is_not_there(
 
     assert len(result.records) == 5
     assert not any("workspace_id" in record for record in result.records)
-    (text,) = warned(caplog)
+    (text,) = warnings_in(caplog)
     assert text.startswith('No account that could be read has the workspace "nope"')
     assert is_documented(text)
 
@@ -263,7 +260,7 @@ def test_workspace_of_one_account(
     stamps = [(r["integrated_account_id"], r.get("workspace_id")) for r in result.records]
     first = sandbox.environment.accounts[0].id
     assert sorted(stamps, key=str) == sorted([(first, "a")] * 3 + [(id_of(2), None)] * 3, key=str)
-    assert warned(caplog) == []
+    assert warnings_in(caplog) == []
 
 
 def test_workspace_of_an_override(serve: Serve) -> None:
@@ -291,7 +288,7 @@ def test_check_of_a_workspace(serve: Serve, caplog: pytest.LogCaptureFixture) ->
     check(sandbox, workspace_id="nope")
     check(sandbox, workspace_id="nope", additional_accounts=ALL)
 
-    assert len(warned(caplog)) == 1
+    assert len(warnings_in(caplog)) == 1
 
 
 # --- the check ------------------------------------------------------------------------------------
@@ -363,7 +360,7 @@ def test_failure_once(serve: Serve, caplog: pytest.LogCaptureFixture, on_error: 
         on_account_error=on_error,
     )
 
-    told = [*warned(caplog), *(error["message"] for error in result.errors)]
+    told = [*warnings_in(caplog), *(error["message"] for error in result.errors)]
     reported = [text for text in told if "rejected the credentials" in text]
     assert len(reported) == (2 if on_error == "fail" else 1)  # the log's line, and the trace
     if on_error == "fail":
@@ -377,7 +374,7 @@ def test_other_words_for_one_failure(serve: Serve, caplog: pytest.LogCaptureFixt
     with caplog.at_level("INFO"):
         result = read(serve(account("brevo", faults=denied)), configured=catalog(streams=KINDS))
 
-    assert len(result.errors) == len(warned(caplog)) == 1
+    assert len(result.errors) == len(warnings_in(caplog)) == 1
     assert "missing scopes: workspaces" in str(result.failure)
     assert any("missing scopes: segments" in text for text in caplog.messages)
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from requests.adapters import HTTPAdapter
 
 from integration_tests.support import (
     ACCOUNT_ID,
+    ALL,
     ALL_STREAMS,
+    Serve,
     account,
     catalog,
     check,
@@ -28,9 +29,6 @@ from source_truto_segments.config import Config, ConfigError
 from source_truto_segments.records.columns import DELETED_AT
 from source_truto_segments.truto.transport import DeadlineAdapter
 
-Serve = Callable[..., Sandbox]
-
-ALL = {"mode": "all"}
 INCREMENTAL = catalog("incremental", streams=ALL_STREAMS)
 SECRET = "internal-page-of-another-host"
 
