@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import requests
 from airbyte_cdk.models import FailureType
+from airbyte_cdk.sources.streams.http.error_handlers import ResponseAction
+from airbyte_cdk.utils.traced_exception import AirbyteTracedException
 
 from integration_tests.threaded_server import ThreadedServer
 from source_truto_segments.truto import errors, transport
@@ -28,6 +31,7 @@ from source_truto_segments.truto.responses import Speaker, parse_object
 
 TOKEN = "a-token-of-the-tests"
 ONE, TWO, THREE = "account-1", "account-2", "account-3"
+OPTIONS: dict[str, Any] = {"max_connections": 1, "share": 1, "quotes": True}
 GOOD: tuple[int, Any] = (200, {"result": []})
 
 
@@ -121,7 +125,7 @@ def connect(server: Answers, time: Time) -> Iterator[Connect]:
     clients: list[TrutoClient] = []
 
     def connect(policy: RetryPolicy = READ_POLICY, **how: Any) -> TrutoClient:
-        clients.append(TrutoClient(server.url, TOKEN, policy, time, **how))
+        clients.append(TrutoClient(server.url, TOKEN, policy, time, **OPTIONS | how))
         return clients[-1]
 
     yield connect
@@ -167,9 +171,8 @@ def test_success(connect: Connect, server: Answers, time: Time) -> None:
     outcome = fetch(client, request(params={"limit": 5}, cursor="the end"), time)
     assert (outcome.value, outcome.delays) == ({"result": []}, [])
     assert server.asked == ["/some/path?limit=5&next_cursor=the+end"]
-    head = server.heads[0].lower()
-    assert f"authorization: bearer {TOKEN}\r\n" in head
-    assert "accept: application/json\r\n" in head
+    assert f"\r\nAuthorization: Bearer {TOKEN}\r\n" in server.heads[0]
+    assert "\r\nAccept: application/json\r\n" in server.heads[0]
     assert client.has_succeeded
     assert verified == [None]
 
@@ -256,6 +259,14 @@ def test_retry_after(connect: Connect, server: Answers, time: Time) -> None:
         vendor(503, "Retry-After: 30\r\n"), vendor(503, "Retry-After: 1\r\n"), vendor(503), GOOD
     )
     assert fetch(connect(), request(), time).seconds == [30, 2, 4]
+
+
+def test_reset(connect: Connect, server: Answers, time: Time) -> None:
+    """The reset of a budget is a wait after a 429, but not after another error."""
+    server.will_send(
+        vendor(503, "ratelimit-reset: 7\r\n"), vendor(429, "ratelimit-reset: 7\r\n"), GOOD
+    )
+    assert fetch(connect(), request(), time).seconds == [1, 7]
 
 
 def test_limit_without_wait(connect: Connect, server: Answers, time: Time) -> None:
@@ -618,7 +629,7 @@ def test_lost_connection(connect: Connect, server: Answers, time: Time) -> None:
 
 def test_refused_address(time: Time) -> None:
     """An address that this machine refuses is an error of the configuration."""
-    client = TrutoClient("gopher://truto", TOKEN, READ_POLICY, time)
+    client = TrutoClient("gopher://truto", TOKEN, READ_POLICY, time, **OPTIONS)
     failure = fetch(client, request(), time).failure
     assert str(failure) == (
         "Reading account-1 failed: this machine does not allow the address (No connection adapters "
@@ -627,7 +638,31 @@ def test_refused_address(time: Time) -> None:
     )
     assert failure.failure_type is FailureType.config_error
     assert failure.resolution.scope is Scope.SYNC
+    assert failure.resolution.response_action is ResponseAction.FAIL
     assert failure.account_id == ONE
+
+
+def test_filtered_address(connect: Connect, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence of Airbyte Cloud's filter, which replaces `Session.send`, is quoted once."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AirbyteTracedException(message="Private addresses are not allowed.")
+
+    client = connect()
+    monkeypatch.setattr(requests.Session, "send", refuse)
+    failure = fetch(client, request(), time).failure
+    assert failure.detail == " (Private addresses are not allowed)"
+
+
+def test_proxy(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot be reached is reported with the variable that sets it."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    policy = RetryPolicy(0.0, 1.0, 1.0)
+    failure = fetch(
+        TrutoClient("https://truto.invalid", TOKEN, policy, time, **OPTIONS), request(), time
+    ).failure
+    assert failure.resolution.error_message == errors.PROXY_ERROR.error_message
+    assert "(HTTPS_PROXY)" in failure.guidance
 
 
 def test_settings_in_guidance(connect: Connect, server: Answers, time: Time) -> None:
@@ -648,7 +683,7 @@ def test_cursor_of_its_own(connect: Connect, server: Answers, time: Time) -> Non
     assert failure.resolution.error_message == errors.ACCOUNT_LIST_REJECTED.error_message
 
 
-def test_debug_log(connect: Connect, time: Time, caplog: Any) -> None:
+def test_logged_responses(connect: Connect, time: Time, caplog: Any) -> None:
     """The debug log has each response with its path and account, but no parameters."""
     caplog.set_level(logging.DEBUG, "airbyte")
     client = connect()

@@ -1,8 +1,10 @@
 """The row of each failure, and the messages of the rows."""
 
+import json
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any
 
 import pytest
@@ -16,7 +18,10 @@ from source_truto_segments.truto.errors import (
     ERROR_MAPPING,
     ReadError,
     Resolution,
+    RetryAfterBackoff,
     Scope,
+    TableErrorHandler,
+    for_discover,
     guidance_for,
     interpret_exception,
     interpret_response,
@@ -226,7 +231,7 @@ def test_undocumented_status(body: ErrorBody, name: str) -> None:
         assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
         )
-    for status in (501, 599):
+    for status in (501, 505, 599):
         assert interpret(status, body) == Resolution(
             RETRY, TRANSIENT, f"{name} returned an undocumented server error", IF_IT_PERSISTS
         )
@@ -430,3 +435,146 @@ def test_variable_of_proxy(proxies: list[str], variable: str) -> None:
         "proxy allows this address."
     )
     assert row == replace(errors.PROXY_ERROR, guidance=row.guidance)
+
+
+def test_invalid_lines() -> None:
+    """A line that is not valid HTTP is not quoted; a connection that was closed is described."""
+    for error in (BadStatusLine("some body"), ValueError("some body")):
+        assert root_cause(raised_from(error)) == "the response is not valid HTTP"
+    assert root_cause(raised_from(RemoteDisconnected("It was closed"))) == "It was closed"
+
+
+def test_suppressed_context() -> None:
+    """The cause of an error that was raised `from None` is the error itself."""
+    error = raised_while(OSError("what was handled"))
+    error.__suppress_context__ = True
+    assert root_cause(raised_from(error)) == "the response is not valid HTTP"
+    hidden = OSError("what is shown")
+    hidden.__context__, hidden.__suppress_context__ = OSError("what was handled"), True
+    assert root_cause(hidden) == "what is shown"
+
+
+# --- other words for the same failure ---
+
+
+def test_other_guidance() -> None:
+    """An error with another guidance keeps all else, its status too."""
+    error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)", 400, "Close it.")
+    other = error.with_guidance("Leave it.")
+    assert str(other) == f"{error.summary}. Leave it."
+    assert other.status == error.with_detail("x").status == 400
+    assert error.with_detail("x").guidance == "Close it."
+
+
+@pytest.mark.parametrize(
+    ("row", "guidance"),
+    [
+        (errors.RESPONSE_TOO_LARGE, "Send this message to Truto's support."),
+        (ERROR_MAPPING[429, Speaker.TRUTO], "Fetch the schema again in some minutes."),
+        (errors.MAX_WAIT_EXCEEDED, "Fetch the schema again in some minutes."),
+        (
+            errors.MALFORMED,
+            (
+                "Fetch the schema again in some minutes. If it fails for hours, contact Truto's "
+                "support."
+            ),
+        ),
+        (
+            errors.CONNECTION_ERROR,
+            (
+                "Check that the machine that runs the sync can reach this address; if it can, "
+                "fetch the schema again."
+            ),
+        ),
+        (
+            errors.ACCOUNT_FORBIDDEN,
+            (
+                "Ask Truto's support why, with this message, or name another account in "
+                "integrated_account_id."
+            ),
+        ),
+        (RESOLUTION, "Open the vendor."),
+    ],
+)
+def test_guidance_of_discover(row: Resolution, guidance: str) -> None:
+    """Whoever fetches a schema is not sent to the next sync."""
+    error = for_discover(ReadError(row, "Fetching the schema", "a", " (x)"))
+    assert (error.guidance, error.resolution, error.detail) == (guidance, row, " (x)")
+
+
+# --- a read through the CDK's own stream ---
+
+
+def response(status: int, content: object, url: str = "https://h/", **headers: str) -> Any:
+    received = requests.Response()
+    received.status_code = status
+    received._content = json.dumps(content).encode()  # noqa: SLF001 - it has no public setter
+    received.headers.update(headers)
+    received.request = requests.Request("GET", url).prepare()
+    return received
+
+
+ENVELOPE = {"statusCode": 400, "error": "Bad Request", "message": "No"}
+OF_ACCOUNT = "https://h/?integrated_account_id=a"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "url", "row", "detail"),
+    [
+        (400, ENVELOPE, OF_ACCOUNT, ERROR_MAPPING[400, Speaker.TRUTO], '; Truto reported: "No"'),
+        (
+            400,
+            ENVELOPE,
+            f"{OF_ACCOUNT}&next_cursor=b",
+            errors.CURSOR_REJECTED,
+            '; Truto reported: "No"',
+        ),
+        (400, ENVELOPE, "https://h/", errors.ACCOUNT_LIST_REJECTED, '; Truto reported: "No"'),
+        (404, "Not here", OF_ACCOUNT, errors.GATEWAY_ANSWERED, ""),
+    ],
+)
+def test_row_through_the_cdk(
+    status: int, content: object, url: str, row: Resolution, detail: str
+) -> None:
+    """The CDK's stream gets the same row, with the whole sentence; no gateway is quoted."""
+    found = TableErrorHandler().interpret_response(response(status, content, url))
+    sentence = f"{row.error_message} (HTTP {status}{detail}). {row.guidance}"
+    assert found == replace(row, error_message=sentence)
+
+
+def test_success_through_the_cdk() -> None:
+    """A good response is a success, but a redirect is none."""
+    found = TableErrorHandler().interpret_response(response(200, {}))
+    assert found.response_action is ResponseAction.SUCCESS
+    redirect = response(302, {}, location="https://elsewhere/")
+    assert TableErrorHandler().interpret_response(redirect).response_action is FAIL
+
+
+def test_exceptions_through_the_cdk() -> None:
+    """A request without a response has its row; anything else is a defect."""
+    found = TableErrorHandler().interpret_response(requests.ConnectionError("It rained"))
+    row = errors.CONNECTION_ERROR
+    sentence = f"{row.error_message} (It rained). {row.guidance}"
+    assert found == replace(row, error_message=sentence)
+    for defect, name in ((KeyError("x"), "KeyError"), (None, "NoneType")):
+        found = TableErrorHandler().interpret_response(defect)
+        assert found.error_message == (
+            f"{errors.UNEXPECTED.error_message} ({name}). {errors.UNEXPECTED.guidance}"
+        )
+
+
+def test_masked_through_the_cdk() -> None:
+    """The CDK's stream gets no secret either."""
+    SECRETS.replace(["s3cr3t-of-test-errors"], [])
+    error = requests.ConnectionError("s3cr3t-of-test-errors")
+    found = TableErrorHandler().interpret_response(error)
+    assert "(****)" in str(found.error_message)
+
+
+def test_waits_through_the_cdk() -> None:
+    """The CDK's stream waits as long as a response asks; a reset counts for a 429 only."""
+    backoff = RetryAfterBackoff()
+    assert backoff.backoff_time(response(503, {}, **{"Retry-After": "7"}), 1) == 7
+    assert backoff.backoff_time(response(429, {}, **{"ratelimit-reset": "7"}), 1) == 7
+    assert backoff.backoff_time(response(503, {}, **{"ratelimit-reset": "7"}), 1) is None
+    assert backoff.backoff_time(requests.ConnectionError(), 1) is None

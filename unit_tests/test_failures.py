@@ -173,3 +173,23 @@ def test_names_with_their_count() -> None:
     """Of names that are the first of many, all are listed."""
     assert shown(["a", "b", "c", "d"], 4) == "a, b, c, d"
     assert shown(["a", "b", "c", "d"], 14) == "a, b, c, d and 10 more"
+
+
+def test_several_operations_and_guidances() -> None:
+    """Accounts that share a cause, but not what failed or the advice, have general words for it."""
+    row = Resolution(ResponseAction.FAIL, CONFIG, "it rained", "Wait.")
+    first = ReadError(row, "Reading the segments of integrated account a", "a", guidance="Run.")
+    second = ReadError(row, "Reading the workspaces of integrated account b", "b")
+    assert collected(first, second).messages() == [
+        (
+            "Reading integrated accounts failed: it rained. Affected: 2 integrated accounts, such "
+            "as a, b. Wait."
+        )
+    ]
+
+
+def test_percent_signs(caplog: pytest.LogCaptureFixture) -> None:
+    """What an error quotes is no format of the log."""
+    caplog.set_level(logging.INFO)
+    collected(failed("a", detail=" (100%d)"), failed("a", detail=" (5%s)"))
+    assert [message[-14:] for message in caplog.messages] == ["(100%d). Wait.", "d (5%s). Wait."]

@@ -1,20 +1,27 @@
 """The next page, and lists that would never end."""
 
 import json
+import logging
+from collections.abc import Generator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from source_truto_segments.truto import errors
+from source_truto_segments.truto.client import Request, TrutoClient
+from source_truto_segments.truto.errors import ReadError, Resolution
 from source_truto_segments.truto.pagination import (
     MAX_EMPTY_PAGES,
+    Pages,
+    PageSizes,
     PaginationLoopDetector,
     PaginationLoopError,
     next_page_token,
 )
-from source_truto_segments.truto.responses import Page, parse_page
+from source_truto_segments.truto.responses import Page, Speaker, parse_page
 
 
 def read(pages: list[Page]) -> int:
@@ -163,3 +170,112 @@ def test_records_nothing_identifies() -> None:
     assert read([Page([deepest], str(number)) for number in range(9)]) == 9
     assert read([Page([deepest], str(number % 3)) for number in range(9)]) == 3
     assert read([Page([{**deepest, "id": 1}], str(number)) for number in range(9)]) == 2
+
+
+# --- a list, page by page ---
+
+
+class Answers:
+    """Sends no request: returns the pages that a test lists, or raises its errors."""
+
+    def __init__(self, *answers: Page | Resolution | ReadError) -> None:
+        self.answers = [*answers]
+        # The limit and the cursor of each request.
+        self.sent: list[tuple[Any, str | None]] = []
+
+    def fetch(self, request: Request[Page]) -> Generator[Any, None, Page]:
+        self.sent.append((request.params.get("limit"), request.cursor))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Resolution):
+            answer = ReadError(answer, request.operation, request.account_id)
+        if isinstance(answer, ReadError):
+            raise answer
+        return answer
+        yield
+
+
+def lists(client: Answers, sizes: PageSizes | None, integration: str | None = "brevo") -> list[Any]:
+    """The ids of each page of a list."""
+    request = Request("p", "Reading account a", parse_page, "a", {"q": "x"})
+    pages = Pages(cast("TrutoClient", client), request, sizes, integration)
+    found: list[Any] = []
+    while True:
+        try:
+            next(pages.next())
+        except StopIteration as end:
+            if end.value is None:
+                return found
+            found.append([record["id"] for record in end.value.records])
+
+
+def rejected(detail: str, row: Resolution = errors.ERROR_MAPPING[400, Speaker.VENDOR]) -> ReadError:
+    return ReadError(row, "Reading account a", "a", detail, 400)
+
+
+def infos(caplog: pytest.LogCaptureFixture) -> Sequence[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.INFO]
+
+
+def test_expired_cursor(caplog: pytest.LogCaptureFixture) -> None:
+    """A list whose cursor has expired begins again, once, with the same page size."""
+    caplog.set_level(logging.INFO)
+    full = [str(number) for number in range(50)]
+    client = Answers(page("b", *full), errors.CURSOR_REJECTED, page("b", *full), page(None, "z"))
+    assert lists(client, PageSizes()) == [full, full, ["z"]]
+    assert client.sent == [(50, None), (50, "b"), (50, None), (50, "b")]
+    assert infos(caplog) == [
+        (
+            "Reading account a: the cursor of the next page was rejected, probably because it has "
+            "expired. Starting again from the first page."
+        )
+    ]
+    again = Answers(page("b", "y"), errors.CURSOR_REJECTED, page("b", "y"), errors.CURSOR_REJECTED)
+    with pytest.raises(ReadError) as caught:
+        lists(again, None)
+    assert caught.value.resolution is errors.CURSOR_REJECTED
+
+
+@pytest.mark.parametrize(
+    ("integration", "bound", "limit", "of"),
+    [
+        ("brevo", None, 50, "brevo"),
+        ("brevo", 20, 20, "brevo"),
+        (None, 20, 20, "integrated account a"),
+    ],
+)
+def test_rejected_page_size(
+    caplog: pytest.LogCaptureFixture, integration: str | None, bound: int, limit: int, of: str
+) -> None:
+    """A page size that is rejected is given up for the integration, and logged once."""
+    caplog.set_level(logging.INFO)
+    sizes = PageSizes(bound)
+    client = Answers(rejected(" (HTTP 400)"), page(None, "z"))
+    assert lists(client, sizes, integration) == [["z"]]
+    assert client.sent == [(limit, None), (None, None)]
+    assert infos(caplog) == [
+        (
+            f"Pages of {limit} records do not work for {of}: they were rejected (HTTP 400). It is "
+            "read in the vendor's own pages for the rest of this sync."
+        )
+    ]
+    assert sizes.limit(integration) == (None if integration else bound)
+    sizes.reject(integration, limit, "a", "x")
+    assert len(infos(caplog)) == (1 if integration else 2)
+
+
+@pytest.mark.parametrize("row", [errors.WORKSPACE_REQUIRED, errors.NOT_SUPPORTED])
+def test_other_rejections(row: Resolution) -> None:
+    """A rejection that has another known cause says nothing about the page size."""
+    client = Answers(rejected(" (HTTP 400)", row))
+    with pytest.raises(ReadError) as caught:
+        lists(client, PageSizes())
+    assert caught.value.resolution is row
+    assert len(client.sent) == 1
+
+
+def test_digests_are_short() -> None:
+    """What is remembered of each cursor takes 16 bytes, however long it is."""
+    detector = PaginationLoopDetector()
+    detector.check_cursor({"next_cursor": "x" * 10_000})
+    kept = vars(detector).values()
+    assert [len(digest) for value in kept if isinstance(value, set) for digest in value] == [16]

@@ -118,9 +118,9 @@ class TrutoClient:
         now: Callable[[], float],
         *,
         token_verified: Callable[[], None] = lambda: None,
-        max_connections: int = 1,
-        share: int = 1,
-        quotes: bool = True,
+        max_connections: int,
+        share: int,
+        quotes: bool,
     ) -> None:
         self._api_url = api_url
         self._quotes = quotes
@@ -259,9 +259,7 @@ class TrutoClient:
         """Send a request, which the limiter has counted."""
         self._last_sent_at = sent_at = self._now()
         try:
-            response = self._session.send(
-                prepared, timeout=transport.TIMEOUT, allow_redirects=False, **self._settings
-            )
+            response = self._session.send(prepared, timeout=transport.TIMEOUT, **self._settings)
         except (AirbyteTracedException, requests.exceptions.InvalidSchema) as refused:
             # Airbyte Cloud's filter of requests refuses addresses, with a sentence.
             raise _refused_address(request, refused) from None
@@ -339,14 +337,14 @@ class _FailedAttempt:
     Attributes:
         resolution: The row of the error table.
         detail: What Truto, the vendor or the network reported.
-        speaker: Who says so.
+        speaker: Who reported it; None if no error response came.
         retry_after: The seconds that the server asks to wait; None if it does not say.
         status: The HTTP status of an error response.
     """
 
     resolution: Resolution
     detail: str
-    speaker: Speaker = Speaker.TRUTO
+    speaker: Speaker | None = None
     retry_after: float | None = None
     status: int | None = None
 
@@ -369,7 +367,7 @@ def _classify(
         except MalformedResponseError as error:
             detail = f" (HTTP {status}; {error if quotes else error.difference})"
             if isinstance(error, ForeignResponseError):
-                return _FailedAttempt(errors.GATEWAY_ANSWERED, detail, Speaker.GATEWAY)
+                return _FailedAttempt(errors.GATEWAY_ANSWERED, detail)
             return _FailedAttempt(errors.MALFORMED, detail)
     body = parse_error(response.content)
     if body.speaker is Speaker.GATEWAY and not quotes:
@@ -396,7 +394,6 @@ def _transport_failure(
     return _FailedAttempt(
         errors.proxy_error(proxies) if row is errors.PROXY_ERROR else row,
         f" ({host}: {errors.root_cause(error)})",
-        Speaker.NETWORK,
     )
 
 
@@ -435,7 +432,7 @@ def _read_error(request: Request[Any], failure: _FailedAttempt) -> ReadError:
 
 
 class _Session(requests.Session):
-    """Ignores redirects: requests parses their address even where they are not followed."""
+    """Follows no redirect, and does not parse its address, which requests does in any case."""
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -50,7 +50,6 @@ class Speaker(Enum):
     TRUTO = "Truto"
     VENDOR = "the vendor"
     GATEWAY = "a gateway, firewall or proxy"
-    NETWORK = "the network"
 
 
 @dataclass(frozen=True)
