@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from integration_tests.support import Result
+from integration_tests.support import Result, without_cdc
 
 CURSOR, DELETED_AT = "_ab_cdc_updated_at", "_ab_cdc_deleted_at"
 _ACCOUNT_AND_ID = ("integrated_account_id", "id")
@@ -143,11 +143,6 @@ def _stream_of(message: Mapping[str, Any]) -> str | None:
 def key_of(stream: str, data: Mapping[str, Any]) -> Key:
     """Return the primary key of a record."""
     return tuple(data.get(name) for name in PRIMARY_KEYS[stream])
-
-
-def without_cdc(data: Mapping[str, Any]) -> Data:
-    """Return a record without the columns of change data capture."""
-    return {name: value for name, value in data.items() if not name.startswith("_ab_cdc_")}
 
 
 def tombstones(result: Result, stream: str) -> Iterator[Data]:

@@ -7,7 +7,7 @@ import subprocess
 import sysconfig
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -82,7 +82,7 @@ class Result:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Return the records of `segments` without the columns of change data capture."""
-        return [_without_cdc(record) for record in self.records]
+        return [without_cdc(record) for record in self.records]
 
     @property
     def ids(self) -> list[str]:
@@ -268,8 +268,28 @@ def error_resolutions() -> list[Resolution]:
     return found
 
 
-def _without_cdc(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if not name.startswith("_ab_cdc_")}
+def without_cdc(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without the columns of change data capture."""
+    return {name: value for name, value in data.items() if not name.startswith("_ab_cdc_")}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*texts(key), *texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+
+
+def parametrize_seeds(metafunc: pytest.Metafunc, name: str) -> None:
+    """Give a test the seeds of the options `--{name}-seeds` and `--{name}-from`."""
+    first = metafunc.config.getoption(f"--{name}-from")
+    seeds = range(first, first + metafunc.config.getoption(f"--{name}-seeds"))
+    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
 def _plain(message: AirbyteMessage) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from integration_tests.support import (
     Result,
     catalog,
     id_of,
+    parametrize_seeds,
     read_with,
 )
 from integration_tests.test_state import cursors, fingerprints, state_of_stream
@@ -633,9 +634,7 @@ def _at_request(number: int, call: Callable[[], None]) -> Fault:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--capture-from")
-    seeds = range(first, first + metafunc.config.getoption("--capture-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "capture")
 
 
 def test_world_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

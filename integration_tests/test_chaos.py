@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of, without_cdc
+from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of
 from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
@@ -30,7 +30,9 @@ from integration_tests.support import (
     config,
     error_resolutions,
     id_of,
+    parametrize_seeds,
     read,
+    without_cdc,
     write,
 )
 from integration_tests.test_state import (
@@ -312,9 +314,7 @@ def _is_of_sync(message: str) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--chaos-from")
-    seeds = range(first, first + metafunc.config.getoption("--chaos-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "chaos")
 
 
 def test_faulty_network(seed: int, processes: Processes, tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ import pytest
 from airbyte_cdk.logger import AirbyteLogFormatter
 
 from integration_tests.fuzz_server import CONTEXT, POISON, FuzzServer
-from integration_tests.support import ALL_STREAMS, FakeClock, Result, catalog, id_of, read_with
+from integration_tests.support import (
+    ALL_STREAMS,
+    FakeClock,
+    Result,
+    catalog,
+    id_of,
+    parametrize_seeds,
+    read_with,
+)
 from sandbox import Environment, Sandbox
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import DELETED_AT
@@ -30,9 +38,7 @@ MAX_SECONDS = 60.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--fuzz-from")
-    seeds = range(first, first + metafunc.config.getoption("--fuzz-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "fuzz")
 
 
 class Lines(logging.Handler):

@@ -32,6 +32,7 @@ from integration_tests.support import (
     read,
     write,
 )
+from integration_tests.test_state import of_stream
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
@@ -861,11 +862,6 @@ def cursors_of(state: Any, partition: str) -> list[dict[str, Any]]:
 
 def entry(cursor: dict[str, Any], **partition: str) -> dict[str, Any]:
     return {"partition": {"integrated_account_id": A, **partition}, "cursor": cursor}
-
-
-def of_stream(state: Any, name: str = "segments") -> list[dict[str, Any]]:
-    stream = {"stream_descriptor": {"name": name}, "stream_state": state}
-    return [{"type": "STREAM", "stream": stream}]
 
 
 def with_changes(

@@ -16,7 +16,6 @@ from integration_tests.destination import (
     Destination,
     key_of,
     tombstones,
-    without_cdc,
 )
 from integration_tests.support import (
     ALL,
@@ -31,6 +30,7 @@ from integration_tests.support import (
     read,
     read_with,
     warnings_in,
+    without_cdc,
 )
 from integration_tests.test_state import cursors_of, state_of, state_of_stream
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors

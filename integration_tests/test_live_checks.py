@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.support import ACCOUNT_ID, account, id_of
+from integration_tests.support import ACCOUNT_ID, account, id_of, texts
 from live_checks import __main__ as command
 from live_checks import api as live_api
 from live_checks.account import Account as LiveAccount
@@ -55,17 +55,6 @@ def secrets(environment: Environment) -> set[str]:
         held += [each.id, each.tenant_id, list(each.segments), each.workspaces]
         held += [each.workspace_names, each.context]
     return {text for text in texts(held) if len(text) > 7 and re.search(r"[\d ]", text)}
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from (*texts(key), *texts(inner))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from texts(inner)
 
 
 def differing(seen: Mapping[str, Seen]) -> set[str]:

@@ -2,7 +2,6 @@
 
 import array
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from integration_tests.processes import Processes, result_of
 from integration_tests.support import Result, Serve, catalog, config, numbered_account, write
 from integration_tests.test_state import assert_no_state_is_ahead
 from sandbox import Sandbox, faults
+from sandbox.protocol import messages
 
 # Several times what a pipe can hold.
 RECORDS = 2_000
@@ -167,7 +167,7 @@ def test_in_a_thread(sandbox: Sandbox, tmp_path: Path) -> None:
         timeout=60,
         check=True,
     )
-    result = Result([json.loads(line) for line in done.stdout.split("\n") if line])
+    result = Result(messages(done.stdout))
 
     assert done.stderr == ""
     assert result.statuses[-1] == "COMPLETE"

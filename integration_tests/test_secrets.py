@@ -36,11 +36,13 @@ from integration_tests.support import (
     id_of,
     numbered_account,
     read,
+    texts,
     write,
 )
 from integration_tests.test_hostile_input import examples
 from sandbox import Environment, Request, Sandbox, faults
 from sandbox.echo import FORMS, PLACES, Echo
+from sandbox.protocol import messages
 from sandbox.responses import Response
 from source_truto_segments import run as console
 from source_truto_segments import source
@@ -115,21 +117,7 @@ def result_of(folder: Path, command: str, sandbox: Sandbox, *flags: str, **field
     if command == "read":
         configured = catalog("incremental", streams=ALL_STREAMS)
         options += ["--catalog", write(folder / "catalog.json", configured)]
-    lines = output_of(folder, command, *options).split("\n")
-    return Result([json.loads(line) for line in lines if line])
-
-
-def texts_of(value: Any) -> Iterator[str]:
-    """Yield the texts in a message, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from value
-        for inner in value.values():
-            yield from texts_of(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts_of(inner)
+    return Result(messages(output_of(folder, command, *options)))
 
 
 def leaks(output: str, secret: str) -> list[str]:
@@ -150,7 +138,7 @@ def leaks(output: str, secret: str) -> list[str]:
 
 def parsed(line: str) -> list[str]:
     try:
-        return list(texts_of(json.loads(line)))
+        return list(texts(json.loads(line)))
     except ValueError:
         return []
 
@@ -386,6 +374,13 @@ def test_forged_lines(serve: Serve, folder: Path, command: str, end: str) -> Non
         "../..",
         "?x",
         "%26",
+        "integrated_account_id",
+        f"x]&integrated_account_id={ACCOUNT_ID}&y[",
+        "workspace[id]",
+        "a#b",
+        "next_cursor",
+        "../../x",
+        "a\r\nX-Other: 1",
     ],
 )
 def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
@@ -400,6 +395,7 @@ def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
         assert request.params(f"remote_query[{name}]") == [id_of(1)]
         names = {name for name, _ in request.query if not name.startswith("remote_query[")}
         assert names <= {"integrated_account_id", "next_cursor"}
+        assert "X-Other" not in request.headers
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import AirbyteMessage, Type
 
-from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of, without_cdc
+from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
     ALL,
@@ -27,6 +27,7 @@ from integration_tests.support import (
     numbered_account,
     read,
     read_with,
+    without_cdc,
     write,
 )
 from sandbox import Account, Sandbox, faults, vendors
@@ -274,8 +275,8 @@ def state_of(*entries: tuple[int, dict[str, Any]], **more: Any) -> list[dict[str
     return of_stream({"states": states, **more})
 
 
-def of_stream(state: Any) -> list[dict[str, Any]]:
-    stream = {"stream_descriptor": {"name": "segments"}, "stream_state": state}
+def of_stream(state: Any, name: str = "segments") -> list[dict[str, Any]]:
+    stream = {"stream_descriptor": {"name": name}, "stream_state": state}
     return [{"type": "STREAM", "stream": stream}]
 
 

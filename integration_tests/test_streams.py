@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import Status
 
+from integration_tests.destination import tombstones
 from integration_tests.processes import Processes
 from integration_tests.support import (
     ALL,
@@ -25,6 +26,7 @@ from integration_tests.support import (
     warnings_in,
     write,
 )
+from integration_tests.test_state import keys
 from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, vendors
 from sandbox.accounts import account_object
 from source_truto_segments.records.columns import load_schema
@@ -34,14 +36,8 @@ SELECTIONS = [
 ]
 
 
-def keys(result: Result, stream: str) -> list[tuple[str, ...]]:
-    """The keys of a stream's rows, in their order."""
-    names = ("id",) if stream == "integrated_accounts" else ("integrated_account_id", "id")
-    return [tuple(record[name] for name in names) for record in result.records_of(stream)]
-
-
 def deleted(result: Result, stream: str) -> list[dict[str, Any]]:
-    return [r for r in result.records_of(stream) if r.get("_ab_cdc_deleted_at")]
+    return list(tombstones(result, stream))
 
 
 def deleted_ids(result: Result, stream: str) -> list[str]:

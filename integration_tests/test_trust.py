@@ -9,10 +9,12 @@ import pytest
 from airbyte_cdk.models import Status
 from requests.adapters import HTTPAdapter
 
+from integration_tests.destination import tombstones
 from integration_tests.support import (
     ACCOUNT_ID,
     ALL,
     ALL_STREAMS,
+    Result,
     Serve,
     account,
     catalog,
@@ -26,15 +28,14 @@ from integration_tests.support import (
 from sandbox import Environment, Fault, Sandbox, faults
 from sandbox.accounts import account_object
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.records.columns import DELETED_AT
 from source_truto_segments.truto.transport import DeadlineAdapter
 
 INCREMENTAL = catalog("incremental", streams=ALL_STREAMS)
 SECRET = "internal-page-of-another-host"
 
 
-def deleted(result: Any) -> list[Any]:
-    return [row for stream in ALL_STREAMS for row in result.records_of(stream) if DELETED_AT in row]
+def deleted(result: Result) -> list[Any]:
+    return [row for stream in ALL_STREAMS for row in tombstones(result, stream)]
 
 
 # --- where requests go ----------------------------------------------------------------------------
@@ -201,25 +202,6 @@ def test_token_as_given(given: str) -> None:
     with Sandbox(Environment([account()], token="tok-Bearer")) as sandbox:
         assert read(sandbox, token=given).ids
     assert sandbox.requests[0].headers["Authorization"] == "Bearer tok-Bearer"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["integrated_account_id", f"x]&integrated_account_id={ACCOUNT_ID}&y[", "workspace[id]", "]"]
-    + ["a#b", "next_cursor", "../../x", "a\r\nX-Other: 1"],
-)
-def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
-    """Whatever the name of a remote_query parameter, it changes no other parameter."""
-    sandbox = serve(numbered_account(0, count=25), account())
-
-    result = read(sandbox, remote_query=[{"name": name, "value": ACCOUNT_ID}])
-
-    assert len(result.records) == 25
-    for request in sandbox.requests:
-        assert request.path == "/unified/marketing-automation/segments"
-        assert request.params("integrated_account_id") == [id_of(0)]
-        assert request.params(f"remote_query[{name.strip()}]") == [ACCOUNT_ID]
-        assert "X-Other" not in request.headers
 
 
 # --- whose a response is --------------------------------------------------------------------------
