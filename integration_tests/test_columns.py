@@ -90,8 +90,7 @@ def test_discover_leaks_nothing(serve: Serve) -> None:
         for _ in range(5):
             discover(sandbox)
         # The sandbox runs in this process and closes its ends of connections a moment later, so
-        # fewer may be open now than before. If each of the five discovers kept something, more
-        # would be.
+        # fewer may be open now than before. Five discovers that each keep something leave more.
         deadline = time.monotonic() + 5
         while any(map(gt, held(), before)) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -428,7 +427,7 @@ def test_invalid_id(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_catalog_with_other_types(serve: Serve) -> None:
-    """If the catalog has other types, an incremental sync reads dates as before."""
+    """Dates mean the same in an incremental sync, even if the catalog has other types for them."""
     # A catalog that was edited by hand, or by an earlier version, must not change what a date
     # means.
     plain = {"properties": {name: {"type": ["null", "string"]} for name in MODEL}}

@@ -60,7 +60,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("place", ENDLESS)
 def test_endless(serve: Serve, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """A response of which any part never ends is abandoned and requested again."""
+    """A response is abandoned and requested again, whichever part of it never ends."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.2)
     begin, more = ENDLESS[place]
     sandbox = serve(numbered_account(0, faults=[faults.endless(begin, more)]))

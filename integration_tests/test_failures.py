@@ -38,7 +38,7 @@ def retried(fault: Fault, *expected: str) -> Row:
 
 
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
-# Stands for five minutes of retries, with varying waits of 1 to 60 s.
+# This stands for five minutes of retries, with varying waits of 1 to 60 s.
 RETRIED = -1
 
 ROWS = {

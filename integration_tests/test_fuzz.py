@@ -60,7 +60,7 @@ def log() -> Iterator[list[str]]:
 
 
 def test_fuzzed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever comes, the sync ends in time, and the server sent what it emits for that account."""
+    """Whatever comes, the sync ends in time, and emits for an account only what was sent for it."""
     monkeypatch.setattr(transport, "TIMEOUT", (5.0, 0.2))
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.4)
     state = None

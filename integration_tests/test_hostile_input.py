@@ -1062,7 +1062,7 @@ def test_any_json_for_state(
     ["", "\ufeff{}", "[" * 100_000, "NaN", "\x00", '"\ud800"', "{"],
     ids=["empty", "mark", "deep", "NaN", "zero", "surrogate", "cut"],
 )
-def test_useless_file(sandbox: Sandbox, folder: Path, file: str, content: str) -> None:
+def test_unusable_file(sandbox: Sandbox, folder: Path, file: str, content: str) -> None:
     """A message reports a file that contains nothing useful."""
     serve(sandbox, account())
     paths = {

@@ -89,7 +89,7 @@ def requests(sandbox: Sandbox, kind: str = "segments") -> int:
 
 
 def at_request(number: int, kind: str, change: Callable[[], None]) -> Fault:
-    """Change something in the sandbox just before its response to a request of a kind."""
+    """Return a fault that makes a change just before the response to a request of a kind."""
     seen = 0
 
     def when(request: Request) -> bool:
@@ -519,7 +519,7 @@ def test_new_custom_field(serve: Serve) -> None:
     ],
 )
 def test_any_date_of_vendor(serve: Serve, earlier: str | None, later: str | None) -> None:
-    """Of a record that changes, the later version wins, whatever date the vendor sends."""
+    """If a record changes, the later version wins, whatever date the vendor sends."""
     account = numbered_account(0, segments=rows("a", updated_at=earlier))
     destination = Connection(serve(account))
     destination.sync()

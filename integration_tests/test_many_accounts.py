@@ -110,7 +110,7 @@ def test_other_integrations(serve: Serve) -> None:
 
 @pytest.mark.parametrize("tenant_id", ["acme  and  sons", "a" * 400], ids=["blanks", "long"])
 def test_filter_of_tenant(serve: Serve, tenant_id: str) -> None:
-    """If a tenant is filtered for, its id is used exactly as it is."""
+    """A filter uses a tenant's id exactly as it is."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1, tenant_id=tenant_id),
@@ -234,7 +234,7 @@ def test_no_account_can_be_read(serve: Serve) -> None:
 def test_wrong_token_and_thousand_accounts(
     serve: Serve, make: Callable[..., Fault], skip: str
 ) -> None:
-    """Even with a thousand accounts, a single request finds out that the token is wrong."""
+    """Even with a thousand accounts, a single request shows that the token is wrong."""
     sandbox = serve(
         *large_environment(accounts=1000).accounts, faults=[make(times=None)], latency=0.05
     )

@@ -101,7 +101,7 @@ def test_key_like_no_other(serve: Serve) -> None:
 
 
 def test_key_of_another_mode(serve: Serve) -> None:
-    """A list of IDs beside the mode all has no effect, and a warning reports that."""
+    """A list of IDs beside mode all has no effect, and a warning reports that."""
     fields = {"additional_accounts": {"mode": "all", "ids": [id_of(1)]}}
     _, message = check(serve(account()), **fields)
 
@@ -369,7 +369,7 @@ def test_failure_once(serve: Serve, caplog: pytest.LogCaptureFixture, on_error: 
 
 
 def test_other_words_for_one_failure(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """If a second stream of an account fails in other words, these are only in the log."""
+    """If a second stream of an account fails in other words, only the log has them."""
     denied = [faults.scopes_missing(kind, kind=kind, times=None) for kind in KINDS]
     with caplog.at_level("INFO"):
         result = read(serve(account("brevo", faults=denied)), configured=catalog(streams=KINDS))
@@ -439,7 +439,7 @@ def test_filter_of_the_list(serve: Serve, options: dict[str, Any], named: str) -
 
 
 def test_id_that_is_wrong(serve: Serve) -> None:
-    """If an account is missing, the message contains its ID's field, and the token if it fits."""
+    """A missing account's message contains its field, and the token only if that may be wrong."""
     sandbox = serve(numbered_account(1))
     alone = read(sandbox, integrated_account_id=id_of(5))
     beside = read(sandbox, additional_accounts=listed(5))

@@ -383,7 +383,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("environment")
 def test_unknown_host() -> None:
-    """If a host name cannot be resolved, the message suggests to check the name service."""
+    """A host name that cannot be resolved is reported with advice to check the name service."""
     status, message = check_url("https://truto.invalid")
     assert status is Status.FAILED
     assert "the name of the host could not be resolved (truto.invalid: " in str(message)
@@ -400,7 +400,7 @@ def test_unknown_host() -> None:
 def test_cloud_filter(
     environment: pytest.MonkeyPatch, tmp_path: Path, url: str, words: str, kind: str
 ) -> None:
-    """Under Airbyte Cloud's request filter, DNS is temporary, and a private address is not."""
+    """Under Airbyte Cloud's filter, DNS failures are temporary, and private addresses are not."""
     environment.setenv("DEPLOYMENT_MODE", "CLOUD")
     settings = write(tmp_path / "config.json", settings_for(url))
     (status,) = run("check", "--config", settings).of_type("CONNECTION_STATUS")

@@ -57,7 +57,7 @@ def cursors_of(result: Result, stream: str = "segments") -> dict[str, dict[str, 
 
 
 def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None = None) -> None:
-    """Check, at every prefix of the output, that each stream's state counts only what precedes it.
+    """Check, at every prefix of the output, that each stream's state counts what precedes it.
 
     Args:
         result: The messages of an attempt.

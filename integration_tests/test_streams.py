@@ -64,7 +64,7 @@ def beehiiv(number: int, **how: Any) -> Account:
 
 
 def test_mode_all(serve: Serve) -> None:
-    """In the mode all, the accounts come from the list."""
+    """In mode all, the accounts come from the list."""
     sandbox = serve(
         *[numbered_account(number) for number in range(5)],
         numbered_account(5, status="needs_reauth"),
@@ -81,7 +81,7 @@ def test_mode_all(serve: Serve) -> None:
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids="+".join)
 def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
-    """In the mode all, any selection of streams requests the list once."""
+    """In mode all, any selection of streams requests the list once."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo"), beehiiv(2))
 
     result = read(sandbox, streams=selection, additional_accounts=ALL)
@@ -581,7 +581,7 @@ def test_user_names_integration_without_segments(serve: Serve, option: dict[str,
 
 
 def test_first_account_no_segments(serve: Serve) -> None:
-    """In the mode all, the configured account fails if it has no segments."""
+    """In mode all, the configured account fails if it has no segments."""
     sandbox = serve(
         numbered_account(0, "smsly", segments=[], category="marketing-automation"),
         numbered_account(1),
@@ -596,7 +596,7 @@ def test_first_account_no_segments(serve: Serve) -> None:
 @pytest.mark.parametrize("option", [{"mode": "none"}, listed(0), ALL], ids=lambda o: o["mode"])
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 def test_account_refused_or_recovers(serve: Serve, option: dict[str, Any], mode: str) -> None:
-    """After an account is refused or recovers, its row has the status of after the sync."""
+    """The row of an account that is refused, or recovers, has its status after the sync."""
     # A request that the vendor refuses, or that succeeds, changes the status that Truto reports.
     account = numbered_account(0, heals_on_request=True)
     sandbox = serve(account)
@@ -748,7 +748,7 @@ def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
 
 
 def test_check_in_mode_all(serve: Serve) -> None:
-    """In the mode all, the check asks listed accounts and those that are not active."""
+    """In mode all, the check asks listed accounts and those that are not active."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1),
@@ -770,7 +770,7 @@ def test_check_in_mode_all(serve: Serve) -> None:
 
 
 def test_check_in_mode_all_succeeds(serve: Serve) -> None:
-    """In the mode all, the check succeeds if all accounts that it asks respond."""
+    """In mode all, the check succeeds if all accounts that it asks respond."""
     optional = numbered_account(
         2, "smsly", segments=[], category="marketing-automation", status="connecting"
     )

@@ -237,7 +237,7 @@ def test_another_accounts_object(serve: Serve) -> None:
 def test_list_with_an_invalid_id(
     serve: Serve, caplog: pytest.LogCaptureFixture, id_: str | int
 ) -> None:
-    """An invalid ID in the list is reported, reaches no path, and no row is deleted for now."""
+    """An invalid ID in the list is reported, reaches no path, and prevents deletions."""
     sandbox = serve(*map(numbered_account, range(3)))
     arguments: Any = {"configured": INCREMENTAL, "additional_accounts": ALL}
     state = read(sandbox, **arguments).last_state
