@@ -10,7 +10,7 @@ from source_truto_segments.config import Config
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Sandbox]]:
-    """Starts sandboxes that end with the test."""
+    """Start sandboxes that stop when the test ends."""
     with ExitStack() as stack:
 
         def start(*accounts: Account, **environment: object) -> Sandbox:
@@ -21,7 +21,7 @@ def serve() -> Iterator[Callable[..., Sandbox]]:
 
 @pytest.fixture
 def trutos_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the connector take the sandbox for Truto's own host, whose responses are quoted."""
+    """Let the connector take the sandbox for Truto's own host, whose responses it quotes."""
     monkeypatch.setattr(Config, "asks_truto", True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from integration_tests.support import Result
+from integration_tests.support import Result, without_cdc
 
 CURSOR, DELETED_AT = "_ab_cdc_updated_at", "_ab_cdc_deleted_at"
 _ACCOUNT_AND_ID = ("integrated_account_id", "id")
@@ -34,7 +34,7 @@ class Row:
     emitted_at: int
 
     def replaces(self, stored: "Row") -> bool:
-        """Whether it is newer by the comparison that Snowflake, Postgres and BigQuery share."""
+        """Return whether it is newer by the comparison of Snowflake, Postgres and BigQuery."""
         mine, other = _cursor(self.data), _cursor(stored.data)
         if mine == other:
             return self.emitted_at > stored.emitted_at
@@ -42,20 +42,20 @@ class Row:
 
 
 class Destination:
-    """The tables of all streams in append_dedup mode, whatever order the messages come in.
+    """The tables of all streams in append_dedup mode, whatever the order of the messages.
 
     A tombstone deletes a row only if the catalog has the column of deletions and the tombstone is
-    newer than the row; one for a row that is missing is dropped.
+    newer than the row. A tombstone for a missing row is dropped.
 
     Args:
-        soft_deletes: Whether a deleted row stays, marked as deleted.
+        soft_deletes: Whether a deleted row stays in the table, marked as deleted.
         keeps_first: Whether it compares no cursors, and keeps the first of several versions that
-            come in one sync, as PyAirbyte can.
+            arrive in one sync, as PyAirbyte can.
 
     Attributes:
         states: The last state message of each stream.
-        uncounted: The keys of the records of killed syncs that came behind the last state of their
-            stream, and did not come again since.
+        uncounted: The keys of records that killed syncs emitted after the last state of their
+            stream, and that have not come again since.
     """
 
     def __init__(self, *, soft_deletes: bool = False, keeps_first: bool = False) -> None:
@@ -67,11 +67,11 @@ class Destination:
 
     @property
     def state(self) -> list[dict[str, Any]]:
-        """What the platform hands to the next sync."""
+        """Return what the platform passes to the next sync."""
         return list(self.states.values())
 
     def rows(self, stream: str) -> dict[Key, Data]:
-        """The rows that are not deleted, by key, without the columns of change data capture."""
+        """Return the live rows by key, without the columns of change data capture."""
         return {
             key: without_cdc(row.data)
             for key, row in self._tables[stream].items()
@@ -81,14 +81,14 @@ class Destination:
     def load(
         self, result: Result, configured: Mapping[str, Any], *, fails: random.Random | None = None
     ) -> None:
-        """Takes in the messages of a sync.
+        """Load the messages of a sync.
 
         Args:
             result: The messages.
             configured: The configured catalog of the sync.
-            fails: Chooses where the destination fails, for each stream by itself: it has saved
-                some of the states, the one before the first record at least, and committed the
-                records up to any later point.
+            fails: Chooses where the destination fails, separately for each stream. It has then
+                saved some of the states, at least the one before the first record, and committed
+                the records up to any later point.
         """
         for entry in configured["streams"]:
             stream = entry["stream"]["name"]
@@ -133,7 +133,7 @@ class Destination:
 
 
 def _stream_of(message: Mapping[str, Any]) -> str | None:
-    """The stream of a record or a state."""
+    """Return the stream of a record or a state."""
     if message["type"] == "STATE":
         name: str = message["state"]["stream"]["stream_descriptor"]["name"]
         return name
@@ -141,17 +141,12 @@ def _stream_of(message: Mapping[str, Any]) -> str | None:
 
 
 def key_of(stream: str, data: Mapping[str, Any]) -> Key:
-    """The primary key of a record."""
+    """Return the primary key of a record."""
     return tuple(data.get(name) for name in PRIMARY_KEYS[stream])
 
 
-def without_cdc(data: Mapping[str, Any]) -> Data:
-    """A record without the columns of change data capture."""
-    return {name: value for name, value in data.items() if not name.startswith("_ab_cdc_")}
-
-
 def tombstones(result: Result, stream: str) -> Iterator[Data]:
-    """The records that report a deletion."""
+    """Iterate over the records that report a deletion."""
     return (data for data in result.records_of(stream) if DELETED_AT in data)
 
 
@@ -160,7 +155,7 @@ def _keys(stream: str, records: list[dict[str, Any]]) -> set[Key]:
 
 
 def _columns(configured: Mapping[str, Any]) -> frozenset[str] | None:
-    """The columns of a table; None for all that come."""
+    """Return the columns of a table, or None if it takes all columns."""
     properties = configured["stream"]["json_schema"].get("properties")
     return frozenset(properties) | {CURSOR} if properties else None
 

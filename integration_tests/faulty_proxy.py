@@ -27,20 +27,20 @@ from integration_tests.threaded_server import ThreadedServer
 from sandbox.request import parse_request
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-# Time for the bytes before a reset to arrive: it discards those that have not.
+# A reset discards the bytes that have not arrived, so those before it get this time.
 _SECONDS_BEFORE_RESET = 0.005
 
 
 @dataclass(frozen=True)
 class FaultRates:
-    """How likely a request meets each kind of fault, from 0 to 1.
+    """How likely a request is to meet each kind of fault, from 0 to 1.
 
     Attributes:
         harmless: The response arrives complete, in an unusual form.
-        transient: It fails, and can succeed when it is sent again.
-        timeout: It comes too late.
-        repeated: It is the last page of the same list once more.
-        permanent: It is rejected.
+        transient: The request fails, and can succeed if it is sent again.
+        timeout: The response comes too late.
+        repeated: The response is the last page of the same list once more.
+        permanent: The request is rejected.
     """
 
     harmless: float = 0.0
@@ -54,14 +54,14 @@ NO_FAULTS = FaultRates()
 
 
 class FaultyProxy(ThreadedServer):
-    """Forwards requests to the sandbox, and returns the responses with faults.
+    """Forward requests to the sandbox, and return the responses with faults.
 
     What happens to a request depends on the seed, on its target and on how many requests had the
-    same target before, and not on which of several threads comes first.
+    same target before, but not on which of several threads comes first.
 
     Attributes:
-        rates: Can be changed while it runs.
-        requests: How many requests the present process has sent.
+        rates: How likely faults are; can be changed while the proxy runs.
+        requests: How many requests the current process has sent.
         fault_counts: How often each fault has happened.
     """
 
@@ -77,13 +77,13 @@ class FaultyProxy(ThreadedServer):
         self._due: tuple[int, Callable[[], object]] | None = None
 
     def begin_process(self) -> None:
-        """Another process follows: it gets no pages of the previous one again."""
+        """Start anew: the next process gets no repeated pages of the previous one."""
         self.requests = 0
         self._last_pages.clear()
         self._due = None
 
     def at_request(self, number: int, action: Callable[[], object]) -> None:
-        """Runs an action at the present process's request of this number, if it sends so many."""
+        """Run an action at this request of the current process, if it sends that many."""
         self._due = (number, action)
 
     @override
@@ -99,7 +99,7 @@ class FaultyProxy(ThreadedServer):
             action()
 
     async def _forward(self, head: bytes) -> RawResponse:
-        """The sandbox's response, on a connection of its own."""
+        """Return the sandbox's response, fetched over a separate connection."""
         first, *lines = head.split(b"\r\n")
         kept = [line for line in lines if not line.lower().startswith(b"connection:")]
         reader, writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
@@ -119,7 +119,7 @@ class FaultyProxy(ThreadedServer):
         self.fault_counts[fault.__name__] += 1
         if fault is repeated and last is not None:
             response = last
-        # Not a third time: an empty page that comes three times is how some vendors end a list.
+        # Never a third time: some vendors end a list with an empty page that comes three times.
         if response.is_page and fault not in PERMANENT and fault is not repeated:
             self._last_pages[key] = response
         return fault(response, rng)
@@ -140,7 +140,7 @@ class FaultyProxy(ThreadedServer):
 
 
 async def _deliver(writer: asyncio.StreamWriter, sent: Sent) -> bool:
-    """Sends a response; true if the connection is kept."""
+    """Send a response, and return whether the connection is kept."""
     writer.write(sent.content[: sent.pause_at])
     await writer.drain()
     if sent.pause:

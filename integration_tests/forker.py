@@ -1,9 +1,10 @@
-"""Runs the command in real processes that start at once.
+"""Run the command in real processes that start at once.
 
-The package is imported a single time; each line on stdin, `{"argv": […], "out": path, …}`, then
-forks a process that runs the command with its stdout in that file; `"stdout"` can make it
-unbuffered, nonblocking or closed. The reply is its process ID, and
-to the line `{"wait": pid, "seconds": …}` its exit code (negative: the signal that ended it).
+This script imports the package only once. For each line on stdin,
+`{"argv": […], "out": path, …}`, it forks a process that runs the command and writes its stdout to
+that file; `"stdout"` can make it unbuffered, nonblocking or closed. The reply is the process ID.
+The reply to the line `{"wait": pid, "seconds": …}` is the exit code of the process (if negative,
+the signal that ended it).
 """
 
 import faulthandler
@@ -21,7 +22,7 @@ from source_truto_segments import run as command
 from source_truto_segments.sync import sync
 from source_truto_segments.truto import transport
 
-# Seconds to connect, and without a byte of the response, where waits are skipped.
+# The timeouts if waits are skipped: seconds to connect, and without a byte of the response.
 SHORT_TIMEOUT = (5.0, 0.5)
 
 
@@ -29,11 +30,11 @@ def child(argv: list[str], out: str, stdout: str, *, skip_waits: bool) -> None:
     for number, path in ((1, out), (2, f"{out}.err")):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(opened, number)
-        # As a pipe from a platform: no other descriptor keeps it open.
+        # Like a platform's pipe, the file is kept open by no other descriptor.
         os.close(opened)
     faulthandler.enable()
     if stdout == "unbuffered":
-        # As with PYTHONUNBUFFERED=1.
+        # This is what PYTHONUNBUFFERED=1 does.
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
         vars(sys)["__stdout__"] = sys.stdout
     if stdout == "nonblocking":
@@ -62,14 +63,15 @@ def wait(pid: int, seconds: float) -> int:
         if ended:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
-            # faulthandler then writes where each thread hangs.
+            # On this signal, faulthandler prints where each thread hangs.
             os.kill(pid, signal.SIGABRT)
             deadline = float("inf")
         time.sleep(0.002)
 
 
 def main() -> None:
-    # Each event writes its state: a kill then loses what the design loses, not what the clock does.
+    # Write a state after each event, so that a kill loses only what the design loses, and not what
+    # depends on the clock.
     sync.CHECKPOINT_SECONDS = 0.0
     for line in sys.stdin:
         order = json.loads(line)

@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from integration_tests.threaded_server import ThreadedServer
 
-# In what no response is to contain: beyond its end, in front of it, in its head and its trailers.
+# The server sends this text only where no record can come from: after a response, before it, in its
+# head and in its trailers.
 POISON = "poison-of-another-response"
 CONTEXT = "context-secret-of-a-customer"
 
@@ -50,13 +51,13 @@ _INTERIM = (b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 x", b"
 
 
 class FuzzServer(ThreadedServer):
-    """Answers for accounts with a few records each; see the module.
+    """Answer for accounts with a few records each, as described above.
 
-    A request's response depends on the seed, its target and how often that was asked for.
+    A response depends on the seed, on the request's target and on how often it was requested.
 
     Attributes:
-        responses: How many were sent.
-        bodies: What was sent for each account, before its encoding.
+        responses: How many responses were sent.
+        bodies: What was sent for each account, before it was encoded.
     """
 
     def __init__(self, seed: int, accounts: Sequence[str], token: str) -> None:
@@ -78,7 +79,7 @@ class FuzzServer(ThreadedServer):
         return is_kept
 
     def _pieces(self, head: bytes) -> tuple[list[tuple[bytes, float]], bool]:
-        """Return what is sent with the pauses after it, and whether the connection is kept."""
+        """Return the pieces to send, each with a pause, and whether to keep the connection."""
         target = head.split(b" ", 2)[1].decode()
         self._targets[target] += 1
         rng = random.Random(f"{self._seed} {target} {self._targets[target]}")
@@ -93,13 +94,14 @@ class FuzzServer(ThreadedServer):
             at = rng.randrange(len(content) or 1)
             pieces.append((content[:at], pause))
             content = content[at:]
-        # With the last bytes: no client can tell what comes later from the next response.
+        # This comes with the last bytes: if it came later, no client could tell it from the next
+        # response.
         return [*pieces, (content + excess, 0.0)], _happens(rng, 70)
 
     def _body(
         self, kind: str, account_id: str, head: bytes, rng: random.Random
     ) -> tuple[bytes, int]:
-        """Return a body, and the status that goes with it."""
+        """Return a body and its status."""
         records = [
             {"id": f"{account_id}:{number}", "name": account_id, "rank": number}
             for number in range(3)
@@ -124,7 +126,7 @@ class FuzzServer(ThreadedServer):
                 entries = b'[{"id": %s}, %s]' % (value, value)
                 body = b'{"id": %s, "result": %s, "next_cursor": null}' % (id_, entries)
             case "fatal" | "error" as kind_of_error:
-                # A fatal one is of the whole sync.
+                # A fatal error ends the whole sync.
                 statuses = (301, 304, 401) if kind_of_error == "fatal" else _STATUSES
                 status = rng.choice(statuses)
                 body = _error(status, self._token, head, rng)
@@ -138,7 +140,7 @@ class FuzzServer(ThreadedServer):
 
 
 def _drawn(rng: random.Random, **percentages: float) -> str:
-    """Draw a name by its percentage, or none."""
+    """Draw a name by its percentage, or an empty text."""
     rest = 100.0 - sum(percentages.values())
     return rng.choices([*percentages, ""], [*percentages.values(), rest])[0]
 
@@ -166,7 +168,7 @@ _VALUES = (
 
 
 def _of(target: str) -> tuple[str, str]:
-    """Return what a request asks for, and the account of it."""
+    """Return the kind of a request, and the ID of its account."""
     parts = urlsplit(target)
     last = parts.path.rpartition("/")[2]
     if "/integrated-account/" in parts.path:
@@ -185,7 +187,7 @@ def _account_object(account_id: str) -> dict[str, Any]:
 
 
 def _error(status: int, token: str, head: bytes, rng: random.Random) -> bytes:
-    """An error in Truto's envelope, which can repeat the request."""
+    """Return an error in Truto's envelope, which can echo the request."""
     echo = rng.choice(("", token, f"Authorization: Bearer {token}", head.decode("latin-1")))
     error = {"statusCode": status, "error": "Error", "message": f"It failed: {echo}"}
     if _happens(rng, 50):
@@ -211,7 +213,7 @@ def _framed(status: int, body: bytes, rng: random.Random) -> tuple[bytes, bytes]
         headers.append(b"Content-Encoding: " + name)
         body = encode(body)
         if name != b"unknown" and _happens(rng, 30):
-            # Its checksum stays.
+            # The checksum stays as it is.
             body = _mutated(body[:-8], rng) + body[-8:]
         elif _happens(rng, 10):
             body = body[:-5]
@@ -232,7 +234,7 @@ def _framed(status: int, body: bytes, rng: random.Random) -> tuple[bytes, bytes]
     for _ in range(rng.choice((1, 1, 2, 12)) if _happens(rng, 5) else 0):
         fields = rng.choice((b"", b"Content-Length: 5\r\n", b"X: y\r\n"))
         head = b"HTTP/1.1 %s\r\n%s\r\n%s" % (rng.choice(_INTERIM), fields, head)
-    # Without a length, all that comes is the body.
+    # Without a length, everything that arrives is the body.
     has_end = framing and body
     excess = (_POISON_RESPONSE, _POISON_PAGE, b"\r\n") if has_end and _happens(rng, 10) else (b"",)
     return head + body, rng.choice(excess)

@@ -1,4 +1,4 @@
-"""What can happen to a response on its way: functions from its bytes to those that are sent."""
+"""What can happen to a response on its way: functions from its bytes to the bytes to send."""
 
 import gzip
 import random
@@ -12,12 +12,12 @@ from sandbox.faults import Fault
 from sandbox.limits import RetryAfter
 from sandbox.responses import Response
 
-# The read times out after half a second: see `Processes.start`.
+# Reads time out after half a second: see `SHORT_TIMEOUT` in `forker.py`.
 TOO_LATE_SECONDS = 0.7
 
 
 class Ending(Enum):
-    """What becomes of the connection when everything is sent."""
+    """What happens to the connection after the last byte."""
 
     KEPT = "kept"
     CLOSED = "closed"
@@ -26,13 +26,13 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Sent:
-    """What is sent instead of a response.
+    """What is sent in place of a response.
 
     Attributes:
         content: The bytes.
-        ending: What becomes of the connection behind them.
-        pause_at: The offset in the bytes at which there is a pause.
-        pause: Its length in seconds.
+        ending: What happens to the connection after them.
+        pause_at: The offset in the bytes at which the server pauses.
+        pause: The length of the pause in seconds.
     """
 
     content: bytes
@@ -57,14 +57,14 @@ class RawResponse:
         return self.head.startswith(b"HTTP/1.1 200 ")
 
     def with_header(self, name: bytes, value: bytes | None) -> "RawResponse":
-        """With a header set, or without it."""
+        """Return a copy with this header set, or without it if the value is None."""
         first, *lines = self.head[:-4].split(b"\r\n")
         kept = [line for line in lines if not line.lower().startswith(name.lower() + b":")]
         added = [name + b": " + value] if value is not None else []
         return replace(self, head=b"\r\n".join([first, *kept, *added]) + b"\r\n\r\n")
 
     def with_body(self, body: bytes) -> "RawResponse":
-        """With another body, and its length."""
+        """Return a copy with another body, and its length."""
         other = self.with_header(b"Content-Length", str(len(body)).encode())
         return replace(other, body=body)
 
@@ -77,7 +77,7 @@ def unchanged(response: RawResponse, _: random.Random) -> Sent:
 
 
 def repeated(response: RawResponse, _: random.Random) -> Sent:
-    """The last page of the same list instead of the requested one."""
+    """Send the last page of the same list instead of the requested one."""
     return Sent(response.content)
 
 
@@ -103,7 +103,7 @@ def slow(response: RawResponse, rng: random.Random) -> Sent:
 
 
 def twice(response: RawResponse, _: random.Random) -> Sent:
-    """The second one must not be taken for the response to the next request."""
+    """Send it twice: the second must not be taken for the response to the next request."""
     return Sent(response.content * 2)
 
 
@@ -116,7 +116,7 @@ def after_an_interim_response(response: RawResponse, _: random.Random) -> Sent:
 
 
 def after_early_hints(response: RawResponse, rng: random.Random) -> Sent:
-    """The response comes after that, and perhaps late."""
+    """Send early hints, and then the response, perhaps late."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     return Sent(hints + response.content, pause_at=len(hints), pause=rng.choice((0.0, 0.05)))
 
@@ -138,7 +138,7 @@ def cut_in_chunks(response: RawResponse, rng: random.Random) -> Sent:
 
 
 def cut_without_length(response: RawResponse, rng: random.Random) -> Sent:
-    """The one cut that HTTP itself cannot distinguish from the end."""
+    """Cut the response in the one way that HTTP itself cannot distinguish from its end."""
     other = _without_length(response)
     return Sent(other.head + other.body[: _offset(other.body, rng)], Ending.CLOSED)
 
@@ -184,7 +184,7 @@ def another_body(response: RawResponse, rng: random.Random) -> Sent:
 
 
 def gateway(response: RawResponse, rng: random.Random) -> Sent:
-    """What a load balancer or a firewall in between answers, in a form of its own."""
+    """Answer as a load balancer or a firewall in between does, in its own format."""
     content, _ = rng.choice(list(faults.GATEWAY_FORMS.values()))
     status = rng.choice((401, 403, 404, 429, 503, 520, 524, 530))
     head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -264,10 +264,11 @@ _TRANSIENT_ERRORS: tuple[Callable[[], Fault], ...] = (
     lambda: faults.vendor_failed(504),
     lambda: faults.body("<html>520</html>", status=520, content_type="text/html"),
 )
-# Without the vendor's 404: for an ActiveCampaign account it means that there are no segments.
+# The vendor's 404 is not one of them: for an ActiveCampaign account it means that there are no
+# segments.
 _PERMANENT_ERRORS: tuple[Callable[[], Fault], ...] = (
     faults.bad_request,
-    # Not Truto's own 404 for an account: that is proof that the account is gone.
+    # Truto's own 404 for an account is not one of them: it proves that the account was deleted.
     faults.account_blocked,
     faults.credentials_refused,
     faults.scopes_missing,
@@ -298,13 +299,13 @@ TRANSIENT: tuple[NetworkFault, ...] = (
     *(another_body, another_body, another_head, another_head),
     *(rate_limited, rate_limited, failed, failed, gateway, gateway),
 )
-# In real time.
+# These wait in real time.
 TIMEOUTS: tuple[NetworkFault, ...] = (late, stalled)
 PERMANENT: tuple[NetworkFault, ...] = (rejected, rejected, rejected, rejected, token_rejected)
 
 
 def _offset(content: bytes, rng: random.Random) -> int:
-    """Any offset before the end, so that what ends there is never complete."""
+    """Return an offset before the end, so that what ends there is never complete."""
     return rng.randrange(len(content)) if content else 0
 
 

@@ -1,4 +1,4 @@
-"""Real processes of the command, and their output."""
+"""Run the command in real processes, and read their output."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from sandbox.protocol import messages
 
 
 class Processes:
-    """Real processes of the command, started at once."""
+    """Real processes of the command, which start at once."""
 
     def __init__(self) -> None:
         self._forker = subprocess.Popen(
@@ -26,9 +26,9 @@ class Processes:
     def start(
         self, argv: list[str], out: Path, *, skip_waits: bool = False, stdout: str = ""
     ) -> int:
-        """Starts a process and gives its ID; it can skip all waits but those for responses.
+        """Start a process and return its ID. It can skip all waits except those for responses.
 
-        Its stdout can be `unbuffered`, `nonblocking` or `closed`; its stderr goes to a file beside
+        Its stdout can be `unbuffered`, `nonblocking` or `closed`. Its stderr goes to a file beside
         `out`, with the suffix `.err`.
         """
         return self._order(
@@ -36,14 +36,14 @@ class Processes:
         )
 
     def run(self, *argv: str, out: Path) -> Result:
-        """Runs a command to its end and returns its messages."""
+        """Run a command until it ends, and return its messages."""
         code = self.wait(self.start(list(argv), out))
         return replace(result_of(out), exit_code=code)
 
     def wait(self, pid: int, seconds: float = 60.0) -> int:
-        """Waits for the end of a process and gives its exit code.
+        """Wait for a process to end, and return its exit code.
 
-        Negative, it is the signal that ended the process: SIGABRT if it did not end in time.
+        A negative code is the signal that ended the process: SIGABRT if it did not end in time.
         """
         return self._order({"wait": pid, "seconds": seconds})
 
@@ -63,5 +63,5 @@ class Processes:
 
 
 def result_of(out: Path) -> Result:
-    """The messages that were written; a kill can cut the last line."""
+    """Return the messages that were written, except for a last line that a kill has cut."""
     return Result(messages(out.read_bytes().rpartition(b"\n")[0] if out.exists() else b""))

@@ -1,4 +1,4 @@
-"""Runs the connector through its public surface, and parses the messages that it emits."""
+"""Run the connector through its public surface, and parse the messages that it emits."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import subprocess
 import sysconfig
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -42,7 +42,7 @@ ACCOUNT_ID = "62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"
 
 
 class FakeClock(Clock):
-    """A clock that a wait moves on instead of taking place."""
+    """A clock that advances in a wait, instead of waiting."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -72,17 +72,17 @@ class Result:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The data of the records of `segments`."""
+        """Return the data of the records of `segments`."""
         return self.records_of("segments")
 
     def records_of(self, stream: str) -> list[dict[str, Any]]:
-        """The data of a stream's records."""
+        """Return the data of a stream's records."""
         return [record["data"] for record in self.of_type("RECORD") if record["stream"] == stream]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The records of `segments` without the columns that depend on the time of the read."""
-        return [_without_cdc(record) for record in self.records]
+        """Return the records of `segments` without the columns of change data capture."""
+        return [without_cdc(record) for record in self.records]
 
     @property
     def ids(self) -> list[str]:
@@ -94,12 +94,12 @@ class Result:
 
     @property
     def last_state(self) -> list[dict[str, Any]]:
-        """The last state of each stream, as Airbyte hands it over to the next sync."""
+        """Return the last state of each stream, as Airbyte passes it to the next sync."""
         return last_states(self.states)
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """The errors that were emitted, and the one that was raised."""
+        """Return the errors that were emitted, and the one that was raised."""
         emitted = [trace["error"] for trace in self.of_type("TRACE") if "error" in trace]
         if self.failure is None:
             return emitted
@@ -108,11 +108,11 @@ class Result:
 
     @property
     def statuses(self) -> list[str]:
-        """The statuses of `segments`."""
+        """Return the statuses of `segments`."""
         return self.statuses_of("segments")
 
     def statuses_of(self, stream: str) -> list[str]:
-        """The statuses of a stream, without those that report a rate limit."""
+        """Return the statuses of a stream, except those that report a rate limit."""
         statuses = [t["stream_status"] for t in self.of_type("TRACE") if "stream_status" in t]
         return [
             status["status"]
@@ -122,7 +122,7 @@ class Result:
 
     @property
     def rate_limited(self) -> list[dict[str, Any]]:
-        """The statuses that report a rate limit."""
+        """Return the statuses that report a rate limit."""
         statuses = [t["stream_status"] for t in self.of_type("TRACE") if "stream_status" in t]
         return [status for status in statuses if status.get("reasons")]
 
@@ -132,13 +132,13 @@ class Result:
 
 
 def account(vendor: str = "klaviyo", count: int = 25, **how: Any) -> Account:
-    """An account of a vendor with some segments."""
+    """Return an account of a vendor with some segments."""
     how.setdefault("segments", vendors.segments(vendor, count))
     return Account(id=ACCOUNT_ID, vendor=vendor, **how)
 
 
 def config(sandbox: Sandbox, **fields: Any) -> dict[str, Any]:
-    """The flat configuration for the sandbox's first account."""
+    """Return the flat configuration for the sandbox's first account."""
     environment = sandbox.environment
     account_id = environment.accounts[0].id if environment.accounts else ACCOUNT_ID
     return {
@@ -154,7 +154,7 @@ def catalog(
     schema: Mapping[str, Any] | None = None,
     streams: Sequence[str] = ("segments",),
 ) -> dict[str, Any]:
-    """The configured catalog that selects all columns, or those of a schema, of some streams."""
+    """Return a configured catalog that selects streams, with all columns or those of a schema."""
     return configured_catalog(listed_streams(*streams, schema=schema), sync_mode)
 
 
@@ -171,11 +171,11 @@ def read(
     state: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Result:
-    """Reads in this process, with waits that take no time; keeps what came before a failure.
+    """Read in this process, with waits that take no time, and keep what came before a failure.
 
     Args:
-        sandbox: What is read.
-        configured: The configured catalog; or the fields `streams` and `sync_mode` make one.
+        sandbox: The sandbox to read from.
+        configured: The configured catalog; if None, the fields `streams` and `sync_mode` make one.
         state: The state that the sync begins with.
         fields: Fields of the configuration.
     """
@@ -188,7 +188,7 @@ def read(
 def read_in_real_time(
     sandbox: Sandbox, *, configured: dict[str, Any] | None = None, **fields: Any
 ) -> Result:
-    """Reads in this process, with waits that take their time."""
+    """Read in this process, with real waits."""
     return _read(SourceTrutoSegments(), sandbox, configured, None, fields)
 
 
@@ -215,14 +215,14 @@ def _read(
 
 
 def check(sandbox: Sandbox, **fields: Any) -> tuple[Status, str | None]:
-    """Checks in this process, with waits that take no time."""
+    """Check in this process, with waits that take no time."""
     source = SourceTrutoSegments(FakeClock())
     status = source.check(logging.getLogger("airbyte.test"), config(sandbox, **fields))
     return status.status, status.message
 
 
 def run(*arguments: str, seconds: float = 60.0) -> Result:
-    """Runs the installed command in a process of its own, exactly as Airbyte calls it."""
+    """Run the installed command in its own process, exactly as Airbyte calls it."""
     process = subprocess.run(
         [str(COMMAND), *arguments],
         capture_output=True,
@@ -234,7 +234,7 @@ def run(*arguments: str, seconds: float = 60.0) -> Result:
 
 
 def command(*arguments: str) -> Result:
-    """One command in this process, from its files to its lines, with waits that take no time."""
+    """Run a command in this process, from its files to its lines, with waits that take no time."""
     clock = FakeClock()
     result = Result()
     entrypoint = Entrypoint(BatchSource(clock))
@@ -250,13 +250,13 @@ def command(*arguments: str) -> Result:
 
 
 def write(path: Path, content: Any) -> str:
-    """Writes a JSON file and gives its path."""
+    """Write a JSON file and return its path."""
     path.write_text(json.dumps(content))
     return str(path)
 
 
 def error_resolutions() -> list[Resolution]:
-    """All rows of the error table, and those that are made for what it does not have."""
+    """Return all rows of the error table, and those made for statuses that it does not have."""
     found: list[Resolution] = []
     for value in vars(errors).values():
         entries = value.values() if isinstance(value, Mapping) else [value]
@@ -268,8 +268,28 @@ def error_resolutions() -> list[Resolution]:
     return found
 
 
-def _without_cdc(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if not name.startswith("_ab_cdc_")}
+def without_cdc(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without the columns of change data capture."""
+    return {name: value for name, value in data.items() if not name.startswith("_ab_cdc_")}
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*texts(key), *texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
+
+
+def parametrize_seeds(metafunc: pytest.Metafunc, name: str) -> None:
+    """Give a test the seeds of the options `--{name}-seeds` and `--{name}-from`."""
+    first = metafunc.config.getoption(f"--{name}-from")
+    seeds = range(first, first + metafunc.config.getoption(f"--{name}-seeds"))
+    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
 
 
 def _plain(message: AirbyteMessage) -> dict[str, Any]:
@@ -285,12 +305,12 @@ def read_with(
     state: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> Result:
-    """Reads in this process with a source of the test's own."""
+    """Read in this process with a source that the test provides."""
     return _read(source, sandbox, configured, state, fields)
 
 
 def kinds(sandbox: Sandbox) -> Counter[str]:
-    """How many requests of each kind there were."""
+    """Count the requests of each kind."""
     return Counter(request.kind for request in sandbox.requests)
 
 
@@ -299,17 +319,17 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def id_of(number: int) -> str:
-    """The ID of one of several accounts."""
+    """Return the ID of one of several accounts."""
     return str(uuid5(NAMESPACE_URL, f"account-{number}"))
 
 
 def numbered_account(number: int, vendor: str = "klaviyo", count: int = 3, **how: Any) -> Account:
-    """One of several accounts, with some segments."""
+    """Return one of several accounts, with some segments."""
     if "segments" not in how:
         how["segments"] = vendors.segments(vendor, count)
     return Account(id=id_of(number), vendor=vendor, **how)
 
 
 def listed(*numbers: int) -> dict[str, Any]:
-    """The option that reads some of several accounts."""
+    """Return the option that reads some of several accounts."""
     return {"mode": "listed", "ids": [id_of(number) for number in numbers]}

@@ -1,4 +1,4 @@
-"""The CDK's own acceptance suite, against the sandbox."""
+"""The CDK's own acceptance suite, run against the sandbox."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -26,14 +26,14 @@ def _stop_sandbox() -> Iterator[None]:
     _sandbox().stop()
 
 
-# A problem of the catalog that the suite only warns of is a failure here: in pyproject.toml, every
-# warning is an error.
+# The suite only warns about some problems of the catalog. They fail here, since pyproject.toml
+# makes every warning an error.
 class TestAcceptance(SourceTestSuiteBase):
     connector = SourceTrutoSegments
 
     @classmethod
     def get_scenarios(cls) -> list[ConnectorTestScenario]:
-        """The scenarios of acceptance-test-config.yml, with the sandbox's address."""
+        """Return the scenarios of acceptance-test-config.yml, with the sandbox's address."""
         return [cls._at_sandbox(scenario) for scenario in super().get_scenarios()]
 
     @classmethod

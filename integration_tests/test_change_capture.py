@@ -1,23 +1,23 @@
-"""Change data capture as a property: after every successful sync the tables equal the API.
+"""Check a property of change data capture: after every successful sync, the tables equal the API.
 
-Each seed makes accounts that change at random between syncs and while they are read: records are
+Each seed makes accounts that change at random between syncs and while they are read. Records are
 added, changed with and without dates, deleted, restored and moved, and so are workspaces and
 accounts. Accounts leave the configuration, or Truto's list, and come back; pages shift in each
-read; accounts are empty for a sync, refused, not found or partial; columns, custom ones too, are
-selected and deselected; syncs are killed at any message or request, and the clock goes back. The
-destination commits records and states apart, stream by stream. The messages fill a simulated
-warehouse. Then:
+read; accounts are empty for a sync, refused, not found or partial; columns, including custom ones,
+are selected and deselected; syncs are killed at any message or request, and the clock goes back.
+The destination commits records and states separately, stream by stream. The messages fill a
+simulated warehouse. Then:
 
-- After a successful sync in which nothing changes, every table equals the API; where everything of
-  an account is gone, after two. After any sync, so do the rows of each account that was read, and
-  neither changed nor failed.
-- A tombstone is emitted only for a record that was absent at some time during the sync.
-- A sync before which nothing has changed emits no record.
+- After a successful sync during which nothing changes, every table equals the API; if an account
+  has lost all its records, after two such syncs. After any sync, the rows of each account that was
+  read, and neither changed nor failed, equal the API.
+- The connector emits a tombstone only for a record that was absent at some time during the sync.
+- If nothing has changed before a sync, it emits no record.
 
-Three things would break this, and do not happen here: pages that shift so that both reads of an
-account find the same ids and lack the same record that is there; records that are committed of a
-sync of which no state is saved; and the deletion of a record that is new since the last saved
-state, of a sync that was killed.
+Three cases would break this, and do not happen here: pages that shift so that both reads of an
+account find the same ids and lack the same existing record; records that the destination commits
+from a sync of which it saves no state; and the deletion of a record that is new since the last
+saved state, if its sync was killed.
 
 pytest integration_tests/test_change_capture.py --capture-seeds 2000 --capture-from 5000
 """
@@ -43,6 +43,7 @@ from integration_tests.support import (
     Result,
     catalog,
     id_of,
+    parametrize_seeds,
     read_with,
 )
 from integration_tests.test_state import cursors, fingerprints, state_of_stream
@@ -59,9 +60,9 @@ from source_truto_segments.records.columns import (
 from source_truto_segments.sync import sync
 
 SYNCS = 6
-# Fields that an override adds to the model.
+# Fields that an override adds to the unified model.
 CUSTOM = {"owner": {"type": ["null", "object"]}, "score": {"type": ["null", "integer"]}}
-LIST = ""  # the list of accounts, where an account's ID names the lists of one account
+LIST = ""  # stands for the list of accounts, where others use an account's ID
 DATES = (None, None, *(f"202{year}-01-01T00:00:00Z" for year in range(10)))
 SECONDS_A_DAY = 86_400
 
@@ -74,7 +75,7 @@ class World:
 
     Attributes:
         deletable: Whether a record may be deleted, by its stream and key.
-        was_present: The keys of the records that were there all the time since `begin_sync`.
+        was_present: The keys of the records that have existed all the time since `begin_sync`.
         changed: The accounts that have changed since then, and LIST if their list has.
     """
 
@@ -96,7 +97,7 @@ class World:
         return self.environment.accounts
 
     def records(self, stream: str) -> Iterator[Data]:
-        """All records of a stream as Truto and the connector give them, before they are coerced."""
+        """Yield all records of a stream as Truto and the connector return them, uncoerced."""
         for account in self.accounts:
             of_account = {"integrated_account_id": account.id}
             if stream == "integrated_accounts":
@@ -118,7 +119,7 @@ class World:
         self.was_present = {stream: self.keys(stream) for stream in ALL_STREAMS}
 
     def end_sync(self) -> None:
-        """What was wrong with the responses of a sync passes with it."""
+        """Clear the faults in the responses, which last for one sync."""
         self.environment.faults.clear()
         for account in self.accounts:
             account.faults.clear()
@@ -128,7 +129,7 @@ class World:
                 account.segments = [*records, *self._hidden.pop(account.id)]
 
     def change(self, account: Account, rng: random.Random, *, can_shift: bool) -> None:
-        """Changes something of an account; only if it can shift, records may be on no page."""
+        """Change something in an account; records can be on no page only if `can_shift`."""
         steady: list[Step] = [self._update, self._update, self._append, self._restore, _relabel]
         shifting: list[Step] = [self._insert, self._delete, self._delete, self._move]
         if account.vendor == "beehiiv":
@@ -138,7 +139,7 @@ class World:
         self._note(account.id)
 
     def revert(self, rng: random.Random) -> None:
-        """Gives records the versions that they had before, and restores what was deleted."""
+        """Give records their previous versions, and restore deleted ones."""
         for account in self.accounts:
             for records in _lists(account).values():
                 for position, record in enumerate(records):
@@ -148,7 +149,7 @@ class World:
                 self._restore(account, rng)
 
     def change_list(self, rng: random.Random, *, can_shift: bool) -> None:
-        """Moves an account to another position in the list."""
+        """Move an account to another position in the list."""
         if not can_shift:
             return
         account = self.accounts.pop(rng.randrange(len(self.accounts)))
@@ -176,7 +177,7 @@ class World:
         self.accounts.append(account)
 
     def remove_account(self, rng: random.Random) -> Account | None:
-        """Deletes an account, but never the one that the configuration names first."""
+        """Delete an account, but never the one of `integrated_account_id`."""
         found = [
             account
             for account in self.accounts
@@ -190,20 +191,20 @@ class World:
         return account
 
     def list_lacks(self, rng: random.Random) -> set[str]:
-        """Lets the list lack some accounts for a sync, or all."""
+        """Leave some or all accounts out of the list for a sync; return the IDs that stay."""
         listed = rng.sample(self.accounts, rng.randint(0, len(self.accounts) - 1))
         page = {"result": [account_object(a) for a in listed], "next_cursor": None}
         self.environment.faults.append(faults.body(json.dumps(page), kind="accounts", times=None))
         return {account.id for account in listed}
 
     def disturb(self, account: Account, rng: random.Random) -> None:
-        """Makes the responses of one sync fail, or incomplete."""
+        """Make the responses of one sync fail, or incomplete."""
         kind = rng.choice(
             ("blocked", "failing", "limited", "partial", "invalid", "empty", "refused", "missing")
             + ("swinging",) * 3
         )
         if account.form == "keyed" and kind == "invalid":
-            kind = "partial"  # among others, an entry would make the object a record
+            kind = "partial"  # an invalid entry would make the keyed object one record
         match: Any = {"after": rng.randint(0, 5), "times": None}
         made: dict[str, Callable[[], Fault]] = {
             "blocked": lambda: faults.account_blocked(**match),
@@ -219,18 +220,18 @@ class World:
         if kind in made:
             account.faults.append(made[kind]())
         elif kind == "swinging":
-            # Fewer would be on other pages, where a read can find one of them.
+            # With fewer, the records would be on other pages, where a read can find one of them.
             if len(account.segments) >= (account.default_page_size or 0) + 2:
                 account.faults.append(Fault(times=None, when=self._swing(account, rng)))
         elif kind == "empty":
-            # Twice in a row, it would be empty as far as anybody can tell.
+            # If the account were empty twice in a row, nobody could tell that it is not.
             if account.vendor != "beehiiv" and account.id not in self._was_empty:
                 self._was_empty.add(account.id)
                 self._hidden[account.id] = list(account.segments)
                 account.segments = []
         elif account.vendor != "beehiiv" and account.segments:
             account.partial = kind == "partial" or account.partial
-            # Without any, ActiveCampaign would respond with an error that is not partial.
+            # If none were left, ActiveCampaign would respond with an error, which is not partial.
             count = rng.randint(1, len(account.segments)) - (kind == "partial")
             hidden = rng.sample(list(account.segments), count)
             self._hidden[account.id] = hidden
@@ -242,7 +243,7 @@ class World:
         self.changed.add(account.id)
 
     def _swing(self, account: Account, rng: random.Random) -> Callable[[Request], bool]:
-        """Hides two records from a first read, and one of them from the second, on no page."""
+        """Hide two records from all pages of the first read, and one of them from the second."""
         order: list[Any] = list(account.segments)
         counts = [2, 1]
 
@@ -268,7 +269,7 @@ class World:
             self.was_present[stream] &= self.keys(stream)
 
     def _version(self, account: Account, rng: random.Random, earlier: Data | None = None) -> Data:
-        """A new record, or another version of one, which can be one that it had before."""
+        """Return a new record, or another version of one, perhaps an earlier version."""
         number = next(self._numbers)
         record = dict(earlier or {"id": f"s{number}", "name": f"version {number}"})
         versions = self._versions[account.id, record["id"]]
@@ -309,7 +310,7 @@ class World:
             self._deleted[account.id].append(record)
 
     def _move(self, account: Account, rng: random.Random) -> None:
-        """To another position, of another list of the account perhaps."""
+        """Move a record to another position, perhaps in another list of the account."""
         records = _any_list(account, rng)
         if records:
             record = records.pop(rng.randrange(len(records)))
@@ -338,7 +339,7 @@ class World:
 
 
 def _lists(account: Account) -> Mapping[Any, Any]:
-    """The lists of segments of an account, by the ID of their workspace."""
+    """Return an account's lists of segments, by workspace ID."""
     return account.workspaces if account.vendor == "beehiiv" else {None: account.segments}
 
 
@@ -380,7 +381,7 @@ def _workspace_record(account: Account, workspace_id: str) -> Data:
 
 
 class InterruptedSource(SourceTrutoSegments):
-    """A source whose process is killed or terminated after some message, if there are so many."""
+    """A source whose process is killed or terminated after a message, if it emits that many."""
 
     def __init__(self, after: int, *, is_killed: bool) -> None:
         super().__init__(FakeClock())
@@ -389,7 +390,7 @@ class InterruptedSource(SourceTrutoSegments):
         self.is_interrupted = False
 
     def end_now(self) -> None:
-        """Ends with the next message."""
+        """End with the next message."""
         self._after = -1
 
     def read(self, *args: Any, **kwargs: Any) -> Iterator[AirbyteMessage]:
@@ -404,7 +405,7 @@ class InterruptedSource(SourceTrutoSegments):
 
 @dataclass
 class Connection:
-    """A connection that syncs the world into a warehouse, and checks the properties."""
+    """Sync the world into a warehouse, and check the properties."""
 
     rng: random.Random
     world: World
@@ -425,7 +426,7 @@ class Connection:
         self.select_columns()
 
     def select_columns(self, *, with_deletions: bool = False) -> None:
-        """Selects other columns."""
+        """Select other columns."""
         kind = self.rng.choice(("none named", "all", "some", "some without deletions"))
         if with_deletions and kind == "some without deletions":
             kind = "some"
@@ -443,7 +444,7 @@ class Connection:
             self.selected[stream] = {} if kind == "none named" else schema
 
     def change_world(self) -> None:
-        """What happens between two syncs."""
+        """Make the changes that happen between two syncs."""
         for _ in range(self.rng.choice((0, 1, 3, 6))):
             self.world.change(self.rng.choice(self.world.accounts), self.rng, can_shift=True)
         if self.rng.random() < (0.8 if any(self.destination.uncounted.values()) else 0.1):
@@ -459,7 +460,7 @@ class Connection:
             self.select_columns()
 
     def sync(self, *, at_rest: bool, selects_all: bool = False) -> Result:
-        """Runs one sync, during which the world changes unless it is at rest."""
+        """Run one sync, during which the world changes unless it is at rest."""
         rng, world = self.rng, self.world
         world.begin_sync()
         after, at_request = 10**9, 10**9
@@ -502,7 +503,7 @@ class Connection:
         return result
 
     def _plan_changes(self, account_id: str, change: Callable[..., None]) -> None:
-        """Changes something at some requests; pages shift at some of them, in either read."""
+        """Plan changes at some requests; pages shift at some of those, in either read."""
         rng = random.Random(self.rng.random())
         moments = sorted(rng.sample(range(1, 9), rng.randint(1, 5)))
         shifts_at = rng.sample(moments, rng.randint(1, len(moments)))
@@ -553,7 +554,7 @@ class Connection:
             assert not deleted & self.world.was_present[stream], "a live record was deleted"
 
     def _check_rows(self, before: Mapping[str, Mapping[Key, Data]]) -> None:
-        """Of each account that was read, and neither changed nor failed, the rows are the API's."""
+        """Check the rows of each account that was read, and neither changed nor failed."""
         for stream in self.streams:
             found, expected = self.destination.rows(stream), self._expected(stream)
             can_delete = self._has_deletions(stream)
@@ -563,7 +564,8 @@ class Connection:
                 if account_id in self.world.changed:
                     continue
                 if account_id not in self.read_ids:
-                    # Truto's list can say that an account is gone whose row is not read.
+                    # Truto's list can show that an account was deleted, even if its row is not
+                    # read.
                     is_gone = is_row and account_id in self.world.removed
                     assert found.get(key) == before[stream].get(key) or is_gone, (
                         f"{stream} {key}: a row of an account that is not read has changed"
@@ -571,14 +573,14 @@ class Connection:
                 elif key in expected:
                     assert found.get(key) == expected[key], f"{stream} {key}: not as in the API"
                 else:
-                    # What a kill left uncounted, no state knows of.
+                    # No state knows what a killed sync left uncounted.
                     is_lost = key in self.destination.uncounted[stream]
                     assert is_lost or not can_delete or self._is_emptied(stream, account_id), (
                         f"{stream} {key}: gone, and still in the table"
                     )
 
     def check_all(self) -> None:
-        """Every row is the API's; deleted accounts keep the rows that only they could confirm."""
+        """Check all rows, except those of deleted accounts that only these could confirm."""
         for stream in self.streams:
             uncounted = self.destination.uncounted[stream]
             removed = self.world.removed.keys() if stream != "integrated_accounts" else ()
@@ -589,14 +591,14 @@ class Connection:
             }
             expected = self._expected(stream)
             if stream == "integrated_accounts" and not self.is_listing:
-                # Nobody reads an account that is not configured any more.
+                # Nobody reads an account that is no longer configured.
                 found = {key: found[key] for key in found if key[0] not in self.world.removed}
             for key in uncounted - expected.keys():
                 found.pop(key, None)
             assert found == expected, stream
 
     def _is_emptied(self, stream: str, account_id: str) -> bool:
-        """Whether the next sync has to see once more that everything is gone."""
+        """Return whether the next sync has to find the account empty once more."""
         cursor = cursors(state_of_stream(self.destination.state, stream)).get(account_id, {})
         return bool(cursor.get("empty"))
 
@@ -612,7 +614,7 @@ class Connection:
         return ColumnSelection.from_schema(stream, self.selected[stream]).has_deletions
 
     def _is_deletable(self, stream: str, key: Key) -> bool:
-        """Not if only the destination knows it: see above."""
+        """Return False for a record that only the destination knows: see the module."""
         if key not in self.destination.uncounted[stream]:
             return True
         known = fingerprints(state_of_stream(self.destination.state, stream))
@@ -620,7 +622,7 @@ class Connection:
 
 
 def _at_request(number: int, call: Callable[[], None]) -> Fault:
-    """Calls something when so many requests have come."""
+    """Return a fault that calls a function at the request with this number."""
     seen = itertools.count(1)
 
     def when(_: Request) -> bool:
@@ -632,13 +634,11 @@ def _at_request(number: int, call: Callable[[], None]) -> Fault:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--capture-from")
-    seeds = range(first, first + metafunc.config.getoption("--capture-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "capture")
 
 
 def test_world_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A world that changes: the tables equal the api."""
+    """After every successful sync of a changing world, the tables equal the API."""
     print(
         "again with: pytest integration_tests/test_change_capture.py --capture-seeds 1 "
         f"--capture-from {seed}"

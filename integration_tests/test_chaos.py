@@ -1,10 +1,10 @@
-"""Reads through a faulty network, killed and resumed: complete, or what is missing is named.
+"""Read through a faulty network, with kills and new attempts: nothing is missing without a message.
 
-Each seed makes accounts, fault rates and kills of its own. A process that ends by itself has one of
-two outcomes: all tables equal the sandbox and the sync is COMPLETE, or each account of which
-something is missing is named with a reason of the error table (and the sync is INCOMPLETE, unless
-such accounts are to be skipped). Whatever happens, no tombstone is emitted for a record that the
-sandbox holds. Without faults, the next attempt is complete.
+Each seed makes its own accounts, fault rates and kills. A process that ends by itself has one of
+two outcomes. Either all tables equal the sandbox and the sync is COMPLETE, or messages list each
+account of which something is missing, with a reason from the error table (and the sync is
+INCOMPLETE, unless such accounts are to be skipped). Whatever happens, the connector emits no
+tombstone for a record that the sandbox holds. Without faults, the next attempt is complete.
 
 pytest integration_tests/test_chaos.py --chaos-seeds 2000 --chaos-from 40
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of, without_cdc
+from integration_tests.destination import DELETED_AT, Data, Destination, Key, key_of
 from integration_tests.faulty_proxy import NO_FAULTS, FaultRates, FaultyProxy
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
@@ -30,7 +30,9 @@ from integration_tests.support import (
     config,
     error_resolutions,
     id_of,
+    parametrize_seeds,
     read,
+    without_cdc,
     write,
 )
 from integration_tests.test_state import (
@@ -64,8 +66,8 @@ class Scenario:
     """What a seed stands for.
 
     Attributes:
-        is_later: Whether a sync without faults came before, and the accounts have changed since.
-        kills: The first processes get a signal each at the request of that number.
+        is_later: Whether a sync without faults ran before, and the accounts have changed since.
+        kills: For each of the first processes, the number of a request and the signal at it.
     """
 
     seed: int
@@ -81,7 +83,7 @@ class Scenario:
         rng = random.Random(f"scenario {seed}")
         accounts = [_account(number, rng) for number in range(rng.choice((1, 3, 5, 8)))]
         environment = Environment(accounts, list_page_size=rng.choice((1, 2, 100)))
-        # Where they have to be found, a list that fails is a failure of the whole sync.
+        # If the accounts have to be found in a list, a failure of the list fails the whole sync.
         ids = [account.id for account in accounts]
         fields = {
             "additional_accounts": rng.choice((ALL, {"mode": "listed", "ids": ids})),
@@ -93,7 +95,7 @@ class Scenario:
             for _ in range(rng.choice((0, 0, 1, 1, 2, 3)))
         ]
         mode = rng.choice(("full_refresh", "incremental", "incremental"))
-        # The next seed has the next rates, so that every eight of them have seen all.
+        # Each seed has the next rates, so that eight consecutive seeds cover all of them.
         rates = ALL_RATES[seed % len(ALL_RATES)]
         return cls(seed, environment, rates, mode, rng.random() < 0.7, fields, kills)
 
@@ -102,7 +104,7 @@ class Scenario:
         return catalog(self.mode, streams=ALL_STREAMS)
 
     def change(self) -> None:
-        """What the vendors' customers do between one sync and the next."""
+        """Make the changes that the vendors' customers make between two syncs."""
         rng = random.Random(f"change {self.seed}")
         for account in self.environment.accounts:
             account.segments = _changed(account.segments, rng)
@@ -137,7 +139,7 @@ def _account(number: int, rng: random.Random) -> Account:
 
 
 def _changed(records: Sequence[Mapping[str, Any]], rng: random.Random) -> list[Mapping[str, Any]]:
-    """Some are changed, some are gone; dates neither help nor hinder."""
+    """Change some records, with or without a date, and delete others."""
     kept = [record for record in records if rng.random() < 0.8]
     return [
         {**record, "name": "changed", **rng.choice(({}, {"updated_at": "2020-01-01T00:00:00Z"}))}
@@ -148,7 +150,7 @@ def _changed(records: Sequence[Mapping[str, Any]], rng: random.Random) -> list[M
 
 
 def tables_of(sandbox: Sandbox) -> Tables:
-    """What the tables have to be: a full refresh without faults."""
+    """Return what the tables must contain: the result of a full refresh without faults."""
     result = read(sandbox, streams=ALL_STREAMS, additional_accounts=ALL)
     tables = {
         stream: {key_of(stream, data): without_cdc(data) for data in result.records_of(stream)}
@@ -165,8 +167,8 @@ class Job:
     """One sync with all its attempts, as the platform runs it.
 
     Attributes:
-        expected: What the tables have to be in the end.
-        destination: The tables so far, and the state of the next attempt.
+        expected: What the tables must contain in the end.
+        destination: The tables so far, and the state for the next attempt.
     """
 
     scenario: Scenario
@@ -179,7 +181,7 @@ class Job:
     outcomes: list[str] = field(default_factory=list)
 
     def attempt(self, kill: tuple[int, int] | None = None) -> bool:
-        """Runs one process and checks that it has one of the two outcomes.
+        """Run one process, and check that it has one of the two outcomes.
 
         Returns:
             Whether it is complete.
@@ -206,14 +208,14 @@ class Job:
 
     @property
     def missing(self) -> set[str]:
-        """The accounts whose rows are not as they have to be, in any stream."""
+        """Return the accounts whose rows are not as expected in at least one stream."""
         return {account_id for stream in ALL_STREAMS for account_id in self._missing_in(stream)}
 
     def _missing_in(self, stream: str) -> set[str]:
         expected, found = self.expected[stream], self.destination.rows(stream)
         different = (key for key in {*expected, *found} if expected.get(key) != found.get(key))
         state = cursors(state_of_stream(self.destination.state, stream))
-        # Where everything is gone at once, the next sync has to see it again.
+        # If everything is deleted at once, the next sync has to confirm it.
         return {key[0] for key in different if not state.get(key[0], {}).get("empty")}
 
     def _load(self, result: Result) -> None:
@@ -253,21 +255,22 @@ class Job:
         if any(_is_of_sync(message) for message in failures):
             self.outcomes.append("failed for all")
             return False
-        # Each cause has a message with some of its accounts; each account has its line in the log.
+        # Each cause has a message with some of its accounts, and each account has a line in the
+        # log.
         named = self._named([*failures, *warnings]) | self._postponed(result)
         assert self.missing <= named, "an account is missing and was not named"
         self.outcomes.append("failed")
         return False
 
     def _named(self, messages: list[str]) -> set[str]:
-        """The accounts that messages name, each with a reason of the error table."""
+        """Return the accounts that messages list, each with a reason from the error table."""
         reasons = [resolution.error_message for resolution in error_resolutions()]
         known = [message for message in messages if any(reason in message for reason in reasons)]
         accounts = self.scenario.environment.accounts
         return {account.id for account in accounts if any(account.id in text for text in known)}
 
     def _postponed(self, result: Result) -> set[str]:
-        """The accounts of which only deletions are missing, as a line about two reads says."""
+        """Return the accounts that lack only deletions, as a line about two reads reports."""
         lines = [log["message"] for log in result.of_type("LOG")]
         disagreed = [line for line in lines if "two reads did not find the same records" in line]
         lacking = {
@@ -280,7 +283,7 @@ class Job:
         return {account for account in accounts if any(account in line for line in disagreed)}
 
     def _complete_in_state(self, stream: str) -> set[str]:
-        """The accounts that the state counts as read to their end."""
+        """Return the accounts that the state counts as completely read."""
         state = state_of_stream(self.destination.state, stream)
         return {id_ for id_, cursor in cursors(state).items() if cursor == {"complete": True}}
 
@@ -296,9 +299,9 @@ class Job:
 
 
 def _is_of_sync(message: str) -> bool:
-    """Whether a failure is that of the whole sync, and no account has to be named."""
+    """Return whether a failure concerns the whole sync, so that no account has to be listed."""
     of_sync = [found.error_message for found in error_resolutions() if found.scope is Scope.SYNC]
-    # Truto's own limit holds for the token: if it lasts too long, no account can be read.
+    # Truto's own limit applies to the token: if it lasts too long, no account can be read.
     if "Truto's rate limit was exceeded" in message and "the wait would be" in message:
         return True
     if " s for Truto's limit)" in message or " s for the vendor's limit)" in message:
@@ -311,13 +314,11 @@ def _is_of_sync(message: str) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--chaos-from")
-    seeds = range(first, first + metafunc.config.getoption("--chaos-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "chaos")
 
 
 def test_faulty_network(seed: int, processes: Processes, tmp_path: Path) -> None:
-    """A faulty network: all is there or what is missing is named."""
+    """Through a faulty network, a sync is complete or lists the accounts that are not."""
     scenario = Scenario.of(seed)
     print(
         f"seed {seed}: {scenario.mode}, {scenario.rates}, {scenario.fields}, kills "

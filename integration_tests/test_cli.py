@@ -1,4 +1,4 @@
-"""The installed command, in a process of its own, exactly as Airbyte calls it."""
+"""The installed command, in its own process, exactly as Airbyte calls it."""
 
 import json
 import subprocess
@@ -29,7 +29,8 @@ from sandbox import faults, vendors
 PACKAGE = Path(__file__).parent.parent / "source_truto_segments"
 
 
-def test_when_spec_then_it_is_the_file() -> None:
+def test_spec() -> None:
+    """The spec command prints what spec.json contains."""
     result = run("spec")
 
     (spec,) = result.of_type("SPEC")
@@ -39,7 +40,7 @@ def test_when_spec_then_it_is_the_file() -> None:
 
 
 def test_good_account(serve: Serve, tmp_path: Path) -> None:
-    """A good account, when checked discovered and read: all of it comes."""
+    """A good account can be checked, discovered and read completely."""
     sandbox = serve(account(count=43))
     settings = write(tmp_path / "config.json", config(sandbox))
 
@@ -70,7 +71,7 @@ def test_good_account(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_refused_token(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A refused token: it is sent once and the exit code is 1."""
+    """A refused token is sent only once, and the exit code is 1."""
     sandbox = serve(account())
     settings = write(tmp_path / "config.json", config(sandbox, token="tok-not-this-one"))
     selected = write(tmp_path / "catalog.json", catalog())
@@ -88,7 +89,7 @@ def test_refused_token(serve: Serve, processes: Processes, tmp_path: Path) -> No
 
 
 def test_failed_check(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A failed check, when checked: there is a status and exit code 0."""
+    """A failed check emits a status, and the exit code is 0."""
     sandbox = serve(account(faults=[faults.account_blocked(times=None)]))
 
     result = processes.run(
@@ -102,7 +103,7 @@ def test_failed_check(serve: Serve, processes: Processes, tmp_path: Path) -> Non
 
 
 def test_invalid_fields(tmp_path: Path) -> None:
-    """Invalid fields, when checked: the status names each."""
+    """The status of the check lists each invalid field."""
     fields = {"integrated_account_id": "acme", "page_size": 0}
 
     result = command("check", "--config", write(tmp_path / "config.json", fields))
@@ -125,8 +126,8 @@ def test_invalid_fields(tmp_path: Path) -> None:
         ("[]", "it is a list, not an object."),
     ],
 )
-def test_file_not_valid(tmp_path: Path, content: str | None, expected: str) -> None:
-    """A file that is not valid, when checked: a message reports it."""
+def test_invalid_file(tmp_path: Path, content: str | None, expected: str) -> None:
+    """A message reports a configuration file that is missing or not valid."""
     path = tmp_path / "config.json"
     if content is not None:
         path.write_text(content)
@@ -138,7 +139,7 @@ def test_file_not_valid(tmp_path: Path, content: str | None, expected: str) -> N
 
 
 def test_unknown_stream_beside_others(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A stream that does not exist is INCOMPLETE; the others are read; an error ends the sync."""
+    """A stream that does not exist is INCOMPLETE and fails the sync; the others are read."""
     both = catalog(streams=("segments", "workspaces"))
     both["streams"][1]["stream"]["name"] = "contacts"
     sandbox = serve(account(count=25))
@@ -171,8 +172,8 @@ def test_unknown_stream_beside_others(serve: Serve, processes: Processes, tmp_pa
     ],
     ids=["as discovered", "one mode", "a list"],
 )
-def test_another_form_of_catalog(serve: Serve, tmp_path: Path, wrong: Any) -> None:
-    """Another form of catalog: a short message shows the right one."""
+def test_catalog_in_another_form(serve: Serve, tmp_path: Path, wrong: Any) -> None:
+    """For a catalog in another form, a short message shows the right form."""
     settings = write(tmp_path / "config.json", config(serve(account())))
 
     result = command("read", "--config", settings, "--catalog", write(tmp_path / "c.json", wrong))
@@ -186,8 +187,8 @@ def test_another_form_of_catalog(serve: Serve, tmp_path: Path, wrong: Any) -> No
 @pytest.mark.parametrize(
     "wrong", [{"segments": {"updated_at": "2020-01-01"}}, [{"type": "STATE", "state": {}}]], ids=str
 )
-def test_file_not_state(serve: Serve, tmp_path: Path, wrong: Any) -> None:
-    """A file that is not a state: the message says what it is."""
+def test_no_state_in_file(serve: Serve, tmp_path: Path, wrong: Any) -> None:
+    """For a file that is not a state, the message describes what a state is."""
     settings = write(tmp_path / "config.json", config(serve(account())))
     selected = write(tmp_path / "catalog.json", catalog("incremental"))
     state = write(tmp_path / "state.json", wrong)
@@ -201,7 +202,7 @@ def test_file_not_state(serve: Serve, tmp_path: Path, wrong: Any) -> None:
 
 
 def test_consumer_leaves(serve: Serve, tmp_path: Path) -> None:
-    """A consumer that leaves: the process ends silently."""
+    """If the consumer leaves, the process ends without a traceback."""
     sandbox = serve(account("activecampaign", count=20_000, default_page_size=10_000))
     settings = write(tmp_path / "config.json", config(sandbox))
     selected = write(tmp_path / "catalog.json", catalog())
@@ -221,7 +222,8 @@ def test_consumer_leaves(serve: Serve, tmp_path: Path) -> None:
     process.stderr.close()
 
 
-def test_given_main_py_when_run_then_it_is_the_command() -> None:
+def test_main_py() -> None:
+    """The script main.py runs the command."""
     main = PACKAGE.parent / "main.py"
     process = subprocess.run(
         [sys.executable, str(main), "--help"], capture_output=True, text=True, check=True
@@ -231,7 +233,7 @@ def test_given_main_py_when_run_then_it_is_the_command() -> None:
 
 
 def test_records_of_all_kinds(serve: Serve, tmp_path: Path) -> None:
-    """Records of all kinds: the lines are the messages."""
+    """For records of all kinds, the command prints the messages that the source emits."""
     segments = [
         {"id": "plain", "name": 'ä\n\u2028"', "remote_data": {"a": [1.5, None, True]}},
         {"id": "coerced", "created_at": "yesterday", "name": "a\0", "is_starred": "maybe"},
@@ -286,7 +288,7 @@ def test_records_of_all_kinds(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_all_streams(serve: Serve, tmp_path: Path) -> None:
-    """All streams: each has its statuses and its states count its records."""
+    """Each stream has its statuses, and its states count its records."""
     segments = vendors.segments("beehiiv", 43)
     sandbox = serve(
         account("beehiiv", workspaces={"a": segments[:40], "b": segments[40:], "c": []})
@@ -306,7 +308,7 @@ def test_all_streams(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_another_stream_fails(serve: Serve, tmp_path: Path) -> None:
-    """Another stream fails: the rest has its statuses and counts."""
+    """If one stream fails, the others have their statuses and counts."""
     refused = faults.scopes_missing(kind="segments", after=1, times=None)
     sandbox = serve(account("customerio", count=5, default_page_size=3, faults=[refused]))
     settings = write(tmp_path / "config.json", config(sandbox))
@@ -328,7 +330,7 @@ def by_stream(result: Result) -> dict[str, list[dict[str, Any]]]:
 
 
 def counted(result: Result, stream: str) -> float:
-    """The records that the states of a stream count."""
+    """Return how many records the states of a stream count."""
     states = [s for s in result.states if s["stream"]["stream_descriptor"]["name"] == stream]
     assert states
     return float(sum(state["sourceStats"]["recordCount"] for state in states))

@@ -1,4 +1,4 @@
-"""Which columns there are, which are selected, and what values of another type become."""
+"""Which columns there are, which are selected, and what happens to values of another type."""
 
 import gc
 import json
@@ -77,7 +77,7 @@ CUSTOM = {
 
 
 def test_discover_leaks_nothing(serve: Serve) -> None:
-    """A process that discovers time and again keeps no connection and no thread of it."""
+    """A process that discovers again and again keeps no connection and no thread."""
     sandbox = serve(account(custom_fields=CUSTOM))
 
     def held() -> tuple[int, int]:
@@ -89,8 +89,8 @@ def test_discover_leaks_nothing(serve: Serve) -> None:
         before = held()
         for _ in range(5):
             discover(sandbox)
-        # The sandbox runs in this process and closes its ends a moment later, so fewer may be open
-        # now than before; five discovers that each keep something would be more.
+        # The sandbox runs in this process and closes its ends of connections a moment later, so
+        # fewer may be open now than before. Five discovers that each keep something leave more.
         deadline = time.monotonic() + 5
         while any(map(gt, held(), before)) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -101,8 +101,8 @@ def test_discover_leaks_nothing(serve: Serve) -> None:
         gc.enable()
 
 
-def test_override_discovered_fields(serve: Serve) -> None:
-    """An override, when discovered: its fields are nullable columns."""
+def test_discover_override(serve: Serve) -> None:
+    """The fields of an override are discovered as nullable columns."""
     schema = discover(serve(account(custom_fields=CUSTOM)))
 
     any_type = {"type": ["null", "string", "number", "boolean", "object", "array"]}
@@ -143,7 +143,7 @@ def test_override_discovered_fields(serve: Serve) -> None:
 def test_discover_without_truto(
     serve: Serve, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Discover fails with a sentence: a smaller schema would drop columns at the destination."""
+    """Without the model, discover fails: a smaller schema would drop columns at the destination."""
     monkeypatch.setattr(transport, "TIMEOUT", (0.5, 0.2))
     monkeypatch.setattr(custom_fields, "DEADLINE", 1.0)
     fault.times, fault.kind = None, "meta"
@@ -160,14 +160,14 @@ def test_discover_without_truto(
     ids=["404", "not supported", "vendor"],
 )
 def test_discover_without_model(serve: Serve, fault: Fault) -> None:
-    """Truto's "no such thing" means that there are no custom fields."""
+    """If Truto responds that there is no such thing, there are no custom fields."""
     fault.times, fault.kind = None, "meta"
     assert discover(serve(account(faults=[fault])))["properties"] == MODEL
 
 
 @pytest.mark.parametrize("make", [faults.truto_failed, faults.reset, faults.vendor_rate_limited])
 def test_discover_retries(serve: Serve, make: Any) -> None:
-    """A failure that passes does not change the schema."""
+    """A temporary failure does not change the schema."""
     sandbox = serve(account(custom_fields=CUSTOM, faults=[make(kind="meta")]))
     source = SourceTrutoSegments(FakeClock())
     (stream, *_) = source.discover(logging.getLogger("airbyte.test"), config(sandbox)).streams
@@ -178,14 +178,14 @@ def test_discover_retries(serve: Serve, make: Any) -> None:
     "content",
     ["{}", '{"schema": null}', '{"schema": {"properties": []}}', '{"schema": {"properties": {}}}'],
 )
-def test_another_form_of_model(serve: Serve, content: str) -> None:
-    """Another form of model, when discovered: the unified columns remain."""
+def test_model_in_another_form(serve: Serve, content: str) -> None:
+    """If the model has another form, discover returns the unified columns."""
     sandbox = serve(account(faults=[faults.body(content, kind="meta")]))
     assert discover(sandbox)["properties"] == MODEL
 
 
 def test_custom_columns(serve: Serve) -> None:
-    """Custom columns: their values are coerced."""
+    """The values of custom columns are coerced."""
     (segment,) = vendors.segments("klaviyo", 1)
     good = {"score": "4.5", "members": 7.0, "owner": 5, "archived_at": 1670000000, "mixed": [1]}
     bad = {"score": "high", "members": 7.5, "labels": "a,b", "rules": [], "is_live": "maybe"}
@@ -211,8 +211,8 @@ def test_custom_columns(serve: Serve) -> None:
     assert not set(bad) & set(second["data"])
 
 
-def test_selection_read_rest(serve: Serve) -> None:
-    """A selection: the rest is neither requested nor emitted."""
+def test_selection(serve: Serve) -> None:
+    """Columns that are not selected are neither requested nor emitted."""
     segments = [{**segment, "surprise": 1} for segment in vendors.segments("klaviyo", 15)]
     sandbox = serve(account(segments=segments))
 
@@ -229,7 +229,7 @@ def test_selection_read_rest(serve: Serve) -> None:
 
 
 def test_selection_without_key_and_cursor(serve: Serve) -> None:
-    """A selection without key and cursor: they come all the same."""
+    """The key and the cursor are emitted even if they are not selected."""
     result = read(serve(account(count=12)), configured=selection("status"))
 
     assert {frozenset(record) for record in result.records} == {
@@ -242,10 +242,8 @@ def test_selection_without_key_and_cursor(serve: Serve) -> None:
     [({}, {"surprise"}), ({"properties": {}}, {"surprise"}), (load_schema("segments"), set())],
     ids=["none", "empty", "all"],
 )
-def test_given_no_selection_when_read_then_everything_comes(
-    serve: Serve, schema: dict[str, Any], surprise: set[str]
-) -> None:
-    """A catalog that names columns has those, and no others."""
+def test_no_selection(serve: Serve, schema: dict[str, Any], surprise: set[str]) -> None:
+    """A catalog with columns selects those and no others; without columns it selects all."""
     segments = [{**vendors.segments("klaviyo", 1)[0], "surprise": 1}]
     sandbox = serve(account(segments=segments))
 
@@ -258,8 +256,8 @@ def test_given_no_selection_when_read_then_everything_comes(
 
 @pytest.mark.parametrize("schema", [{}, load_schema("segments")], ids=["none", "all"])
 def test_workspace_id_of_override(serve: Serve, schema: dict[str, Any]) -> None:
-    """A workspace_id of an override: it is kept."""
-    # The connector has one of its own for Beehiiv only.
+    """A workspace_id from an override is kept."""
+    # The connector itself sets one only for Beehiiv.
     segments = [{"id": "1", "name": "a", "workspace_id": 7}]
     klaviyo = account(segments=segments)
     beehiiv = Account(id_of(1), "beehiiv", workspaces={"w1": segments})
@@ -274,7 +272,7 @@ def test_workspace_id_of_override(serve: Serve, schema: dict[str, Any]) -> None:
 
 
 def test_tag_truto_ignores(serve: Serve) -> None:
-    """A tag, when Truto ignores it: the connector filters."""
+    """If Truto ignores the tag, the connector filters by it."""
 
     def tagged(id_: str, *tags: str) -> dict[str, Any]:
         data = [{"type": "tag", "id": tag} for tag in tags]
@@ -292,7 +290,7 @@ def test_tag_truto_ignores(serve: Serve) -> None:
 
 
 def read_by_command(sandbox: Sandbox, folder: Path) -> list[dict[str, Any]]:
-    """The messages on stdout, each a line of JSON in UTF-8; anything else fails."""
+    """Return the messages on stdout; any line that is not JSON in UTF-8 fails."""
     settings = write(folder / "config.json", config(sandbox))
     path = write(folder / "catalog.json", catalog())
     process = subprocess.run(
@@ -313,7 +311,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("levels", "is_kept"), [(100, True), (300, False), (900, False)])
 def test_deep_remote_data(serve: Serve, tmp_path: Path, levels: int, is_kept: bool) -> None:
-    """Deep remote_data: it is written or null and named."""
+    """Deeply nested remote_data is written, or it is null and listed as changed."""
     page = {"result": [{"id": "1", "remote_data": nested(levels)}, {"id": "2", "name": "x"}]}
     sandbox = serve(account(faults=[faults.body(json.dumps(page))]))
     settings = write(tmp_path / "config.json", config(sandbox))
@@ -328,7 +326,7 @@ def test_deep_remote_data(serve: Serve, tmp_path: Path, levels: int, is_kept: bo
 
 
 def test_unusual_texts(serve: Serve, tmp_path: Path) -> None:
-    """Unusual texts, when read by the command: every line is JSON in UTF-8."""
+    """The command prints unusual texts as lines of JSON in UTF-8."""
     names = [
         "\x01\x1f",
         "a\u2028b\u2029",
@@ -349,8 +347,8 @@ def test_unusual_texts(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_u_0000_anywhere(serve: Serve) -> None:
-    """U+0000 anywhere: it is replaced and named."""
-    # PostgreSQL takes none, neither in a text nor in JSON: one would fail the whole load.
+    """U+0000 is replaced wherever it occurs, and the record lists what has changed."""
+    # PostgreSQL rejects U+0000 in texts and in JSON: one would fail the whole load.
     nested = {"a\0": [{"b": "\0", "c": 1}, ["d\0"]], "e": "f"}
     first = {"id": "1\0", "name": "\0x\0y", "remote_data": nested, "k\0": 5, "status": "active"}
 
@@ -374,7 +372,7 @@ def test_u_0000_anywhere(serve: Serve) -> None:
 
 
 def test_u_0000_in_every_stream(serve: Serve) -> None:
-    """U+0000 in every stream: no message has it."""
+    """No message of any stream contains U+0000."""
     found = account(
         "beehiiv",
         tenant_id="acme\0",
@@ -394,7 +392,7 @@ def test_u_0000_in_every_stream(serve: Serve) -> None:
 
 
 def test_record_above_16_mb(serve: Serve) -> None:
-    """A record above 16 MB: its remote_data is null and named."""
+    """In a record above 16 MB, remote_data is null and listed as changed."""
     page = [
         {"id": "huge", "name": "n", "remote_data": {"a": "é" * 8_000_000}},
         {"id": "large", "remote_data": {"a": "é" * 7_900_000}},
@@ -418,8 +416,8 @@ def test_record_above_16_mb(serve: Serve) -> None:
     assert "meta" not in large
 
 
-def test_id_not_valid(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """An id that is not valid: the record comes and is counted."""
+def test_invalid_id(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A record without a valid id is emitted, and counted in the log."""
     result = of_page(serve, {"name": "a"}, {"id": {}, "name": "b"}, {"id": 10**25, "name": "c"}, {})
 
     assert [record.get("name") for record in result.records] == ["a", "b", "c", None]
@@ -429,8 +427,9 @@ def test_id_not_valid(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_catalog_with_other_types(serve: Serve) -> None:
-    """A catalog with other types, when incremental: dates mean the same."""
-    # A catalog edited by hand, or of an earlier version, must not change what a date means.
+    """Dates mean the same in an incremental sync, even if the catalog has other types for them."""
+    # A catalog that was edited by hand, or by an earlier version, must not change what a date
+    # means.
     plain = {"properties": {name: {"type": ["null", "string"]} for name in MODEL}}
     segments = [
         {"id": "offset", "updated_at": "2026-01-02T01:00:00+05:00"},
@@ -450,7 +449,7 @@ def test_catalog_with_other_types(serve: Serve) -> None:
 
 
 def test_custom_column_of_any_type(serve: Serve) -> None:
-    """A custom column of any type, when selected: it comes."""
+    """A custom column of any type is emitted if it is selected."""
     segments = [{"id": "1", "name": "n", "mixed": [1, "a"], "other": 1}]
     sandbox = serve(account(segments=segments, custom_fields=CUSTOM))
     mixed = discover(sandbox)["properties"]["mixed"]

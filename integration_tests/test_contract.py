@@ -35,7 +35,7 @@ def vendors_of(environment: Environment) -> dict[str, str]:
 
 
 def test_each_vendor(demo: Sandbox) -> None:
-    """Each vendor: its first records are as expected."""
+    """The first records of each vendor are as expected."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in read(demo, additional_accounts=ALL).rows:
         vendor = vendors_of(demo.environment)[record["integrated_account_id"]]
@@ -50,7 +50,7 @@ def test_each_vendor(demo: Sandbox) -> None:
 
 
 def test_two_full_refreshes(demo: Sandbox) -> None:
-    """Two full refreshes of all streams have the same records."""
+    """Two full refreshes of all streams return the same records."""
     first, second = (read(demo, streams=ALL_STREAMS, additional_accounts=ALL) for _ in range(2))
 
     for stream, count in (("segments", 204), ("integrated_accounts", 7), ("workspaces", 2)):
@@ -58,8 +58,8 @@ def test_two_full_refreshes(demo: Sandbox) -> None:
         assert without_time(first.records_of(stream)) == without_time(second.records_of(stream))
 
 
-def test_stream_read(demo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream, when read by the CDK: it is an HTTP stream like others."""
+def test_cdk_read(demo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CDK can read a stream like any other HTTP stream."""
     timeouts: list[Any] = []
     send = requests.Session.send
 
@@ -91,7 +91,7 @@ def test_stream_read(demo: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cdk_read_equals_engine(demo: Sandbox) -> None:
-    """The CDK's own read of each account gives the rows that the engine emits."""
+    """The CDK's own read of each account returns the rows that the engine emits."""
     streams = {stream.name: stream for stream in SourceTrutoSegments().streams(config(demo))}
     segments = [
         row
@@ -115,7 +115,7 @@ def test_cdk_read_equals_engine(demo: Sandbox) -> None:
 
 @pytest.mark.parametrize("in_list", [True, False])
 def test_cdk_read_drops_context(demo: Sandbox, in_list: bool) -> None:
-    """An account's context, the customer's settings and secrets, passes no parse."""
+    """An account's context, with the customer's settings and secrets, never gets past a parser."""
     first, *_ = demo.environment.accounts
     first.context = {"api_key": "customers-own-secret"}
     (stream,) = (
@@ -133,7 +133,7 @@ def test_cdk_read_drops_context(demo: Sandbox, in_list: bool) -> None:
 
 
 def test_cdk_read_reports_by_the_table(demo: Sandbox) -> None:
-    """A failure in a read through the CDK has the sentence of the error table."""
+    """A failure in a read through the CDK has the message of the error table."""
     wrong = {**config(demo), "token": "wrong-token"}
     stream, *_ = SourceTrutoSegments().streams(wrong)
     stream_slice = {"integrated_account_id": demo.environment.accounts[0].id}
@@ -145,8 +145,8 @@ def test_cdk_read_reports_by_the_table(demo: Sandbox) -> None:
     assert "Create an API token" in str(failure.value.message)
 
 
-def test_spec_compared() -> None:
-    """The spec, when compared with the last release: it accepts the same."""
+def test_spec_is_compatible() -> None:
+    """The spec accepts every configuration that the spec of version 0.1.0 accepts."""
     now = json.loads(SPEC.read_text())["connectionSpecification"]
     released = json.loads((FOLDER / "spec_0.1.0.json").read_text())["connectionSpecification"]
 
@@ -162,7 +162,7 @@ def test_spec_compared() -> None:
 
 
 def test_options_of_spec() -> None:
-    """The options of the spec: each has one common const."""
+    """Each alternative in the spec has the constant `mode`, and only that."""
     fields = json.loads(SPEC.read_text())["connectionSpecification"]["properties"]
     forms = [form for field in fields.values() for form in field.get("oneOf", [])]
 

@@ -1,4 +1,4 @@
-"""No exchange without an end: whatever a server sends, and however slowly, its time is bounded."""
+"""Every exchange ends: whatever a server sends, and however slowly, its time is limited."""
 
 import gzip
 import logging
@@ -51,7 +51,7 @@ ENDLESS = {
     "chunk's extension": (CHUNKED + b"1;", b"x"),
     "trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nX: ", b"y"),
     "trailers": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: y\r\n"),
-    # Flag 8: the name of the file follows, as far as the next NUL.
+    # With flag 8, the name of the file follows, up to the next NUL.
     "name in gzip": (GZIP + b"\x1f\x8b\x08\x08\0\0\0\0\0\x03", b"a"),
     "members of gzip": (GZIP, gzip.compress(b"")),
     "empty blocks": (DEFLATE + b"\x78\x9c", b"\0\0\0\xff\xff"),
@@ -60,7 +60,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("place", ENDLESS)
 def test_endless(serve: Serve, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """A response that goes on for ever, wherever it does, is abandoned and asked for again."""
+    """A response is abandoned and requested again, whichever part of it never ends."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.2)
     begin, more = ENDLESS[place]
     sandbox = serve(numbered_account(0, faults=[faults.endless(begin, more)]))
@@ -75,7 +75,7 @@ def test_endless(serve: Serve, monkeypatch: pytest.MonkeyPatch, place: str) -> N
 
 @pytest.mark.parametrize("command", ["check", "discover"])
 def test_endless_check(serve: Serve, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """A check, and discover, break an exchange off when their own time has passed."""
+    """Check and discover abandon an exchange when their own time is up."""
     policy = replace(CHECK_POLICY, lifetime=0.3)
     monkeypatch.setattr(source, "CHECK_POLICY", policy)
     sandbox = serve(account(), faults=[faults.endless(OK, b"X: y\r\n", 0.05, times=None)])
@@ -106,7 +106,7 @@ def listen(backlog: int = 5) -> socket.socket:
 
 @contextmanager
 def no_connection() -> Iterator[str]:
-    """A port that completes no connection: its queue is full."""
+    """Yield the URL of a port that completes no connection, because its queue is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(listen(0))
         for _ in range(3):
@@ -118,7 +118,7 @@ def no_connection() -> Iterator[str]:
 
 @contextmanager
 def no_handshake() -> Iterator[str]:
-    """A port that answers a TLS handshake byte by byte."""
+    """Yield the URL of a port that answers a TLS handshake byte by byte."""
     stopped = threading.Event()
     with listen() as listener:
 
@@ -140,7 +140,7 @@ def no_handshake() -> Iterator[str]:
 
 @pytest.mark.parametrize("port", [no_connection, no_handshake])
 def test_endless_connection(monkeypatch: pytest.MonkeyPatch, port: Any) -> None:
-    """The time of an exchange includes the connection and its handshake."""
+    """The time limit of an exchange includes the connection and its handshake."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
     began = time.monotonic()
 
@@ -153,7 +153,7 @@ def test_endless_connection(monkeypatch: pytest.MonkeyPatch, port: Any) -> None:
 
 
 def test_endless_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of an exchange includes the name service."""
+    """The time limit of an exchange includes looking up the host's name."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
     released = threading.Event()
 
@@ -172,7 +172,7 @@ def test_endless_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_bomb(serve: Serve, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """A body that inflates to a hundred times the bound is not inflated beyond it."""
+    """A body that inflates to a hundred times the limit is not inflated beyond it."""
     monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 500_000)
     body = b" " * 50_000_000
     for _ in range(times):
@@ -190,7 +190,7 @@ def test_bomb(serve: Serve, monkeypatch: pytest.MonkeyPatch, times: int) -> None
 
 
 def test_heartbeat(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sync of which nothing can come any more tells Airbyte no more that it is alive."""
+    """A sync that can receive nothing more stops telling Airbyte that it is alive."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.5)
     monkeypatch.setattr(sync, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(sync, "_TICK", 0.05)
@@ -203,6 +203,7 @@ def test_heartbeat(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = serve(account(count=1))
     result = read_in_real_time(sandbox, configured=catalog("incremental"))
 
-    # One each twentieth of the first half second, one before the record, and the last one.
+    # There is one each twentieth of a second in the first half second, one before the record, and
+    # the last one.
     assert 2 < len(result.states) <= 12
     assert result.ids

@@ -16,7 +16,7 @@ RUN = demo.Connector.run
 
 
 def run(self: demo.Connector, command: str, *options: str) -> list[Any]:
-    """Runs the reads only, as each process takes seconds; the other commands have their tests."""
+    """Run only the reads, since each process takes seconds; the other commands have their tests."""
     if command == "read":
         return RUN(self, command, *options)
     if command in ("spec", "check"):
@@ -30,7 +30,7 @@ def run(self: demo.Connector, command: str, *options: str) -> list[Any]:
 def test_demo(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the deleted row and the customer who must reconnect; its last command works."""
+    """The demo shows the deleted row and who must reconnect, and its last command works."""
     database = tmp_path / "demo.duckdb"
     monkeypatch.setattr(demo.Connector, "run", run)
     for module in (demo, query):

@@ -1,4 +1,4 @@
-"""Every failure of the API, by the message that a user reads."""
+"""Every failure of the API, with the message that a user reads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LOST = "the connection could not be established or was lost"
 
 @dataclass
 class Row:
-    """A failure, and what is expected of the message and of the number of requests."""
+    """A failure, with what its message should contain and how many requests it should take."""
 
     fault: Fault
     failure_type: FailureType
@@ -38,7 +38,7 @@ def retried(fault: Fault, *expected: str) -> Row:
 
 
 READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
-# For five minutes, with waits of 1 to 60 s that vary.
+# This stands for five minutes of retries, with varying waits of 1 to 60 s.
 RETRIED = -1
 
 ROWS = {
@@ -83,7 +83,7 @@ ROWS = {
     "404 truto": refused(
         faults.account_not_found(), "Truto has no such account", "same Truto environment"
     ),
-    # The second request asks for the integration: an ActiveCampaign account would just be empty.
+    # The second request asks for the integration: an ActiveCampaign account would simply be empty.
     "404 vendor": refused(
         faults.vendor_not_found(),
         "the vendor did not find the requested resource",
@@ -143,7 +143,8 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.usefixtures("trutos_own")
-def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name: str) -> None:
+def test_failure(serve: Serve, name: str) -> None:
+    """One error reports each failure, with its message and type."""
     row = ROWS[name]
     row.fault.kind = "segments"
     sandbox = serve(account(count=25, faults=[row.fault]))
@@ -167,8 +168,8 @@ def test_given_a_failure_when_read_then_one_error_reports_it(serve: Serve, name:
 @pytest.mark.parametrize(
     "name", ["400 truto", "401 vendor", "403 vendor", "404 truto", "503 truto"]
 )
-def test_failure_checked_status(serve: Serve, name: str) -> None:
-    """A failure, when checked: the status reports the same."""
+def test_failure_in_check(serve: Serve, name: str) -> None:
+    """The status of the check reports the same failure."""
     row = ROWS[name]
     status, message = check(serve(account(faults=[row.fault])))
 
@@ -178,8 +179,8 @@ def test_failure_checked_status(serve: Serve, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["500 vendor", "200 html", "reset"])
-def test_failure_passes(serve: Serve, name: str) -> None:
-    """A failure that passes: nothing is lost."""
+def test_temporary_failure(serve: Serve, name: str) -> None:
+    """If a failure is temporary, nothing is lost."""
     fault = ROWS[name].fault
     passing = Fault(response=fault.response, delivery=fault.delivery, times=2, after=1)
     result = read(serve(account(count=25, faults=[passing])))
@@ -190,10 +191,10 @@ def test_failure_passes(serve: Serve, name: str) -> None:
 
 @pytest.mark.parametrize("after_bytes", [1, 100, 1500, 5000])
 @pytest.mark.parametrize("break_off", [faults.reset, faults.cut])
-def test_network_dies_in_page(
+def test_connection_breaks_in_page(
     serve: Serve, break_off: Callable[..., Fault], after_bytes: int
 ) -> None:
-    """The network dies in a page: nothing is lost."""
+    """If the connection breaks within a page, nothing is lost."""
     script = [break_off(after_bytes, after=page) for page in (0, 1, 3)]
     result = read(serve(account(count=35, faults=script)))
 
@@ -202,7 +203,7 @@ def test_network_dies_in_page(
 
 
 def test_no_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No response: it times out and tries again."""
+    """A request without a response times out and is retried."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.2))
     sandbox = serve(account(count=25, faults=[faults.hang(times=2)]))
 
@@ -212,8 +213,8 @@ def test_no_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sandbox.requests) == 5
 
 
-def test_never_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never a response: a timeout is reported."""
+def test_response_never_comes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no response ever comes, the sync reports a timeout."""
     monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.1))
     result = read(serve(account(faults=[faults.hang(times=None)])))
 
@@ -222,7 +223,7 @@ def test_never_response(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_response_byte_by_byte(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A response byte by byte: it is abandoned and requested again."""
+    """A response that comes byte by byte is abandoned and requested again."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 1.5)
     sandbox = serve(account(count=25, faults=[faults.drip(0.05)]))
 
@@ -233,7 +234,7 @@ def test_response_byte_by_byte(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_responses_byte_by_byte_only(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Responses byte by byte only: a timeout is reported."""
+    """If all responses come byte by byte, the sync reports a timeout."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.1)
 
     result = read(serve(account(faults=[faults.drip(0.05, times=None)])))
@@ -243,7 +244,7 @@ def test_responses_byte_by_byte_only(serve: Serve, monkeypatch: pytest.MonkeyPat
 
 
 def test_nobody_listens() -> None:
-    """Nobody listens: the address is named."""
+    """If nobody listens, the message contains the address."""
     sandbox = Sandbox(Environment())
     sandbox.start()
     sandbox.stop()
@@ -256,17 +257,17 @@ def test_nobody_listens() -> None:
 
 
 def test_waits_between_attempts(serve: Serve) -> None:
-    """Waits between attempts: they grow and end."""
+    """The waits between attempts grow, and end after five minutes."""
     result = read(serve(account(faults=[faults.vendor_failed(times=None)])))
 
     assert result.waits[:6] == sorted(result.waits[:6])
     assert max(result.waits) <= 60
-    # The next wait would have ended after five minutes.
+    # The next wait would have ended after the five minutes.
     assert 240 <= sum(result.waits) <= 300
 
 
-def test_server_says(serve: Serve) -> None:
-    """A server that says, when to retry when read: just that is waited."""
+def test_server_says_when_to_retry(serve: Serve) -> None:
+    """If the server says when to retry, the connector waits exactly that long."""
     fault = faults.vendor_error(503, headers={"Retry-After": "7"})
     result = read(serve(account(faults=[fault])))
 
@@ -275,7 +276,7 @@ def test_server_says(serve: Serve) -> None:
 
 
 def test_wait_of_hours(serve: Serve) -> None:
-    """A wait of hours: the account fails at once."""
+    """If the server asks for a wait of hours, the account fails at once."""
     fault = faults.vendor_error(503, headers={"Retry-After": "86400"}, times=None)
     sandbox = serve(account(faults=[fault]))
 
@@ -287,7 +288,7 @@ def test_wait_of_hours(serve: Serve) -> None:
 
 
 def test_long_reason(serve: Serve) -> None:
-    """A long reason: an excerpt is on one line."""
+    """A message contains an excerpt of a long reason, on one line."""
     reason = "<h1>\n" + "x" * 10_000
     result = read(serve(account(faults=[faults.vendor_error(400, raw_response=reason)])))
 
@@ -297,7 +298,7 @@ def test_long_reason(serve: Serve) -> None:
 
 
 def test_informational_insight(serve: Serve) -> None:
-    """An informational insight: no workspace is looked for."""
+    """If an insight only informs, the connector looks for no workspaces."""
     insight = {
         "conditionally_required_query_parameters": {
             "description": "may be needed",
@@ -313,7 +314,7 @@ def test_informational_insight(serve: Serve) -> None:
 
 
 def test_workspace_configured_and_still_required(serve: Serve) -> None:
-    """A workspace is configured and still required: it is reported."""
+    """If the vendor requires a workspace though one is configured, the message reports that."""
     fault = faults.missing_parameters("workspace[id]", times=None)
     sandbox = serve(account("beehiiv", workspaces={"a": []}, faults=[fault]))
 
@@ -324,7 +325,7 @@ def test_workspace_configured_and_still_required(serve: Serve) -> None:
 
 
 def test_workspaces_cannot_be_listed(serve: Serve) -> None:
-    """The workspaces cannot be listed: that is reported."""
+    """If the workspaces cannot be listed, the message reports that."""
     fault = faults.scopes_missing("publications:read", kind="workspaces", times=None)
     result = read(serve(account("beehiiv", faults=[fault])))
 
@@ -335,7 +336,7 @@ def test_workspaces_cannot_be_listed(serve: Serve) -> None:
 
 
 def test_token_in_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """The token in a response: it is masked everywhere."""
+    """A token in a response is masked everywhere."""
     caplog.set_level("DEBUG")
     sandbox = serve()
     token = sandbox.environment.token

@@ -1,7 +1,7 @@
-"""Syncs whose every response is fuzzed: no secret, no hang, and nobody's row under another's name.
+"""Fuzz every response of a sync: no secret leaks, nothing hangs, and no account gets another's row.
 
-Each seed reads accounts three times, each time with the state of the time before, some hundred
-responses in all; the waits take no time.
+Each seed reads accounts three times, each time with the state of the previous read: some hundred
+responses in all. The waits take no time.
 
 pytest integration_tests/test_fuzz.py --fuzz-seeds 1000 --fuzz-from 8
 """
@@ -17,7 +17,15 @@ import pytest
 from airbyte_cdk.logger import AirbyteLogFormatter
 
 from integration_tests.fuzz_server import CONTEXT, POISON, FuzzServer
-from integration_tests.support import ALL_STREAMS, FakeClock, Result, catalog, id_of, read_with
+from integration_tests.support import (
+    ALL_STREAMS,
+    FakeClock,
+    Result,
+    catalog,
+    id_of,
+    parametrize_seeds,
+    read_with,
+)
 from sandbox import Environment, Sandbox
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import DELETED_AT
@@ -25,14 +33,12 @@ from source_truto_segments.truto import transport
 
 TOKEN = "tok-3b9c5e71-fuzzed-d40a"
 ACCOUNTS = [id_of(number) for number in range(60)]
-# Seconds for one sync; what stalls is given up after a fraction of one.
+# Seconds for one sync. The connector abandons what stalls after a fraction of a second.
 MAX_SECONDS = 60.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    first = metafunc.config.getoption("--fuzz-from")
-    seeds = range(first, first + metafunc.config.getoption("--fuzz-seeds"))
-    metafunc.parametrize("seed", seeds, ids=[f"seed-{seed}" for seed in seeds])
+    parametrize_seeds(metafunc, "fuzz")
 
 
 class Lines(logging.Handler):
@@ -54,7 +60,7 @@ def log() -> Iterator[list[str]]:
 
 
 def test_fuzzed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever comes, the sync ends in time, and what it emits was sent for that account."""
+    """Whatever comes, the sync ends in time, and emits for an account only what was sent for it."""
     monkeypatch.setattr(transport, "TIMEOUT", (5.0, 0.2))
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.4)
     state = None
@@ -78,7 +84,7 @@ def test_fuzzed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leaked(secret: str, output: str, size: int = 12) -> list[str]:
-    """The parts of a secret, of so many characters, that are in an output."""
+    """Return the parts of a secret, of this size, that an output contains."""
     parts = [secret[at : at + size] for at in range(len(secret) - size + 1)]
     return [part for part in parts if part in output]
 

@@ -1,7 +1,7 @@
 """Whatever comes from outside, the connector reads it, or reports it in a documented sentence.
 
-The same examples in every run. New ones, so many times as many, are searched with for example
-`EXAMPLES=20 pytest integration_tests/test_hostile_input.py`.
+Every run uses the same examples. To search with new ones, and several times as many, run for
+example `EXAMPLES=20 pytest integration_tests/test_hostile_input.py`.
 """
 
 import json
@@ -32,6 +32,7 @@ from integration_tests.support import (
     read,
     write,
 )
+from integration_tests.test_state import of_stream
 from sandbox import CONTEXT_SECRET, Account, Environment, Fault, Sandbox, faults, vendors
 from source_truto_segments import SourceTrutoSegments
 from source_truto_segments.records.columns import CONNECTOR_COLUMNS, load_schema
@@ -56,7 +57,7 @@ def examples(number: int) -> Callable[[Test], Test]:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    """One server for all examples; each puts its own accounts into it."""
+    """Start one server for all examples; each puts its own accounts into it."""
     with Sandbox(Environment(token=TOKEN)) as running:
         yield running
     update_secrets([])
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serve(sandbox: Sandbox, *accounts: Account, before: tuple[Fault, ...] = ()) -> Sandbox:
-    """Replaces the accounts of the example before by those of this one."""
+    """Replace the accounts of the previous example."""
     sandbox.environment.accounts[:] = accounts
     sandbox.environment.faults[:] = before
     sandbox.clear()
@@ -95,7 +96,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 def described(failure: AirbyteTracedException | None) -> tuple[str, str]:
-    """The message and the type of a failure, which is a documented one and names no token."""
+    """Return the message and the type of a failure, which is documented and contains no token."""
     assert failure is not None
     assert failure.message
     assert failure.failure_type
@@ -107,13 +108,13 @@ def described(failure: AirbyteTracedException | None) -> tuple[str, str]:
 
 
 def has_failed(result: Result) -> bool:
-    """Whether a command failed, and if so, in a documented way."""
+    """Return whether a command failed, and check that the failure is documented."""
     return result.failure is not None and bool(described(result.failure))
 
 
 # --- what JSON can hold ---------------------------------------------------------------------------
 
-# Written instead of these texts: what Python's own encoder does not write.
+# JSON that Python's own encoder does not write takes the place of these texts.
 RAW = {
     "@digits": "7" * 400,
     "@300 lists": "[" * 300 + "]" * 300,
@@ -151,19 +152,19 @@ def page(*records: Any, cursor: Any = None) -> str:
 
 
 def whole(text: str) -> str:
-    """A text without halves of surrogate pairs, which become U+FFFD."""
+    """Return a text in which U+FFFD replaces halves of surrogate pairs."""
     return "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in text)
 
 
 def readable(text: str) -> str:
-    """A text without U+0000 and halves of surrogate pairs, which become U+FFFD."""
+    """Return a text in which U+FFFD replaces U+0000 and halves of surrogate pairs."""
     return whole(text).replace("\0", "\ufffd")
 
 
 def files(
     sandbox: Sandbox, folder: Path, configured: dict[str, Any] | None = None, **fields: Any
 ) -> tuple[str, ...]:
-    """The options of a command: a configuration's and a configured catalog's file."""
+    """Return the options of a command: the files of a configuration and a configured catalog."""
     return (
         *("--config", write(folder / "config.json", config(sandbox, **fields))),
         *("--catalog", write(folder / "catalog.json", configured or catalog())),
@@ -200,7 +201,7 @@ cursors = (
 @given(st.lists(cursors, min_size=1, max_size=4), st.sampled_from(["segments", "workspaces"]))
 @examples(25)
 def test_any_cursors(sandbox: Sandbox, handed_out: list[str], stream: str) -> None:
-    """Any cursors: each comes back unchanged or as a loop."""
+    """Every cursor is sent back unchanged, or reported as a loop."""
     script = [
         faults.body(page({"id": str(number)}, cursor=cursor))
         for number, cursor in enumerate([*handed_out, None])
@@ -229,7 +230,7 @@ def test_any_cursors(sandbox: Sandbox, handed_out: list[str], stream: str) -> No
 @given(json_values)
 @examples(20)
 def test_cursor_not_string(sandbox: Sandbox, cursor: Any) -> None:
-    """A cursor that is not a string: it is the end a number or malformed."""
+    """A cursor that is not a string is the end of the list, a number, or malformed."""
     begun = faults.body(
         page({"id": "1"}, cursor=cursor),
         times=None,
@@ -269,7 +270,7 @@ entries = anything | st.dictionaries(
 def test_anything_instead_of_records(
     sandbox: Sandbox, folder: Path, found: list[Any], form: str, stream: Any
 ) -> None:
-    """Anything instead of records: each is emitted or counted."""
+    """Whatever a page holds in place of records is emitted or counted."""
     is_keyed = form == "keyed" and all(isinstance(entry, dict) for entry in found)
     result_of_page = {f"k{n}": entry for n, entry in enumerate(found)} if is_keyed else found
     body = written({"result": result_of_page, "next_cursor": None})
@@ -314,10 +315,10 @@ def assert_each_value_is_there_or_named(
 @pytest.mark.parametrize("others", ["", ', "b": ' + "7" * 400], ids=["alone", "digits"])
 @pytest.mark.parametrize("number", ["1e400", "-1e400"])
 @pytest.mark.parametrize("name", ["extra", "name", "updated_at", "is_starred", "remote_data"])
-def test_number_no_float_holds(
+def test_number_beyond_floats(
     sandbox: Sandbox, folder: Path, name: str, number: str, others: str
 ) -> None:
-    """A number that no float holds: it is written or named."""
+    """A number that no float holds is written, or it is null and listed as changed."""
     body = f'{{"result": [{{"id": "1", "{name}": {number}{others}}}]}}'
     serve(sandbox, account(faults=[faults.body(body)]))
     result = command("read", *files(sandbox, folder))
@@ -376,7 +377,7 @@ responses = st.builds(
 @given(responses, st.sampled_from(["segments", "workspaces", "accounts", "account"]))
 @examples(50)
 def test_any_response(sandbox: Sandbox, response: Fault, kind: Any) -> None:
-    """Any response: all else comes or a message reports why not."""
+    """Whatever the response, everything else is read, or a message reports why not."""
     response.kind = kind
     segments = vendors.segments("beehiiv", 25)
     found = account("beehiiv", workspaces={"w": segments})
@@ -400,7 +401,7 @@ def test_any_response(sandbox: Sandbox, response: Fault, kind: Any) -> None:
 
 
 def test_thousands_of_missing_scopes(sandbox: Sandbox) -> None:
-    """Thousands of missing scopes: the message stays short."""
+    """The message stays short even with thousands of missing scopes."""
     response = faults.scopes_missing(*(f"scope-{number}" for number in range(5_000)))
     result = read(serve(sandbox, account(faults=[response])))
 
@@ -410,7 +411,7 @@ def test_thousands_of_missing_scopes(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("location", ["http://[", "http://]", "http://[x]/"])
 @pytest.mark.parametrize("kind", ["segments", "workspaces", "accounts", "account", "meta"])
 def test_redirect_to_no_address(sandbox: Sandbox, kind: Any, location: str) -> None:
-    """A redirect to no address: it is reported as a redirect."""
+    """A redirect to an invalid address is reported as a redirect."""
     response = faults.redirect(location, kind=kind, times=None)
     serve(sandbox, account("beehiiv", segments=vendors.segments("beehiiv", 5)), before=(response,))
     if kind == "meta":
@@ -423,7 +424,7 @@ def test_redirect_to_no_address(sandbox: Sandbox, kind: Any, location: str) -> N
         additional_accounts={"mode": "none"} if kind == "account" else ALL,
     )
 
-    # Of one account alone, if the list of accounts has shown that the token is good.
+    # If the list of accounts has shown that the token is good, the failure is that of one account.
     alone = "the response is a redirect, though those of other accounts are not"
     message, _ = described(result.failure)
     assert (alone if kind in ("segments", "workspaces") else "responded with a redirect") in message
@@ -447,11 +448,11 @@ def test_redirect_to_no_address(sandbox: Sandbox, kind: Any, location: str) -> N
         ("account", 200, '{"id":"a","last_error":%s}'),
     ],
 )
-def test_response_nested_deeply(
+def test_deeply_nested_response(
     sandbox: Sandbox, kind: Any, status: int, template: str, times: int
 ) -> None:
-    """A response nested deeply: a message reports it if it fails."""
-    # Without hypothesis, which lends its tests a deeper stack than a process has.
+    """If a deeply nested response fails, a message reports it."""
+    # This test does without hypothesis, which gives its tests a deeper stack than a process has.
     for inner in ("[" * times + "]" * times, '{"a":' * times + "1" + "}" * times):
         content = (template % inner).replace("ID", ACCOUNT_ID)
         deep = faults.body(content, status, kind=kind, times=None)
@@ -465,7 +466,8 @@ def test_response_nested_deeply(
             )
         if not has_failed(result):
             assert {result.statuses_of(name)[-1] for name in ALL_STREAMS} == {"COMPLETE"}
-            # The last errors are texts, whatever their form; a status is asked for again.
+            # The last errors are texts, whatever their form, and the connector asks for a status
+            # again.
             assert logged or "last_" in template or "status" in template
 
 
@@ -490,7 +492,7 @@ listed = anything | st.fixed_dictionaries(
 @example([{"id": "", "integration": {"name": "klaviyo"}}])
 @example([{"id": "x", "integration": {"name": "klaviyo"}, "status": None, "tenant_id": []}])
 def test_anything_in_list_of_accounts(sandbox: Sandbox, others: list[Any]) -> None:
-    """Anything in the list of accounts: the good ones are read all the same."""
+    """The good accounts are read, whatever else the list of accounts holds."""
     second = "00000000-0000-4000-8000-000000000002"
     good = {"id": second, "integration": {"name": "klaviyo"}, "status": "active"}
     segments = vendors.segments("klaviyo", 5)
@@ -514,7 +516,7 @@ def test_anything_in_list_of_accounts(sandbox: Sandbox, others: list[Any]) -> No
 @given(st.lists(anything | st.fixed_dictionaries({"id": texts | anything}), max_size=3))
 @examples(15)
 def test_anything_in_list_of_workspaces(sandbox: Sandbox, others: list[Any]) -> None:
-    """Anything in the list of workspaces: the good one is read first."""
+    """The good workspace is read first, whatever else the list of workspaces holds."""
     segments = vendors.segments("beehiiv", 5)
     listing = faults.body(page({"id": "w"}, *others), kind="workspaces")
     result = read(serve(sandbox, account("beehiiv", workspaces={"w": segments}, faults=[listing])))
@@ -553,7 +555,7 @@ schemas = st.dictionaries(texts, json_values, max_size=3) | st.fixed_dictionarie
 def test_any_schema_in_catalog(
     sandbox: Sandbox, folder: Path, schema: dict[str, Any], mode: str
 ) -> None:
-    """Any schema in a catalog: every id comes."""
+    """Every id is emitted, whatever schema the catalog has."""
     segments = [{**each, "extra": [1]} for each in vendors.segments("klaviyo", 25)]
     serve(sandbox, account(segments=segments))
     result = command("read", *files(sandbox, folder, catalog(mode, schema)))
@@ -567,7 +569,7 @@ def test_any_schema_in_catalog(
 @given(anything | st.fixed_dictionaries({"schema": schemas | anything}))
 @examples(25)
 def test_any_description_of_model(sandbox: Sandbox, folder: Path, meta: Any) -> None:
-    """Any description of the model, when discovered: the catalog is valid."""
+    """For any description of the model, discover returns a valid catalog or reports why not."""
     serve(sandbox, account(faults=[faults.body(written(meta), kind="meta", times=None)]))
     result = command("discover", "--config", write(folder / "config.json", config(sandbox)))
 
@@ -596,7 +598,7 @@ def test_any_description_of_model(sandbox: Sandbox, folder: Path, meta: Any) -> 
 
 # --- configurations -------------------------------------------------------------------------------
 
-HALF = "\ud800"  # of a surrogate pair: JSON can escape it, UTF-8 cannot say it
+HALF = "\ud800"  # half of a surrogate pair: JSON can escape it, UTF-8 cannot encode it
 HOSTS = [
     *("127.0.0.1:9", "localhost:9", "[::1]:9", "[::1", "[::1]x", "[::ffff:127.0.0.1]:9", "*", "."),
     *("a..b", "x" * 64, "é" * 64, "a b", "%00", "x%zz", "\x00", "\u3002", "xn--", "-", "_", HALF),
@@ -643,7 +645,7 @@ NEAR: dict[str, list[Any]] = {
 
 @pytest.fixture(scope="module")
 def _no_network() -> Iterator[None]:
-    """No name is looked up: what is not this machine goes to a proxy that is none."""
+    """Look up no names: requests to other machines go to a proxy that does not exist."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -669,8 +671,8 @@ def assert_each_command_works_or_reports_why_not(
         assert result.ids == ([] if str(given_.get("tag_id") or "").strip() else IDS)
         assert discovered.of_type("CATALOG")
         refused = [request for request in sandbox.requests if request.status != 200]
-        # The account of this test rejects a large page size, and is read without one. Whether it
-        # has the configured workspace is asked; its vendor has none.
+        # The account of this test rejects a large page size, and is read without one. The connector
+        # asks whether it has the configured workspace; its vendor has none.
         segments = [request for request in refused if request.kind != "workspaces"]
         assert all(request.param("limit") is not None for request in segments)
         return
@@ -678,7 +680,7 @@ def assert_each_command_works_or_reports_why_not(
     assert "failed unexpectedly" not in status["message"]
     assert has_failed(result)
     if has_failed(discovered) and described(discovered.failure)[1] == "config_error":
-        # What is wrong with a field is reported in the same words whatever is run.
+        # Every command reports a wrong field in the same words.
         assert described(discovered.failure) == (status["message"], "config_error")
         assert described(result.failure) == (status["message"], "config_error")
 
@@ -693,7 +695,7 @@ def assert_each_command_works_or_reports_why_not(
     ],
 )
 def test_field_nearly_right(sandbox: Sandbox, folder: Path, name: str, value: Any) -> None:
-    """A field that is nearly right: each command works or reports why not."""
+    """If a field is nearly right, each command works or reports why not."""
     serve(sandbox, account(count=25))
     assert_each_command_works_or_reports_why_not(sandbox, folder, {**config(sandbox), name: value})
 
@@ -715,7 +717,7 @@ def test_any_configuration(
     near: list[tuple[str, Any]],
     missing: set[str],
 ) -> None:
-    """Any configuration: each command works or reports why not."""
+    """With any configuration, each command works or reports why not."""
     serve(sandbox, account(count=25))
     whole = {**config(sandbox), **fields, **dict(near)}
     given_ = {name: value for name, value in whole.items() if name not in missing}
@@ -738,7 +740,7 @@ def some_accounts() -> list[Account]:
 
 
 def changed_accounts() -> list[Account]:
-    """The same accounts later: with what is new, what differs and what is gone."""
+    """Return the same accounts later, with new, changed and deleted records."""
     first, second, third = some_accounts()
     gone, renamed, *kept = first.segments
     first.segments = [{**renamed, "name": "Renamed"}, *kept, {**gone, "id": "new"}]
@@ -749,12 +751,12 @@ def changed_accounts() -> list[Account]:
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, str]:
-    """The partition of a record, "" for the environment's, and its id."""
+    """Return the partition of a record ("" for that of the environment) and its id."""
     return record.get("integrated_account_id", ""), record["id"]
 
 
 def applied(table: Table, records: list[dict[str, Any]]) -> Table:
-    """The table of a destination that deduplicates, after it has taken in the records."""
+    """Return the table of a destination that deduplicates, after it has loaded the records."""
     table = dict(table)
     for record in records:
         table.pop(key_of(record), None)
@@ -765,7 +767,7 @@ def applied(table: Table, records: list[dict[str, Any]]) -> Table:
 
 
 class Synced:
-    """What a read left behind: by stream, a table and a state."""
+    """The result of a read: a table and a state for each stream."""
 
     def __init__(self, result: Result) -> None:
         self.tables = {name: applied({}, result.records_of(name)) for name in ALL_STREAMS}
@@ -786,19 +788,19 @@ def read_some(sandbox: Sandbox, mode: str, accounts: list[Account]) -> Synced:
 
 @pytest.fixture(scope="module")
 def synced(sandbox: Sandbox) -> Synced:
-    """An incremental sync that was whole."""
+    """Run an incremental sync that is complete."""
     return read_some(sandbox, "incremental", some_accounts())
 
 
 @pytest.fixture(scope="module")
 def everything(sandbox: Sandbox) -> Synced:
-    """A full refresh that was whole."""
+    """Run a full refresh that is complete."""
     return read_some(sandbox, "full_refresh", some_accounts())
 
 
 @pytest.fixture(scope="module")
 def changed(sandbox: Sandbox) -> Synced:
-    """A full refresh of what is there later."""
+    """Run a full refresh of the changed accounts."""
     return read_some(sandbox, "full_refresh", changed_accounts())
 
 
@@ -819,7 +821,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 
 @st.composite
 def mutations(draw: st.DrawFn) -> list[tuple[int, str, int, Any]]:
-    """What is done to a state: at which path, how, with which other path, with which value."""
+    """Draw changes to a state: at which path, how, with which other path, with which value."""
     number = st.integers(0, 150)
     how = st.sampled_from(["drop", "replace", "swap", "copy", "double"])
     return draw(st.lists(st.tuples(number, how, number, json_values), min_size=1, max_size=3))
@@ -846,7 +848,7 @@ def mutated(state: dict[str, Any], changes: list[tuple[int, str, int, Any]]) -> 
 
 
 def cursors_of(state: Any, partition: str) -> list[dict[str, Any]]:
-    """The cursors that a state has for a partition, whatever else is wrong with it."""
+    """Return a state's cursors for a partition, whatever else is wrong with the state."""
     states = state.get("states") if isinstance(state, dict) else None
     found = []
     for entry in states if isinstance(states, list) else ():
@@ -862,15 +864,10 @@ def entry(cursor: dict[str, Any], **partition: str) -> dict[str, Any]:
     return {"partition": {"integrated_account_id": A, **partition}, "cursor": cursor}
 
 
-def of_stream(state: Any, name: str = "segments") -> list[dict[str, Any]]:
-    stream = {"stream_descriptor": {"name": name}, "stream_state": state}
-    return [{"type": "STREAM", "stream": stream}]
-
-
 def with_changes(
     states: dict[str, Any], stream: str, changes: list[tuple[int, str, int, Any]]
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """The state of a stream after some changes, and the messages with those of all streams."""
+    """Return the changed state of a stream, and the messages with the states of all streams."""
     state = mutated(states[stream], changes)
     messages = {**states, stream: state}.items()
     return state, [message for name, each in messages for message in of_stream(each, name)]
@@ -879,7 +876,7 @@ def with_changes(
 def read_from(
     sandbox: Sandbox, folder: Path, mode: str, state: Any, accounts: list[Account]
 ) -> Result:
-    """A read of all streams from a state's file, whatever is in that."""
+    """Read all streams from a state's file, whatever it contains."""
     serve(sandbox, *accounts)
     configured = catalog(mode, streams=ALL_STREAMS)
     options = files(sandbox, folder, configured, integrated_account_id=A, additional_accounts=ALL)
@@ -908,7 +905,7 @@ def test_changed_state(
     stream: str,
     changes: list[tuple[int, str, int, Any]],
 ) -> None:
-    """A changed state, when incremental: the tables equal the api."""
+    """After a sync from a changed state, the tables equal the API, or a reset is asked for."""
     state, messages = with_changes(synced.states, stream, changes)
     result = read_from(sandbox, folder, "incremental", messages, changed_accounts())
 
@@ -920,13 +917,14 @@ def test_changed_state(
     for name, expected in changed.tables.items():
         table = applied(synced.tables[name], result.records_of(name))
         assert {key: row for key, row in table.items() if key in expected} == expected, name
-        # What is gone stays only where the state does not know it, or everything is gone at once.
+        # A deleted row stays only if the state does not know it, or if everything was deleted at
+        # once.
         gone = {key for key in table.keys() - expected.keys() if (name, key[0]) != ("segments", C)}
         assert not [key for key in gone if name != stream or is_known(state, synced, name, key)]
 
 
 def is_known(state: Any, synced: Synced, name: str, key: tuple[str, str]) -> bool:
-    """Whether a state, if it is used at all, has a record."""
+    """Return whether a state, if it is used at all, has a record."""
     if not isinstance(state, dict) or state.get("filters") != synced.states[name]["filters"]:
         return False
     last = cursors_of(state, key[0])[-1:]
@@ -941,7 +939,7 @@ hostile_ids = (
 
 
 def key_from(id_: str | int) -> str:
-    """An id as the column has it."""
+    """Return an id as its column has it."""
     return readable(id_) if isinstance(id_, str) else str(id_)
 
 
@@ -960,8 +958,8 @@ def key_from(id_: str | int) -> str:
 def test_any_ids(
     sandbox: Sandbox, folder: Path, fates: list[tuple[str | int, str]], stream: str
 ) -> None:
-    # A blank id is none, and if all are gone at once, the next sync has to see it again.
-    """Any ids, when some records are gone: just these have tombstones."""
+    """The deleted records, and only these, get tombstones, whatever their ids are."""
+    # A blank id is no id; and if all records are deleted at once, the next sync has to confirm it.
     fates = [("stays", "kept"), *(pair for pair in fates if key_from(pair[0]).strip())]
     later = [(id_, fate) for id_, fate in fates if fate != "deleted"]
     before = [{"id": id_, "name": "kept"} for id_, _ in fates]
@@ -1049,7 +1047,7 @@ blobs = st.dictionaries(
 def test_any_json_for_state(
     sandbox: Sandbox, folder: Path, everything: Synced, state: Any, mode: str
 ) -> None:
-    """Any JSON for a state: everything comes or a reset is asked for."""
+    """With any JSON as its state, a sync reads everything or asks for a reset."""
     result = read_from(sandbox, folder, mode, state, some_accounts())
 
     if not asks_to_reset(result):
@@ -1064,8 +1062,8 @@ def test_any_json_for_state(
     ["", "\ufeff{}", "[" * 100_000, "NaN", "\x00", '"\ud800"', "{"],
     ids=["empty", "mark", "deep", "NaN", "zero", "surrogate", "cut"],
 )
-def test_file_holds_nothing_of_use(sandbox: Sandbox, folder: Path, file: str, content: str) -> None:
-    """A file that holds nothing of use: a message reports it."""
+def test_unusable_file(sandbox: Sandbox, folder: Path, file: str, content: str) -> None:
+    """A message reports a file that contains nothing useful."""
     serve(sandbox, account())
     paths = {
         "config": write(folder / "config.json", config(sandbox)),
@@ -1076,7 +1074,7 @@ def test_file_holds_nothing_of_use(sandbox: Sandbox, folder: Path, file: str, co
     result = command("read", *(f"--{name}={path}" for name, path in paths.items()))
 
     if file == "state" and content in ("", "\ufeff{}"):
-        # As tools leave it: no state.
+        # Some tools leave such a file if there is no state.
         assert result.failure is None
         return
     assert described(result.failure)[1] == "config_error"

@@ -1,4 +1,4 @@
-"""Change data capture by comparison: what is new, changed or gone is emitted, and nothing else."""
+"""Change data capture by comparison: emit new, changed and deleted records, and nothing else."""
 
 import json
 from collections import Counter
@@ -16,7 +16,6 @@ from integration_tests.destination import (
     Destination,
     key_of,
     tombstones,
-    without_cdc,
 )
 from integration_tests.support import (
     ALL,
@@ -31,6 +30,7 @@ from integration_tests.support import (
     read,
     read_with,
     warnings_in,
+    without_cdc,
 )
 from integration_tests.test_state import cursors_of, state_of, state_of_stream
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
@@ -40,7 +40,7 @@ from source_truto_segments.sync import state, sync
 
 
 class Connection(Destination):
-    """A destination that is filled from a sandbox by incremental syncs."""
+    """A destination that incremental syncs fill from a sandbox."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Connection(Destination):
         schema: dict[str, Any] | None = None,
         **fields: Any,
     ) -> Result:
-        """The next sync."""
+        """Run the next sync."""
         configured = catalog("incremental", schema, streams)
         result = read(self.sandbox, configured=configured, state=self.state, **fields)
         self.load(result, configured)
@@ -64,7 +64,7 @@ def rows(*ids: str, **more: Any) -> list[Data]:
 
 
 def brevo(*ids: str, **how: Any) -> Account:
-    """An account that pages by offset, two records a page."""
+    """Return an account that pages by offset, with two records on a page."""
     return numbered_account(0, "brevo", segments=rows(*ids), default_page_size=2, **how)
 
 
@@ -89,7 +89,7 @@ def requests(sandbox: Sandbox, kind: str = "segments") -> int:
 
 
 def at_request(number: int, kind: str, change: Callable[[], None]) -> Fault:
-    """Changes something in the sandbox just before its response to a request of a kind."""
+    """Return a fault that makes a change just before the response to a request of a kind."""
     seen = 0
 
     def when(request: Request) -> bool:
@@ -102,7 +102,8 @@ def at_request(number: int, kind: str, change: Callable[[], None]) -> Fault:
     return Fault(times=None, when=when)
 
 
-def test_given_changes_when_synced_then_exactly_they_come(serve: Serve) -> None:
+def test_changes(serve: Serve) -> None:
+    """A sync emits exactly the new, changed and deleted records."""
     account = numbered_account(0, segments=rows("same", "changed", "gone", "again"))
     destination = Connection(serve(account, numbered_account(1, "flodesk")))
     first = destination.sync(additional_accounts=ALL)
@@ -121,7 +122,7 @@ def test_given_changes_when_synced_then_exactly_they_come(serve: Serve) -> None:
 
 
 def test_changes_in_every_stream(serve: Serve) -> None:
-    """Changes in every stream: exactly they come."""
+    """A sync emits exactly the changes in every stream."""
     account = numbered_account(
         0, "beehiiv", workspaces={"w1": rows("a"), "w2": rows("b"), "w3": rows("c")}
     )
@@ -141,7 +142,7 @@ def test_changes_in_every_stream(serve: Serve) -> None:
     assert deleted_ids(result, "workspaces") == ["w1"]
     assert live_ids(result, "integrated_accounts") == [id_of(1)]
     assert deleted_ids(result, "integrated_accounts") == [id_of(2)]
-    # The segments of an account that is gone stay: nobody can say what became of them.
+    # The segments of a deleted account stay: nobody can tell what happened to them.
     assert Counter(key[0] for key in destination.rows("segments")) == {
         id_of(0): 3,
         id_of(1): 3,
@@ -151,7 +152,7 @@ def test_changes_in_every_stream(serve: Serve) -> None:
 
 
 def test_nothing_changed(serve: Serve) -> None:
-    """Nothing has changed: no record comes."""
+    """If nothing has changed, a sync emits no record."""
     destination = Connection(
         serve(*[numbered_account(number, vendor) for number, vendor in enumerate(vendors.VENDORS)])
     )
@@ -165,12 +166,12 @@ def test_nothing_changed(serve: Serve) -> None:
     assert second.of_type("RECORD") == []
     assert destination.state == before
     assert {second.statuses_of(stream)[-1] for stream in ALL_STREAMS} == {"COMPLETE"}
-    # Nothing was missing, so no list was read once more.
+    # Nothing was missing, so no list was read twice.
     assert requests(destination.sandbox, "accounts") == 1
 
 
 def test_catalog_without_properties(serve: Serve) -> None:
-    """A catalog without properties, when a record is gone: its tombstone comes."""
+    """If the catalog has no properties, the tombstone of a deleted record is emitted."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync(schema={})
@@ -181,7 +182,7 @@ def test_catalog_without_properties(serve: Serve) -> None:
 
 
 def test_full_refresh(serve: Serve) -> None:
-    """A full refresh, when a record is gone: no tombstone comes."""
+    """A full refresh emits no tombstone for a deleted record."""
     account = numbered_account(0, segments=rows("a", "b"))
     sandbox = serve(account)
     earlier = read(sandbox, sync_mode="incremental").last_state
@@ -195,7 +196,7 @@ def test_full_refresh(serve: Serve) -> None:
 
 
 def test_restored_record(serve: Serve) -> None:
-    """A restored record: it comes as it was."""
+    """A restored record is emitted as it was."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -211,7 +212,7 @@ def test_restored_record(serve: Serve) -> None:
 
 
 def test_missing_ids(serve: Serve) -> None:
-    """Missing ids: the account is read once more at once."""
+    """If ids are missing, the account is read again at once."""
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account, numbered_account(1, "brevo")))
     destination.sync(additional_accounts=listed(0, 1), num_workers=1)
@@ -227,7 +228,7 @@ def test_missing_ids(serve: Serve) -> None:
 
 
 def shift(account: Account, *ids: str) -> None:
-    """Once the next page has been read, the account has other records."""
+    """Change the account's records after the next page has been read."""
 
     def on_page(account: Account, _: int) -> None:
         account.segments = rows(*ids)
@@ -237,13 +238,13 @@ def shift(account: Account, *ids: str) -> None:
 
 
 def test_pages_shift(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Pages that shift, when the reads disagree: nothing is deleted."""
-    # What both lack may be on a page that neither has seen.
+    """If pages shift so that the two reads disagree, nothing is deleted."""
+    # Records that both reads lack may be on a page that neither has seen.
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
 
-    # The first read sees a, b and, as everything moved up, d; c is overlooked.
+    # The first read finds a, b and, since everything has moved up, d; it misses c.
     account.segments = rows("a", "b", "c", "d")
     shift(account, "b", "c", "d")
     result = destination.sync()
@@ -256,8 +257,8 @@ def test_pages_shift(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_record_on_no_page_of_two_reads(serve: Serve) -> None:
-    """A record on no page of two reads: it is not deleted."""
-    # Each read overlooks it, and another one besides.
+    """A record that is on no page of two reads is not deleted."""
+    # Each read misses this record and another one.
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -272,9 +273,9 @@ def test_record_on_no_page_of_two_reads(serve: Serve) -> None:
     assert deleted_ids(result) == []
 
 
-def test_page_size(serve: Serve) -> None:
-    """A page size, when read once more: it is asked for without."""
-    # A vendor that cuts pages silently can end the list early.
+def test_second_read_without_page_size(serve: Serve) -> None:
+    """The second read of an account requests no page size."""
+    # If a vendor cuts pages silently, a page size can end the list early.
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account))
     destination.sync(page_size=4)
@@ -287,8 +288,8 @@ def test_page_size(serve: Serve) -> None:
     assert [request.param("limit") for request in destination.sandbox.requests] == ["4", None, None]
 
 
-def test_pages_shift_nothing_gone(serve: Serve) -> None:
-    """Pages that shift, when nothing is gone: nothing is deleted."""
+def test_pages_shift_and_nothing_is_gone(serve: Serve) -> None:
+    """If pages shift and no record is gone, nothing is deleted."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -302,7 +303,7 @@ def test_pages_shift_nothing_gone(serve: Serve) -> None:
 
 
 def test_workspaces_shift(serve: Serve) -> None:
-    """Workspaces that shift, when read once more: nothing is deleted."""
+    """If workspaces shift, the second read shows that nothing was deleted."""
     workspaces = {f"w{number}": rows(f"s{number}") for number in range(5)}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, default_page_size=2)
     destination = Connection(serve(account))
@@ -317,7 +318,7 @@ def test_workspaces_shift(serve: Serve) -> None:
 
     assert result.of_type("RECORD") == []
     assert stored_ids(destination) == [f"s{number}" for number in range(5)]
-    # The segments alone are read once more with the list of workspaces that they need.
+    # If only segments are selected, the second read includes the list of workspaces that they need.
     destination.sandbox.clear()
     account.faults = [at_request(2, "workspaces", move_first_to_the_end)]
     assert destination.sync().records == []
@@ -380,8 +381,8 @@ def no_support_in_the_second_read(account: Account) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_read_not_certainly_whole(serve: Serve, make_uncertain: Callable[[Account], None]) -> None:
-    """A read that is not certainly whole, when records are missing: none is deleted."""
+def test_read_may_be_incomplete(serve: Serve, make_uncertain: Callable[[Account], None]) -> None:
+    """If a read may be incomplete, none of the missing records is deleted."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     destination.sync()
@@ -392,7 +393,7 @@ def test_read_not_certainly_whole(serve: Serve, make_uncertain: Callable[[Accoun
 
     assert deleted_ids(result) == []
     assert known_ids(result) == ["a", "b", "c", "d", "e"]
-    # Once it is whole, what is missing is gone.
+    # As soon as a read is complete, the missing records are deleted.
     account.segments = rows("a", "b", "c")
     account.partial, account.cursors_expire, account.loop = False, False, None
     account.on_page = None
@@ -401,7 +402,7 @@ def test_read_not_certainly_whole(serve: Serve, make_uncertain: Callable[[Accoun
 
 
 def list_of(*workspaces: Any, is_partial: bool = False) -> Fault:
-    """What Truto gives as the list of workspaces."""
+    """Return a fault that sends these entries as the list of workspaces."""
     envelope = {"result": workspaces, "next_cursor": None, "is_partial_response": is_partial}
     return faults.body(json.dumps(envelope), kind="workspaces", times=None)
 
@@ -422,7 +423,7 @@ W1 = {"id": "w1", "name": "w1"}
 )
 @pytest.mark.parametrize("streams", [("segments",), ("segments", "workspaces")], ids=len)
 def test_workspace_may_be_left_out(serve: Serve, fault: Fault, streams: Sequence[str]) -> None:
-    """A workspace that may be left out: nothing is deleted."""
+    """If the list may have left out a workspace, nothing is deleted."""
     workspaces = {"w1": rows("a"), "w2": rows("b")}
     account = numbered_account(0, "beehiiv", workspaces=workspaces, workspace_names={"w1": "w1"})
     destination = Connection(serve(account))
@@ -437,10 +438,10 @@ def test_workspace_may_be_left_out(serve: Serve, fault: Fault, streams: Sequence
 
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "activecampaign"])
-def test_all_segments_gone_at_once(
+def test_all_segments_deleted_at_once(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
 ) -> None:
-    """All segments are gone at once: the next sync has to see it again."""
+    """If all segments disappear at once, the next sync has to find the list empty as well."""
     account = numbered_account(0, vendor, segments=rows("a", "b", "c"))
     destination = Connection(serve(account, numbered_account(1)))
     destination.sync(additional_accounts=ALL)
@@ -459,8 +460,8 @@ def test_all_segments_gone_at_once(
 
 
 def test_segments_back(serve: Serve) -> None:
-    """Segments that are back: nothing comes."""
-    # An account that lost a permission for a day; then, the same happens once more.
+    """If the segments are back, nothing is emitted."""
+    # The account lost a permission for a day; then the same happens again.
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -473,8 +474,8 @@ def test_segments_back(serve: Serve) -> None:
 
 
 def test_custom_column_selected_later(serve: Serve) -> None:
-    """A custom column that is selected later: all rows have it."""
-    # The usual way: the customer adds a field, a sync runs, then the schema is refreshed.
+    """If a custom column is selected later, all rows get it."""
+    # This is the usual order: the customer adds a field, a sync runs, then the schema is refreshed.
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     model = load_schema("segments")
@@ -489,14 +490,14 @@ def test_custom_column_selected_later(serve: Serve) -> None:
 
     assert before.records == []
     assert [record["owner"] for record in after.records] == [{"team": "north"}] * 2
-    # Its row loses the column, and what happens to it does not matter any more.
+    # Its rows lose the column, and its later changes do not matter.
     assert all("owner" not in record for record in without.records)
     account.segments = rows("a", "b", owner={"team": "west"})
     assert destination.sync(schema=model).records == []
 
 
 def test_new_custom_field(serve: Serve) -> None:
-    """A new custom field: the rows that have it come. The catalog names no columns."""
+    """If the catalog has no columns, the rows that have a new custom field are emitted."""
     account = numbered_account(0, segments=rows("a", "b"))
     destination = Connection(serve(account))
     destination.sync()
@@ -518,7 +519,7 @@ def test_new_custom_field(serve: Serve) -> None:
     ],
 )
 def test_any_date_of_vendor(serve: Serve, earlier: str | None, later: str | None) -> None:
-    """Any date of a vendor, when a record changes: the later version wins."""
+    """If a record changes, the later version wins, whatever date the vendor sends."""
     account = numbered_account(0, segments=rows("a", updated_at=earlier))
     destination = Connection(serve(account))
     destination.sync()
@@ -531,7 +532,7 @@ def test_any_date_of_vendor(serve: Serve, earlier: str | None, later: str | None
 
 @pytest.mark.parametrize("page_size", [2, 10], ids=["on two pages", "on one page"])
 def test_two_versions_in_read(serve: Serve, page_size: int) -> None:
-    """Two versions in a read: the later one wins."""
+    """If a read finds two versions of a record, the later one wins."""
     account = brevo("a", "b", "c")
     account.default_page_size = page_size
     account.segments = [*account.segments, {"id": "a", "name": "later"}, *rows("d")]
@@ -545,13 +546,13 @@ def test_two_versions_in_read(serve: Serve, page_size: int) -> None:
     assert versions[0][CURSOR] < versions[1][CURSOR]
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "later"
     account.segments = [{"id": "a", "name": "later"}, *rows("b", "c", "d")]
-    # A destination that does not compare cursors may have kept the older one.
+    # A destination that does not compare cursors may have kept the older version.
     assert live_ids(destination.sync()) == ["a"]
     assert destination.sync().records == []
 
 
-def test_syncs_run_cursor(serve: Serve) -> None:
-    """Syncs: the cursor of each is greater than all before."""
+def test_cursor_of_each_sync(serve: Serve) -> None:
+    """The cursors of each sync are greater than those of all earlier syncs."""
     account = brevo("a", "b", "c", "d", "e")
     destination = Connection(serve(account))
     highest = ""
@@ -571,7 +572,7 @@ def test_syncs_run_cursor(serve: Serve) -> None:
 
 
 def test_clock_behind(serve: Serve) -> None:
-    """A clock that is behind: the cursor does not go back."""
+    """If the machine's clock is behind, the cursor does not go back."""
     account = brevo("a", "b", "c", "gone")
     sandbox = serve(account)
     first = read(sandbox, sync_mode="incremental")
@@ -589,7 +590,7 @@ def test_clock_behind(serve: Serve) -> None:
 
 
 def test_pairs_for_vendor_in_another_order(serve: Serve) -> None:
-    """Pairs for the vendor in another order: nothing comes."""
+    """If the pairs of remote_query come in another order, nothing is emitted."""
     destination = Connection(serve(numbered_account(0)))
     pairs = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     destination.sync(remote_query=pairs)
@@ -606,7 +607,7 @@ def move_account(sandbox: Sandbox) -> None:
     "streams", [("segments",), ("integrated_accounts",), ALL_STREAMS], ids=["one", "list", "all"]
 )
 def test_list_shifts(serve: Serve, streams: Sequence[str]) -> None:
-    """A list that shifts: an overlooked account keeps its state."""
+    """If the list of accounts shifts, an account that it lacks keeps its state."""
     destination = Connection(
         serve(*[numbered_account(number) for number in range(5)], list_page_size=2)
     )
@@ -614,7 +615,7 @@ def test_list_shifts(serve: Serve, streams: Sequence[str]) -> None:
     before = destination.state
     destination.sandbox.clear()
 
-    # Everything moves up behind the first page: the third account is on no page.
+    # Everything moves up after the first page, so the third account is on no page.
     hook = at_request(2, "accounts", lambda: move_account(destination.sandbox))
     destination.sandbox.environment.faults = [hook]
     result = destination.sync(streams, additional_accounts=ALL)
@@ -626,7 +627,7 @@ def test_list_shifts(serve: Serve, streams: Sequence[str]) -> None:
 
 
 def test_account_fails(serve: Serve) -> None:
-    """An account that fails: what it has emitted is remembered."""
+    """If an account fails, the state remembers what the sync emitted for it."""
     account = brevo("a", "b", "c", "d")
     destination = Connection(serve(account))
     destination.sync()
@@ -639,13 +640,13 @@ def test_account_fails(serve: Serve) -> None:
     account.segments = rows("a", "b", "c", "d")
     result = destination.sync()
 
-    # Compared with the state before the failed sync, it would not have changed.
+    # Compared with the state before the failed sync, the record would be unchanged.
     assert live_ids(result) == ["a"]
     assert destination.rows("segments")[id_of(0), "a"]["name"] == "name of a"
 
 
 class KilledSource(SourceTrutoSegments):
-    """A source whose process is killed behind some record."""
+    """A source whose process is killed after a number of records."""
 
     def __init__(self, records: int) -> None:
         super().__init__(FakeClock())
@@ -661,7 +662,7 @@ class KilledSource(SourceTrutoSegments):
 
 
 def test_sync_killed(serve: Serve) -> None:
-    """A sync that was killed: what it may have emitted is not relied on."""
+    """After a killed sync, the next sync emits everything once."""
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -685,8 +686,8 @@ def test_sync_killed(serve: Serve) -> None:
     assert destination.sync().records == []
 
 
-def test_clock_behind_sync_killed(serve: Serve) -> None:
-    """A clock that is behind, when a sync was killed: the next version wins."""
+def test_clock_behind_after_kill(serve: Serve) -> None:
+    """After a killed sync, the next version wins even if the machine's clock is behind."""
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -698,7 +699,7 @@ def test_clock_behind_sync_killed(serve: Serve) -> None:
         KilledSource(3), destination.sandbox, configured=configured, state=destination.state
     )
     destination.load(killed, configured)
-    # What was on the second page is on the first.
+    # The records of the second page are now on the first.
     account.segments = rows("c", "a", "b", name="in the end")
     destination.sync()
 
@@ -706,8 +707,8 @@ def test_clock_behind_sync_killed(serve: Serve) -> None:
 
 
 def test_first_sync(serve: Serve) -> None:
-    """A first sync, when only its first state is saved: everything comes once."""
-    # The clock is set back in between: what comes then has to win all the same.
+    """If only the first state of a first sync is saved, everything is emitted once more."""
+    # The later versions have to win even if the clock is set back in between.
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
     configured = catalog("incremental")
@@ -729,7 +730,7 @@ def test_first_sync(serve: Serve) -> None:
 
 
 def test_cursor_value_far_ahead(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A cursor value far ahead: a line says so."""
+    """A log line reports a cursor value that is far ahead of the clock."""
     sandbox = serve(numbered_account(0))
     state = state_of(filters={}, cursor_value="2199-01-01T00:00:00.000000Z")
 
@@ -755,7 +756,7 @@ def test_cursor_of_another_version(
     columns: dict[str, Any] | None,
     expected: str | None,
 ) -> None:
-    """A cursor of another version: a warning says what to do."""
+    """If the catalog has another version's cursor, a warning explains what to do."""
     configured = catalog("incremental", {"properties": columns} if columns else None)
     configured["streams"][0]["cursor_field"] = cursor_field
 
@@ -769,7 +770,7 @@ def test_cursor_of_another_version(
 
 
 def test_three_streams(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three streams, when their states have no room: they share it."""
+    """If the states of three streams are too large together, they share the space."""
     # Airbyte saves all of them in one request.
     monkeypatch.setattr(state, "MAX_STATE_BYTES", 6000)
     accounts = [
@@ -787,7 +788,7 @@ def test_three_streams(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(cursors_of(result, "integrated_accounts")[""]["records"]) == 8
         tracked = {s: known_partitions(result, s) for s in ALL_STREAMS}
         if number:
-            # What had room keeps it.
+            # What had space keeps it.
             assert tracked == before
             assert not {key[0] for key in keys_emitted(result)} & tracked["segments"]
         before = tracked
@@ -802,7 +803,7 @@ def keys_emitted(result: Result) -> list[tuple[Any, ...]]:
 
 
 def test_other_columns(serve: Serve) -> None:
-    """Other columns, when a full refresh is resumed: it starts again."""
+    """A full refresh that is resumed with other columns starts again."""
     failing = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), failing)
     columns = load_schema("segments")["properties"]
@@ -820,7 +821,7 @@ def test_other_columns(serve: Serve) -> None:
 
 
 def test_state_in_middle_of_sync(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state in the middle of a sync, when emitted: it says so."""
+    """A state in the middle of a sync is marked as in progress."""
     monkeypatch.setattr(sync, "CHECKPOINT_SECONDS", 0.0)
     account = brevo("a", "b", "c")
     destination = Connection(serve(account))
@@ -830,13 +831,13 @@ def test_state_in_middle_of_sync(serve: Serve, monkeypatch: pytest.MonkeyPatch) 
     result = destination.sync()
 
     *earlier, last = [message["stream"]["stream_state"] for message in result.states]
-    # The first is emitted ahead of the first record.
+    # The first one comes before the first record.
     assert [blob["in_progress"] for blob in earlier] == [True] * 3
     assert "in_progress" not in last
 
 
 def test_account_skipped(serve: Serve) -> None:
-    """An account that is skipped: it stays as it was."""
+    """An account that is skipped stays as it was."""
     account = brevo("a", "b", "c")
     sandbox = serve(account, numbered_account(1))
     fields: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
@@ -857,7 +858,7 @@ def test_account_skipped(serve: Serve) -> None:
 def test_state_without_room(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state without room: such accounts come whole with one warning."""
+    """Accounts for which the state has no space are emitted completely, with one warning."""
     accounts = [numbered_account(number, count=20) for number in range(3)]
     destination = Connection(serve(*accounts))
     monkeypatch.setattr(state, "MAX_STATE_BYTES", 900)
@@ -878,7 +879,8 @@ def test_state_without_room(
         assert "rows of records that are deleted stay in the table" in warning
         assert warning.endswith("into shards (additional_accounts.shard).")
         if number:
-            # The one that has room is compared, the others come whole and lose nothing.
+            # The account that has space is compared; the others are emitted completely and lose
+            # nothing.
             assert without_ids == left_out
             assert Counter(r["integrated_account_id"] for r in result.records) == {
                 **dict.fromkeys(without_ids, 20 - number - 1),
@@ -895,7 +897,7 @@ def test_state_without_room(
 
 
 def test_other_accounts_in_state(serve: Serve) -> None:
-    """Other accounts in the state, when one account is read: no row is invented."""
+    """If the state has other accounts, no rows are made up for them."""
     sandbox = serve(numbered_account(0, segments=rows("a")))
     records = {"records": {"x": "fingerprint0"}}
     begin = state_of((1, records), (2, {"records": None}), filters={})
@@ -907,7 +909,8 @@ def test_other_accounts_in_state(serve: Serve) -> None:
     assert id_of(2) not in cursors_of(result)
 
 
-def test_given_many_records_when_synced_then_no_key_comes_twice(serve: Serve) -> None:
+def test_no_key_twice(serve: Serve) -> None:
+    """A sync of many records emits no key twice, and each page has a later cursor."""
     sandbox = serve(*[numbered_account(number, count=45) for number in range(4)])
 
     result = Connection(sandbox).sync(ALL_STREAMS, additional_accounts=ALL)

@@ -1,8 +1,8 @@
-"""Each fact holds for the sandbox, and is seen to differ for a sandbox that differs in it alone."""
+"""Each fact holds for the sandbox, and fails alone for a sandbox that differs only in it."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.support import ACCOUNT_ID, account, id_of
+from integration_tests.support import ACCOUNT_ID, account, id_of, texts
 from live_checks import __main__ as command
 from live_checks import api as live_api
 from live_checks.account import Account as LiveAccount
@@ -38,7 +38,7 @@ Alter = Callable[[Request, Response], Response]
 
 
 def see(sandbox: Sandbox, account_id: str = ACCOUNT_ID) -> dict[str, Seen]:
-    """Checks every fact; what is written of it never has what the accounts hold."""
+    """Check every fact, and that the report contains nothing that the accounts hold."""
     api = Api(sandbox.url, sandbox.environment.token, sleep=lambda _: None)
     results = command.see_all(LiveAccount(api, account_id))
     written = f"{table(results)}\n{markdown(results, [])}"
@@ -49,23 +49,12 @@ def see(sandbox: Sandbox, account_id: str = ACCOUNT_ID) -> dict[str, Seen]:
 
 
 def secrets(environment: Environment) -> set[str]:
-    """The texts of an environment that must appear nowhere: all that are no single word."""
+    """Return an environment's texts that must appear nowhere: all except single words."""
     held: list[Any] = [environment.token, CONTEXT_SECRET]
     for each in environment.accounts:
         held += [each.id, each.tenant_id, list(each.segments), each.workspaces]
         held += [each.workspace_names, each.context]
     return {text for text in texts(held) if len(text) > 7 and re.search(r"[\d ]", text)}
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from (*texts(key), *texts(inner))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from texts(inner)
 
 
 def differing(seen: Mapping[str, Seen]) -> set[str]:
@@ -74,9 +63,9 @@ def differing(seen: Mapping[str, Seen]) -> set[str]:
 
 # --- a sandbox that is as documented --------------------------------------------------------------
 
-# What cannot be seen with a vendor: Truto fills no such field, the vendor has no workspaces, no
-# pages or no documented maximum, or no page size is asked for. What none of these accounts shows
-# follows with accounts of its own.
+# Facts that cannot be seen with a vendor: Truto fills no such field, the vendor has no workspaces,
+# no pages or no documented maximum, or no page size is requested. Further tests use other accounts
+# for the facts that none of these shows.
 NEVER = {"no_segments", "budget_headers"}
 WITHOUT_WORKSPACES, WITH_WORKSPACES = {"workspaces"}, {"not_supported"}
 UNSEEN_OF = {
@@ -101,8 +90,8 @@ UNSEEN_OF = {
 
 
 @pytest.mark.parametrize("vendor", UNSEEN_OF)
-def test_vendor_checked_each(vendor: str) -> None:
-    """A vendor, when checked: each fact holds but those that it cannot show."""
+def test_each_vendor(vendor: str) -> None:
+    """With each vendor, every fact holds except those that it cannot show."""
     with Sandbox(demo_environment()) as sandbox:
         ids = {each.vendor: each.id for each in sandbox.environment.accounts}
         seen = see(sandbox, ids[vendor])
@@ -135,7 +124,7 @@ def test_vendor_checked_each(vendor: str) -> None:
     ],
 )
 def test_another_account(serve: Callable[..., Sandbox], name: str, held: Account) -> None:
-    """Another account, when checked: the fact holds and none differs."""
+    """With another account, the fact holds and none differs."""
     seen = see(serve(held))
 
     assert seen[name].outcome is HOLDS, seen[name]
@@ -143,7 +132,7 @@ def test_another_account(serve: Callable[..., Sandbox], name: str, held: Account
 
 
 def test_seven_vendors() -> None:
-    """The seven vendors, when put together: each fact holds for one."""
+    """Each fact, except those in NEVER, holds for at least one of the seven vendors."""
     assert set.intersection(*UNSEEN_OF.values()) == set()
     assert set().union(*UNSEEN_OF.values()) | NEVER <= set(NAMES)
 
@@ -166,7 +155,7 @@ class IgnoresLimit(Account):
 
 
 def body(kind: str, change: Callable[[Any], None], **params: str | None) -> Alter:
-    """Changes the JSON of good responses of a kind, to requests with these parameters."""
+    """Change the JSON of good responses of a kind, to requests with these parameters."""
 
     def alter(request: Request, response: Response) -> Response:
         fits = all(request.param(PARAMS.get(name, name)) == params[name] for name in params)
@@ -189,7 +178,7 @@ PARAMS = {
 
 
 def instead(response: Response, **params: str | None) -> Alter:
-    """Another response to requests for segments with these parameters."""
+    """Send another response to requests for segments with these parameters."""
 
     def alter(request: Request, normal: Response) -> Response:
         fits = all(request.param(PARAMS.get(name, name)) == params[name] for name in params)
@@ -199,12 +188,12 @@ def instead(response: Response, **params: str | None) -> Alter:
 
 
 def status(old: int, new: Response) -> Alter:
-    """Another response in place of each with a status."""
+    """Send another response in place of each that has this status."""
     return lambda _, response: new if response.status == old else response
 
 
 def on_second_read(change: Callable[[list[Any]], None]) -> Alter:
-    """Changes the first page when it is asked for again."""
+    """Change the first page when it is requested again."""
     reads: list[Request] = []
 
     def alter(request: Request, response: Response) -> Response:
@@ -391,23 +380,23 @@ def _end(content: dict[str, Any], cursor: Any) -> None:
 def test_sandbox_differs_in_one_fact(
     serve: Callable[..., Sandbox], name: str, different: Different
 ) -> None:
-    """A sandbox that differs in one fact, when checked: that one is seen."""
+    """If a sandbox differs in one fact, the check shows exactly that one."""
     others = [Account(id_of(1), "mailerlite", tenant_id="tenant-2")]
     seen = see(serve(different.account, *others, alter=different.alter))
 
     assert differing(seen) == {name}, seen
 
 
-def test_loop_checked_end(serve: Callable[..., Sandbox]) -> None:
-    """A loop, when checked: the end and the cursor differ."""
+def test_loop(serve: Callable[..., Sandbox]) -> None:
+    """With a loop, the facts about the end of the list and the cursor differ."""
     seen = see(serve(account(loop="cursor")))
 
     assert differing(seen) == {"end_of_list", "cursor_sent_back"}
     assert seen["end_of_list"].text == "after 2 pages a cursor came back"
 
 
-def test_facts_differences_listed() -> None:
-    """The facts, when their differences are listed: each has one."""
+def test_each_fact_can_differ() -> None:
+    """Each fact has a sandbox that differs in it."""
     assert set(DIFFERENT) == set(NAMES)
     assert len(NAMES) == len(set(NAMES))
 
@@ -418,7 +407,7 @@ LEAK = "Zq7-leak"
 
 
 def leaky(value: Any) -> Any:
-    """The same JSON with a secret in each text, and as a further key of each object."""
+    """Return the same JSON with a secret in each text, and as an additional key of each object."""
     if isinstance(value, dict):
         return {**{key: leaky(inner) for key, inner in value.items()}, LEAK: LEAK}
     if isinstance(value, list):
@@ -454,7 +443,7 @@ def test_secrets_everywhere(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Secrets everywhere, when checked: none is written."""
+    """No secret of a response is written, wherever it appears."""
     monkeypatch.chdir(tmp_path)
     sandbox = serve(account(), alter=alter)
 
@@ -466,7 +455,7 @@ def test_secrets_everywhere(
 
 
 def scrambled(random: Random, value: Any) -> Any:
-    """The same JSON with values of other types here and there."""
+    """Return the same JSON with values of other types here and there."""
     if random.random() < 0.1:
         return random.choice([None, 0, "", [], {}, ["x"], [None], True, {"id": {}}, 1e308])
     if isinstance(value, dict):
@@ -476,7 +465,7 @@ def scrambled(random: Random, value: Any) -> Any:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_any_json(serve: Callable[..., Sandbox], seed: int) -> None:
-    """Any JSON, when checked: each fact has an outcome."""
+    """Each fact has an outcome, whatever JSON the server sends."""
     random = Random(seed)
 
     def alter(_: Request, response: Response) -> Response:
@@ -504,7 +493,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
-    """No variables: it checks the sandbox and says so."""
+    """Without variables, it checks the sandbox and reports that it does."""
     code = command.main({}, pause=0)
 
     output = capsys.readouterr().out
@@ -518,10 +507,10 @@ def test_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
     assert written.count("\n| holds |") + written.count("\n| could not be seen |") == len(FACTS)
 
 
-def test_difference_run_row(
+def test_row_of_a_difference(
     serve: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A difference: the row has what follows and the setting."""
+    """The row of a difference contains its consequence and a setting."""
     sandbox = serve(with_field("created_at", "12/31/2024"))
 
     assert command.main(
@@ -556,13 +545,13 @@ def test_difference_run_row(
     ],
     ids=str,
 )
-def test_mistake_run_one(
+def test_mistake(
     serve: Callable[..., Sandbox],
     changed: dict[str, str],
     sentence: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A mistake: one sentence says what to do."""
+    """After a mistake, one sentence explains what to do."""
     assert command.main(variables(serve(account()), **changed), pause=0) == command.NOT_CHECKED
     output = " ".join(capsys.readouterr().out.split())
     assert "Nothing was checked. " in output
@@ -578,10 +567,10 @@ def test_mistake_run_one(
         faults.redirect("https://elsewhere.example", times=None),
     ],
 )
-def test_answer_not_trutos(
+def test_answer_of_another_server(
     serve: Callable[..., Sandbox], answer: faults.Fault, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An answer that is not Truto's: a sentence says so."""
+    """A sentence reports an answer that Truto did not send."""
     code = command.main(variables(serve(account(), faults=[answer])), pause=0)
 
     assert code == command.NOT_CHECKED
@@ -591,8 +580,8 @@ def test_answer_not_trutos(
 # --- the requests ---------------------------------------------------------------------------------
 
 
-def test_pause_checked_each(serve: Callable[..., Sandbox]) -> None:
-    """A pause, when checked: each request but the first waits for it."""
+def test_pause(serve: Callable[..., Sandbox]) -> None:
+    """Each request except the first waits for the pause."""
     sandbox = serve(account())
     pauses: list[float] = []
     api = Api(sandbox.url, sandbox.environment.token, sleep=pauses.append)
@@ -604,7 +593,7 @@ def test_pause_checked_each(serve: Callable[..., Sandbox]) -> None:
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "flodesk", "brevo", "beehiiv"])
 def test_long_list(serve: Callable[..., Sandbox], vendor: str) -> None:
-    """A long list, when checked: the requests suffice for every fact."""
+    """There are enough requests for every fact, even if a list is long."""
     sandbox = serve(account(vendor, 1_500), Account(id_of(1), "mailerlite"))
     seen = see(sandbox)
 
@@ -615,7 +604,7 @@ def test_long_list(serve: Callable[..., Sandbox], vendor: str) -> None:
 
 
 def test_limit_or_passing_failure(serve: Callable[..., Sandbox]) -> None:
-    """A limit or a passing failure, when checked: the request is repeated once."""
+    """A request that meets a limit or a temporary failure is repeated once."""
     script = [
         faults.truto_rate_limited(3.0, kind="segments"),
         faults.bad_gateway(kind="meta"),
@@ -631,7 +620,7 @@ def test_limit_or_passing_failure(serve: Callable[..., Sandbox]) -> None:
 
 
 def test_failure_lasts(serve: Callable[..., Sandbox]) -> None:
-    """A failure that lasts, when checked: nothing differs."""
+    """If a failure lasts, no fact differs."""
     for failing in (
         faults.vendor_failed(kind="segments", times=None),
         faults.credentials_refused(kind="segments"),
@@ -643,10 +632,8 @@ def test_failure_lasts(serve: Callable[..., Sandbox]) -> None:
         assert differing(seen) == set(), seen
 
 
-def test_no_request_and_no_time_left(
-    serve: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No request and no time left, when checked: nothing more is asked."""
+def test_nothing_left(serve: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no request or no time is left, nothing more is requested."""
     monkeypatch.setattr(live_api, "MAX_REQUESTS", 20)
     assert "no request" in see(serve(account()))["model"].text
     monkeypatch.setattr(live_api, "MAX_SECONDS", 0.0)

@@ -1,4 +1,4 @@
-"""Many accounts in one sync: found, read side by side, each on its own."""
+"""Many accounts in one sync: how they are found, and that each is read independently."""
 
 import gc
 import logging
@@ -38,14 +38,15 @@ def read_ids(records: list[dict[str, Any]]) -> Counter[str]:
     return Counter(record["integrated_account_id"] for record in records)
 
 
-def test_no_more_accounts(serve: Serve) -> None:
-    """No more accounts: only the first is."""
+def test_no_additional_accounts(serve: Serve) -> None:
+    """Without additional accounts, only the first one is read."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for result in (read(sandbox), read(sandbox, additional_accounts={"mode": "none"})):
         assert read_ids(result.records) == {id_of(0): 3}
 
 
-def test_given_listed_accounts_when_read_then_each_is_read_once(serve: Serve) -> None:
+def test_listed_accounts_once(serve: Serve) -> None:
+    """Each listed account is read once, however often and in whatever case its ID is listed."""
     sandbox = serve(
         numbered_account(0), numbered_account(1), numbered_account(2), numbered_account(3)
     )
@@ -62,7 +63,7 @@ def test_given_listed_accounts_when_read_then_each_is_read_once(serve: Serve) ->
 
 @pytest.mark.parametrize("key", ["result", "results"])
 def test_all_accounts(serve: Serve, key: str) -> None:
-    """All accounts: the list is paged through."""
+    """For all accounts, the connector reads all pages of the list."""
     sandbox = serve(
         *[numbered_account(number) for number in range(25)], list_page_size=4, list_key=key
     )
@@ -73,8 +74,8 @@ def test_all_accounts(serve: Serve, key: str) -> None:
     assert Counter(request.kind for request in sandbox.requests) == {"accounts": 7, "segments": 25}
 
 
-def test_all_accounts_one_connected(serve: Serve) -> None:
-    """All accounts, when one is connected: the next sync reads it."""
+def test_account_connected_later(serve: Serve) -> None:
+    """An account that is connected later is read by the next sync."""
     sandbox = serve(numbered_account(0))
     assert set(read_ids(read(sandbox, additional_accounts=ALL).records)) == {id_of(0)}
 
@@ -85,7 +86,7 @@ def test_all_accounts_one_connected(serve: Serve) -> None:
 
 
 def test_other_integrations(serve: Serve) -> None:
-    """Other integrations: they are left alone."""
+    """Accounts of other integrations or tenants are not read."""
     sandbox = serve(
         numbered_account(0, "klaviyo"),
         numbered_account(1, "brevo"),
@@ -108,8 +109,8 @@ def test_other_integrations(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("tenant_id", ["acme  and  sons", "a" * 400], ids=["blanks", "long"])
-def test_tenant_filtered(serve: Serve, tenant_id: str) -> None:
-    """A tenant, when filtered for it: its id is taken as it is."""
+def test_filter_of_tenant(serve: Serve, tenant_id: str) -> None:
+    """A filter uses a tenant's id exactly as it is."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1, tenant_id=tenant_id),
@@ -122,7 +123,7 @@ def test_tenant_filtered(serve: Serve, tenant_id: str) -> None:
 
 
 def test_single_filter(serve: Serve) -> None:
-    """A single filter, when listed: Truto is asked for it."""
+    """A single filter is sent to Truto with the request for the list."""
     sandbox = serve(numbered_account(0, tenant_id="t"))
     read(
         sandbox,
@@ -143,7 +144,7 @@ def test_single_filter(serve: Serve) -> None:
     ],
 )
 def test_account_not_active(serve: Serve, status: str, reason: str) -> None:
-    """An account that is not active: it is asked and its status is named."""
+    """The connector asks an account that is not active, and its message contains the status."""
     bad = numbered_account(1, tenant_id="acme", status=status, last_error="invalid_grant")
     result = read(serve(numbered_account(0), bad, numbered_account(2)), additional_accounts=ALL)
 
@@ -178,7 +179,7 @@ def environment_with_failures() -> list[Account]:
 
 
 def test_broken_accounts(serve: Serve) -> None:
-    """Broken accounts: the others are read and the sync fails."""
+    """If some accounts are broken, the others are read and the sync fails."""
     result = read(serve(*environment_with_failures()), additional_accounts=ALL)
 
     assert read_ids(result.records) == {
@@ -201,8 +202,8 @@ def test_broken_accounts(serve: Serve) -> None:
     assert " and 2 more. Records" in message
 
 
-def test_broken_accounts_skipped_sync(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Broken accounts, when skipped: the sync completes with warnings."""
+def test_broken_accounts_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """If broken accounts are skipped, the sync completes with warnings."""
     sandbox = serve(*environment_with_failures())
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -219,7 +220,7 @@ def test_broken_accounts_skipped_sync(serve: Serve, caplog: pytest.LogCaptureFix
 
 
 def test_no_account_can_be_read(serve: Serve) -> None:
-    """No account can be read, when skipped: the sync fails all the same."""
+    """If no account can be read, the sync fails even if broken accounts are skipped."""
     sandbox = serve(broken(0, faults.account_blocked()), broken(1, faults.account_blocked()))
 
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -233,7 +234,7 @@ def test_no_account_can_be_read(serve: Serve) -> None:
 def test_wrong_token_and_thousand_accounts(
     serve: Serve, make: Callable[..., Fault], skip: str
 ) -> None:
-    """A wrong token and a thousand accounts: a single request finds it out."""
+    """Even with a thousand accounts, a single request shows that the token is wrong."""
     sandbox = serve(
         *large_environment(accounts=1000).accounts, faults=[make(times=None)], latency=0.05
     )
@@ -254,8 +255,8 @@ def test_wrong_token_and_thousand_accounts(
         assert [error["message"] for error in result.errors] == [str(result.failure)]
 
 
-def test_token_revoked_behind_list(serve: Serve) -> None:
-    """The token is revoked behind the list: the sync ends soon."""
+def test_token_revoked_after_list(serve: Serve) -> None:
+    """If the token is revoked after the list was read, the sync ends soon."""
     accounts = [numbered_account(n, tenant_id=f"tenant-{n > 0}") for n in range(300)]
     refused = faults.token_refused(after=20, times=None)
     sandbox = serve(*accounts, faults=[refused, faults.delay(0.05, times=None)])
@@ -286,7 +287,7 @@ def test_token_revoked_behind_list(serve: Serve) -> None:
 def test_options_match_no_account(
     serve: Serve, caplog: pytest.LogCaptureFixture, more: dict[str, Any], is_warned: bool
 ) -> None:
-    """Options that match no account, when read or checked: a warning says so."""
+    """Read and check warn if no account matches the options."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     for run_command in (read, check):
         caplog.clear()
@@ -297,7 +298,7 @@ def test_options_match_no_account(
 
 
 def test_list_cannot_be_read(serve: Serve) -> None:
-    """The list cannot be read: the sync fails."""
+    """If the list cannot be read, the sync fails."""
     fault = faults.truto_failed(kind="accounts", after=1, times=None)
     sandbox = serve(
         *[numbered_account(number) for number in range(8)], faults=[fault], list_page_size=3
@@ -310,7 +311,8 @@ def test_list_cannot_be_read(serve: Serve) -> None:
     assert set(read_ids(result.records)) == {id_of(0), id_of(1), id_of(2)}
 
 
-def test_given_the_list_loops_when_read_then_the_sync_fails(serve: Serve) -> None:
+def test_list_loops(serve: Serve) -> None:
+    """If the list loops, the sync fails."""
     page = '{"result": [{"id": "%s", "integration": {"name": "klaviyo"}}], "next_cursor": "x"}'
     fault = faults.body(page % id_of(0), kind="accounts", times=None)
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
@@ -318,8 +320,8 @@ def test_given_the_list_loops_when_read_then_the_sync_fails(serve: Serve) -> Non
     assert "pages repeat: pagination loop detected" in str(result.failure)
 
 
-def test_entries_no_accounts(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Entries that are no accounts: a warning names them."""
+def test_entries_without_account(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning reports each entry that is not an account."""
     page = '{"result": [{"id": 5}, {"id": "%s", "integration": {}}], "next_cursor": null}'
     fault = faults.body(page % id_of(1), kind="accounts")
     result = read(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
@@ -329,8 +331,8 @@ def test_entries_no_accounts(serve: Serve, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_thousand_accounts_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Else a thousand requests would take twenty seconds by themselves.
-    """A thousand accounts that wait: the others are not held up."""
+    """A thousand accounts that wait do not delay the others."""
+    # With the real limit, a thousand requests alone would take twenty seconds.
     monkeypatch.setattr(rate_limiter, "TOKEN_LIMIT", 10_000)
     waiting = [numbered_account(n, faults=[faults.vendor_rate_limited(600)]) for n in range(1000)]
     ready = {id_of(n) for n in range(1000, 1010)}
@@ -355,13 +357,13 @@ def test_thousand_accounts_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -
 
 
 def most_in_flight(sandbox: Sandbox, latency: float) -> int:
-    """How many segment requests were in flight at once, by their arrivals and the latency."""
+    """Return the largest number of segment requests in flight, by arrivals and latency."""
     arrivals = sorted(r.at for r in sandbox.requests if r.kind == "segments")
     return max(sum(at <= other < at + latency for other in arrivals) for at in arrivals)
 
 
 def test_slow_responses(serve: Serve) -> None:
-    """Slow responses: more than a hundred requests are in flight."""
+    """If responses are slow, more than a hundred requests are in flight."""
     slow = [numbered_account(number, latency=2.0) for number in range(1, 160)]
     sandbox = serve(numbered_account(0), *slow)
 
@@ -373,7 +375,7 @@ def test_slow_responses(serve: Serve) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 7])
 def test_num_workers(serve: Serve, num_workers: int) -> None:
-    """Num_workers: no more requests are in flight."""
+    """No more than num_workers requests are in flight."""
     sandbox = serve(
         *[numbered_account(number, latency=0.2) for number in range(3 * num_workers + 1)]
     )
@@ -385,7 +387,7 @@ def test_num_workers(serve: Serve, num_workers: int) -> None:
 
 
 def test_two_of_trutos_429s(serve: Serve) -> None:
-    """Two of Truto's 429s: all accounts wait."""
+    """After two of Truto's 429s, all accounts wait."""
     fault = faults.truto_rate_limited(1, after=5, times=2)
     sandbox = serve(*[numbered_account(number) for number in range(20)], faults=[fault])
 
@@ -394,7 +396,7 @@ def test_two_of_trutos_429s(serve: Serve) -> None:
     assert len(read_ids(result.records)) == 20
     refused = next(r.at for r in sandbox.requests if r.status == 429)
     since = sorted(r.at for r in sandbox.requests if r.at >= refused)
-    # The other worker sends until the 429 has arrived; then nobody does for a second, though there
+    # The other worker sends until the 429 has arrived. Then nobody sends for a second, though there
     # is more to read.
     gap, position = max((later - at, n) for n, (at, later) in enumerate(pairwise(since), 1))
     assert gap > 0.9
@@ -404,7 +406,7 @@ def test_two_of_trutos_429s(serve: Serve) -> None:
 def test_long_sync(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long sync, when watched: its progress is logged."""
+    """The progress of a long sync is logged."""
     monkeypatch.setattr(sync, "PROGRESS_SECONDS", 0.2)
     caplog.set_level(logging.INFO)
     waiting = numbered_account(3, faults=[faults.vendor_rate_limited(1)])
@@ -421,8 +423,8 @@ def test_long_sync(
     )
 
 
-def test_listed_accounts(serve: Serve) -> None:
-    """Listed accounts, when checked: every bad one is named."""
+def test_check_of_listed_accounts(serve: Serve) -> None:
+    """The check lists every bad one of the listed accounts."""
     sandbox = serve(*environment_with_failures())
 
     status, message = check(sandbox, additional_accounts=listed(*range(1, 9)))
@@ -434,8 +436,8 @@ def test_listed_accounts(serve: Serve) -> None:
     assert [next(n for n in range(9) if id_of(n) in line) for line in lines[1:]] == [1, 3, 7]
 
 
-def test_bad_accounts_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Bad accounts are skipped, when checked: it succeeds with warnings."""
+def test_check_that_skips(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """If bad accounts are skipped, the check succeeds with warnings."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, _ = check(sandbox, additional_accounts=ALL, on_account_error="skip")
@@ -445,9 +447,8 @@ def test_bad_accounts_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("more", [ALL, listed(*range(200))])
-def test_given_a_wrong_token_when_checked_then_it_is_asked_once(
-    serve: Serve, more: dict[str, Any]
-) -> None:
+def test_check_with_wrong_token(serve: Serve, more: dict[str, Any]) -> None:
+    """A check with a wrong token sends a single request."""
     sandbox = serve(*[numbered_account(number) for number in range(200)])
 
     status, message = check(sandbox, token="not-the-token", additional_accounts=more)
@@ -457,7 +458,8 @@ def test_given_a_wrong_token_when_checked_then_it_is_asked_once(
     assert len(sandbox.requests) == 1
 
 
-def test_given_no_list_when_checked_then_that_is_reported(serve: Serve) -> None:
+def test_check_without_list(serve: Serve) -> None:
+    """The check reports that the accounts cannot be listed."""
     fault = faults.truto_error(403, "Not yours", kind="accounts", times=None)
     status, message = check(serve(numbered_account(0), faults=[fault]), additional_accounts=ALL)
 
@@ -465,8 +467,8 @@ def test_given_no_list_when_checked_then_that_is_reported(serve: Serve) -> None:
     assert "Listing the integrated accounts of the environment failed" in str(message)
 
 
-def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """The network is gone: not each account finds out."""
+def test_network_down(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """If the network is down, the accounts do not find out one by one."""
     caplog.set_level(logging.INFO)
     sandbox = serve(*[numbered_account(number) for number in range(60)])
     ids = [account.id for account in sandbox.environment.accounts]
@@ -477,7 +479,7 @@ def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
 
     assert "the connection could not be established" in str(result.failure)
     assert "; nothing else got through" in str(result.failure)
-    # One request probes; the 59 others wait for it.
+    # One request probes, and the 59 others wait for it.
     assert len([text for text in caplog.messages if "Trying again" in text]) < 20
     assert len(result.errors) == 1
     assert result.statuses[-1] == "INCOMPLETE"
@@ -493,7 +495,7 @@ def test_network_gone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_list_fails(serve: Serve, fault: Fault, message: str, requests: int) -> None:
-    """The list fails: the message is that of the list."""
+    """If the list fails, the message is about the list."""
     fault.kind, fault.times = "accounts", None
     sandbox = serve(numbered_account(0), faults=[fault])
 
@@ -501,12 +503,12 @@ def test_list_fails(serve: Serve, fault: Fault, message: str, requests: int) -> 
 
     assert message in str(result.failure)
     asked = len([r for r in sandbox.requests if r.kind == "accounts"])
-    # The waits vary.
+    # The waits vary, and so does the number of requests.
     assert abs(asked - requests) <= (0 if requests == 1 else 3)
 
 
 def test_verified_token(serve: Serve) -> None:
-    """A verified token: no account waits for the response to another."""
+    """As soon as the token is verified, no account waits for the response to another."""
     first = numbered_account(0, faults=[faults.delay(0.3)])
     late = [numbered_account(number, faults=[faults.delay(1.5)]) for number in range(1, 6)]
     sandbox = serve(first, *late)
@@ -521,7 +523,7 @@ def test_verified_token(serve: Serve) -> None:
 
 @pytest.mark.parametrize("status", [400, 422])
 def test_list_without_a_limit(serve: Serve, status: int) -> None:
-    """The list is asked for in pages of 100, and whole if Truto rejects that."""
+    """The list is requested in pages of 100, and without a limit if Truto rejects that."""
     rejected = faults.truto_error(
         status, kind="accounts", when=lambda r: r.param("limit") is not None
     )
@@ -536,7 +538,7 @@ def test_list_without_a_limit(serve: Serve, status: int) -> None:
 
 
 def test_waiting_accounts_keep_no_page(serve: Serve) -> None:
-    """Accounts that wait between two pages hold nothing of the first one."""
+    """An account that waits between two pages holds nothing of the first one."""
     accounts = [
         numbered_account(n, count=20, faults=[faults.vendor_rate_limited(600, after=1)])
         for n in range(5)
@@ -546,7 +548,7 @@ def test_waiting_accounts_keep_no_page(serve: Serve) -> None:
     def pages() -> int:
         gc.collect()
         held = [found for found in gc.get_objects() if isinstance(found, Page | RecordsRead)]
-        # What the list says of an account is small, and needed until its own row is written.
+        # What the list says about an account is small, and needed until its own row is written.
         return sum(not _is_of_list(found) for found in held)
 
     before = pages()
@@ -565,7 +567,7 @@ def _is_of_list(found: Page | RecordsRead) -> bool:
 
 
 def test_an_account_without_an_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sync in which an account is neither read nor failed is not complete."""
+    """A sync is not complete if an account has neither been read nor failed."""
     monkeypatch.setattr(AccountReader, "read", lambda *_: iter(()))
 
     result = read(serve(numbered_account(0)), on_account_error="skip")

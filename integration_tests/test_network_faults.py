@@ -1,4 +1,4 @@
-"""The faulty proxy itself: a faulty response is recognizable as one, or harmless."""
+"""The faulty proxy itself: a faulty response can be recognized as one, or is harmless."""
 
 from collections.abc import Iterator
 
@@ -26,10 +26,10 @@ def sandbox() -> Iterator[Sandbox]:
 def fetch_repeatedly(
     sandbox: Sandbox, rates: FaultRates, tries: int, timeout: float = 10.0
 ) -> Iterator[Page | None]:
-    """The page that a client of one connection gets each time, or None."""
+    """Yield the page that a client with one connection gets each time, or None."""
     environment = sandbox.environment
     with FaultyProxy(sandbox.url, 0, rates) as proxy, requests.Session() as session:
-        # The connector's own: requests takes an interim response for the response.
+        # This is the connector's own adapter: requests takes an interim response for the response.
         session.mount(proxy.url, DeadlineAdapter())
         session.headers["Authorization"] = f"Bearer {environment.token}"
         params = {"integrated_account_id": environment.accounts[0].id}
@@ -47,7 +47,7 @@ def fetch_repeatedly(
 def test_unusual_delivery(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
 ) -> None:
-    """An unusual delivery, when fetched: the page is the right one."""
+    """After an unusual delivery, the page is still the right one."""
     (right,) = fetch_repeatedly(sandbox, NO_FAULTS, 1)
     assert right
     monkeypatch.setattr(faulty_proxy, "HARMLESS", (fault,))
@@ -58,10 +58,8 @@ def test_unusual_delivery(
 @pytest.mark.parametrize(
     "fault", sorted({*TRANSIENT, *PERMANENT}, key=repr), ids=lambda fault: fault.__name__
 )
-def test_fault_fetched(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault
-) -> None:
-    """A fault, when fetched: no other page is made up."""
+def test_fault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: NetworkFault) -> None:
+    """No fault makes up another page."""
     (right,) = fetch_repeatedly(sandbox, NO_FAULTS, 1)
     monkeypatch.setattr(faulty_proxy, "TRANSIENT", (fault,))
 
@@ -71,7 +69,8 @@ def test_fault_fetched(
     assert found.count(None) > TRIES / 2
 
 
-def test_given_a_seed_when_drawn_again_then_the_same_happens(sandbox: Sandbox) -> None:
+def test_same_seed(sandbox: Sandbox) -> None:
+    """If a seed is drawn again, the same happens."""
     rates = FaultRates(harmless=0.3, transient=0.3, permanent=0.1)
 
     first, second = (list(fetch_repeatedly(sandbox, rates, TRIES)) for _ in range(2))

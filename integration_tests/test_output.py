@@ -2,7 +2,6 @@
 
 import array
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -18,8 +17,9 @@ from integration_tests.processes import Processes, result_of
 from integration_tests.support import Result, Serve, catalog, config, numbered_account, write
 from integration_tests.test_state import assert_no_state_is_ahead
 from sandbox import Sandbox, faults
+from sandbox.protocol import messages
 
-# Several times what a pipe holds.
+# Several times what a pipe can hold.
 RECORDS = 2_000
 
 
@@ -44,7 +44,7 @@ def sandbox(serve: Serve) -> Sandbox:
 
 
 def read_all(descriptor: int, out: Path) -> Result:
-    """Takes what is left in a pipe, as lines that are all complete."""
+    """Read what is left in a pipe, and check that all its lines are complete."""
     with os.fdopen(descriptor, "rb") as pipe:
         content = pipe.read()
     out.write_bytes(content)
@@ -63,7 +63,7 @@ def read_all(descriptor: int, out: Path) -> Result:
 def test_signal_while_full(
     sandbox: Sandbox, processes: Processes, tmp_path: Path, stdout: str, signals: Sequence[int]
 ) -> None:
-    """A sync whose pipe is full is terminated: its last states count just what was written."""
+    """If a sync is terminated while its pipe is full, its last states count what was written."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -91,7 +91,7 @@ def test_signal_while_full(
 
 
 def is_full(reader: int) -> bool:
-    """Whether a pipe holds as much as it can, but for less than a page."""
+    """Return whether a pipe has less than a page of space left."""
     return unread(reader) > 32_768
 
 
@@ -102,7 +102,7 @@ def unread(reader: int) -> int:
 
 
 def test_second_signal(sandbox: Sandbox, processes: Processes, tmp_path: Path) -> None:
-    """A signal of a second later ends a sync whose pipe nobody empties."""
+    """A second signal, a second later, ends a sync even if nobody empties its pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -123,7 +123,7 @@ def test_second_signal(sandbox: Sandbox, processes: Processes, tmp_path: Path) -
 def test_no_output(
     sandbox: Sandbox, processes: Processes, tmp_path: Path, stdout: str, message: str
 ) -> None:
-    """A full disk, or a stdout that is closed, is one sentence on stderr and exit code 1."""
+    """If the disk is full or stdout is closed, stderr has one sentence and the exit code is 1."""
     out = tmp_path / "out.jsonl"
     out.symlink_to("/dev/full")
 
@@ -135,7 +135,7 @@ def test_no_output(
 
 
 def test_consumer_gone_during_wait(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A consumer that leaves while there is nothing to write ends the sync."""
+    """If the consumer leaves while there is nothing to write, the sync ends."""
     waiting = numbered_account(0, faults=[faults.vendor_rate_limited(600)])
     sandbox = serve(waiting)
     pipe = tmp_path / "pipe"
@@ -152,7 +152,7 @@ def test_consumer_gone_during_wait(serve: Serve, processes: Processes, tmp_path:
 
 
 def test_in_a_thread(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A program that runs a command in a thread of its own gets all of its messages."""
+    """A program that runs a command in a separate thread gets all of its messages."""
     program = (
         "import sys, threading\n"
         "from source_truto_segments.run import run\n"
@@ -167,7 +167,7 @@ def test_in_a_thread(sandbox: Sandbox, tmp_path: Path) -> None:
         timeout=60,
         check=True,
     )
-    result = Result([json.loads(line) for line in done.stdout.split("\n") if line])
+    result = Result(messages(done.stdout))
 
     assert done.stderr == ""
     assert result.statuses[-1] == "COMPLETE"

@@ -32,7 +32,7 @@ from sandbox.limits import RetryAfter
 
 
 def quota_resets(result: Result, stream: str = "segments") -> list[float]:
-    """The waits that a stream's statuses report, in seconds from now on."""
+    """Return the waits that a stream's statuses report, in seconds from now."""
     statuses = [s for s in result.rate_limited if s["stream_descriptor"]["name"] == stream]
     assert {status["status"] for status in statuses} <= {"RUNNING"}
     reasons = [reason for status in statuses for reason in status["reasons"]]
@@ -46,7 +46,7 @@ def quota_resets(result: Result, stream: str = "segments") -> list[float]:
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
 @pytest.mark.parametrize("form", sorted({*get_args(RetryAfter)} - {"nothing"}))
 def test_429_says_how_long(serve: Serve, make: Callable[..., Fault], form: str) -> None:
-    """A 429 that says how long: just that is waited."""
+    """If a 429 says how long to wait, the connector waits exactly that long."""
     sandbox = serve(account(count=25, faults=[make(30, form, after=1)]))
 
     result = read(sandbox)
@@ -58,7 +58,7 @@ def test_429_says_how_long(serve: Serve, make: Callable[..., Fault], form: str) 
 
 
 def test_429s_for_half_hour(serve: Serve) -> None:
-    """429s for half an hour: they are waited out."""
+    """The connector waits through half an hour of 429s."""
     result = read(serve(account(count=25, faults=[faults.vendor_rate_limited(60, times=30)])))
 
     assert result.failure is None
@@ -74,7 +74,7 @@ def test_429s_for_half_hour(serve: Serve) -> None:
     ],
 )
 def test_429s_without_end(serve: Serve, make: Callable[..., Fault], message: str) -> None:
-    """429s without end: it ends with the reason."""
+    """If the 429s never end, the sync fails for that reason."""
     sandbox = serve(account(faults=[make(0, times=None)]))
 
     result = read(sandbox)
@@ -87,7 +87,7 @@ def test_429s_without_end(serve: Serve, make: Callable[..., Fault], message: str
 
 @pytest.mark.parametrize("streams", [("segments",), ("integrated_accounts",)])
 def test_one_account_for_a_day(serve: Serve, streams: tuple[str, ...]) -> None:
-    """Truto's 429 for a day concerns the account that got it; the others are read."""
+    """Truto's 429 for a day concerns only the account that got it; the others are read."""
     refused = numbered_account(1, faults=[faults.truto_rate_limited(86_400, times=None)])
     sandbox = serve(numbered_account(0), refused, numbered_account(2))
 
@@ -104,12 +104,12 @@ def test_one_account_for_a_day(serve: Serve, streams: tuple[str, ...]) -> None:
 
 
 def test_one_account_at_its_limit(serve: Serve) -> None:
-    """While one account gets nothing but Truto's 429, nine starts in ten are for the others."""
+    """While one account gets only Truto's 429s, nine starts in ten are for the others."""
     refused = numbered_account(1, faults=[faults.truto_rate_limited(10, times=None)])
     others = [numbered_account(number) for number in (0, *range(2, 30))]
     sandbox = serve(refused, *others)
 
-    # Its waits take no time, so its retries are as eager as they can be.
+    # Its waits take no time, so its retries come as soon as they can.
     result = read(sandbox, additional_accounts=ALL, on_account_error="skip", num_workers=1)
 
     assert len(result.records) == 29 * 3
@@ -120,18 +120,20 @@ def test_one_account_at_its_limit(serve: Serve) -> None:
     assert max(result.waits) >= 100
 
 
-def test_given_a_429_when_checked_then_the_form_is_not_held_up(serve: Serve) -> None:
+def test_check_with_429(serve: Serve) -> None:
+    """A 429 does not delay the check, so the form is not held up."""
     status, message = check(serve(account(faults=[faults.vendor_rate_limited(60, times=None)])))
 
     assert status is Status.FAILED
     assert "the vendor's rate limit was exceeded" in str(message)
 
 
-def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) -> None:
+def test_announced_budget(serve: Serve) -> None:
+    """If the vendor announces its budget, a sync meets no 429."""
     limit = VendorLimit(3, 1.0, retry_after="ratelimit-reset", announce=True)
     sandbox = serve(account(count=60, vendor_limit=limit))
 
-    # The sandbox counts real seconds, so they really pass here.
+    # The sandbox counts real seconds, so the waits are real here.
     result = read_in_real_time(sandbox)
 
     assert len(set(result.ids)) == 60
@@ -139,7 +141,7 @@ def test_given_an_announced_budget_when_read_then_no_429_is_met(serve: Serve) ->
 
 
 def test_trutos_limits(serve: Serve) -> None:
-    """More accounts than Truto's limit for the token, and one of many pages: no 429 is met."""
+    """With more accounts than Truto's token limit, and one of many pages, there is no 429."""
     environment = large_environment(700, vendors=("klaviyo",), segments=1)
     sandbox = serve(
         account(count=60, default_page_size=1),
@@ -161,10 +163,10 @@ def test_trutos_limits(serve: Serve) -> None:
 
 @pytest.mark.parametrize("make", [faults.truto_rate_limited, faults.vendor_rate_limited])
 @pytest.mark.parametrize("streams", [("segments",), ALL_STREAMS])
-def test_no_request_can_go_out(
+def test_no_request_can_be_sent(
     serve: Serve, make: Callable[..., Fault], streams: tuple[str, ...]
 ) -> None:
-    """No request can go out: each wait is reported once."""
+    """While no request can be sent, each wait is reported once."""
     script = [make(30, after=after, kind="segments") for after in (1, 0, 1)]
     result = read(serve(account(count=35, faults=script)), streams=streams)
 
@@ -175,7 +177,7 @@ def test_no_request_can_go_out(
 
 
 def test_limit_waited_for_in_time(serve: Serve) -> None:
-    """A limit that is waited for in time: that is reported."""
+    """A wait that keeps within a limit is reported as well."""
     sandbox = serve(account(count=60, default_page_size=1))
 
     result = read(sandbox)
@@ -192,8 +194,8 @@ def retry_after_7_seconds(**match: Any) -> Fault:
 @pytest.mark.parametrize(
     "fault", [faults.vendor_failed, faults.bad_gateway, faults.reset, retry_after_7_seconds]
 )
-def test_backoff_read(serve: Serve, fault: Callable[..., Fault]) -> None:
-    """A backoff: no rate limit is reported."""
+def test_backoff(serve: Serve, fault: Callable[..., Fault]) -> None:
+    """A backoff is not reported as a rate limit."""
     result = read(serve(account(count=25, faults=[fault(times=3)])))
 
     assert len(set(result.ids)) == 25
@@ -202,7 +204,7 @@ def test_backoff_read(serve: Serve, fault: Callable[..., Fault]) -> None:
 
 
 def test_wait_of_less_than_second(serve: Serve) -> None:
-    """A wait of less than a second: it is not reported."""
+    """A wait of less than a second is not reported."""
     announced = {"ratelimit-remaining": "0", "ratelimit-reset": "0.9"}
     first = faults.body('{"result": [{"id": "a"}], "next_cursor": "b"}', headers=announced)
     second = faults.body('{"result": [{"id": "b"}], "next_cursor": null}')

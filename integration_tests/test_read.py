@@ -15,8 +15,8 @@ from sandbox.environment import VENDORS_WITH_WORKSPACES
 from source_truto_segments import SourceTrutoSegments
 
 
-def test_beehiiv_read_each(serve: Serve) -> None:
-    """Beehiiv: each workspace is read and named."""
+def test_workspaces_of_beehiiv(serve: Serve) -> None:
+    """Each workspace of Beehiiv is read, and the rows have its ID."""
     segments = vendors.segments("beehiiv", 23)
     sandbox = serve(
         account("beehiiv", workspaces={"pub_a": segments[:12], "pub_b": [], "pub_c": segments[12:]})
@@ -30,7 +30,7 @@ def test_beehiiv_read_each(serve: Serve) -> None:
 
 
 def test_workspace_configured(serve: Serve) -> None:
-    """A workspace is configured: only that one is read."""
+    """If a workspace is configured, only that one is read."""
     segments = vendors.segments("beehiiv", 8)
     sandbox = serve(account("beehiiv", workspaces={"a": segments[:3], "b": segments[3:]}))
 
@@ -38,12 +38,12 @@ def test_workspace_configured(serve: Serve) -> None:
 
     assert {record["workspace_id"] for record in result.records} == {"b"}
     assert len(result.records) == 5
-    # Whether the account has the workspace is asked, as its integration is not known.
+    # The connector asks whether the account has the workspace, since its integration is not known.
     assert {request.kind for request in sandbox.requests} == {"workspaces", "segments"}
 
 
 def test_workspaces_optional(serve: Serve) -> None:
-    """Workspaces are optional: they are not requested."""
+    """If workspaces are optional, they are not requested."""
     for vendor in sorted(VENDORS_WITH_WORKSPACES - {"beehiiv"}):
         sandbox = serve(account(vendor))
         read(sandbox)
@@ -52,7 +52,7 @@ def test_workspaces_optional(serve: Serve) -> None:
 
 @pytest.mark.parametrize("style", ["plain", "special", "long"])
 def test_any_cursor(serve: Serve, style: str) -> None:
-    """Any cursor: it is sent back unchanged."""
+    """Any cursor is sent back unchanged."""
     sandbox = serve(account(count=35, cursor_style=style))
 
     result = read(sandbox)
@@ -62,12 +62,13 @@ def test_any_cursor(serve: Serve, style: str) -> None:
 
 
 @pytest.mark.parametrize("end", [None, "", MISSING])
-def test_given_any_end_of_the_list_when_read_then_it_ends(serve: Serve, end: Any) -> None:
+def test_end_of_list(serve: Serve, end: Any) -> None:
+    """A list ends with a cursor that is null, empty or missing."""
     assert len(read(serve(account(count=20, last_cursor=end))).records) == 20
 
 
 def test_empty_pages_with_cursor(serve: Serve) -> None:
-    """Empty pages with a cursor: they are passed over."""
+    """Empty pages with a cursor are skipped."""
     sandbox = serve(account(count=30, empty_pages=3))
 
     result = read(sandbox)
@@ -78,13 +79,14 @@ def test_empty_pages_with_cursor(serve: Serve) -> None:
 
 @pytest.mark.parametrize("form", ["list", "keyed", "bare"])
 def test_any_form_of_result(serve: Serve, form: str) -> None:
-    """Any form of the result: its records come."""
+    """In any form of the result, its records are read."""
     result = read(serve(account(count=21, form=form)))
 
     assert len(set(result.ids)) == 21
 
 
-def test_given_no_segment_when_read_then_the_stream_is_complete(serve: Serve) -> None:
+def test_no_segments(serve: Serve) -> None:
+    """A stream without segments is complete."""
     result = read(serve(account(count=0)))
 
     assert result.records == []
@@ -94,7 +96,7 @@ def test_given_no_segment_when_read_then_the_stream_is_complete(serve: Serve) ->
 
 @pytest.mark.parametrize(("loop", "most"), [("cursor", 3), ("page", 3)])
 def test_vendor_loops(serve: Serve, loop: str, most: int) -> None:
-    """A vendor that loops: it ends within a few requests."""
+    """If a vendor loops, the sync fails within a few requests."""
     sandbox = serve(account(count=100, loop=loop))
 
     result = read(sandbox)
@@ -108,7 +110,7 @@ def test_vendor_loops(serve: Serve, loop: str, most: int) -> None:
 
 
 def test_empty_pages_without_end(serve: Serve) -> None:
-    """Empty pages without end: it ends too."""
+    """If empty pages never end, the sync fails."""
     sandbox = serve(account(count=100, loop="empty"))
 
     result = read(sandbox)
@@ -118,7 +120,7 @@ def test_empty_pages_without_end(serve: Serve) -> None:
 
 
 def test_partial_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A partial response: a warning reports it and nothing stops."""
+    """A warning reports a partial response, and the sync goes on."""
     result = read(serve(account(count=25, partial=True)))
 
     assert len(result.records) == 25
@@ -128,15 +130,16 @@ def test_partial_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> Non
     assert ACCOUNT_ID in warning
 
 
-def test_mark_on_page_next_one(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A mark on a page that has a next one: it says nothing."""
+def test_partial_page_before_another(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """On a page that has a next one, the mark of a partial response means nothing."""
     # For some mappings the mark means that there are more pages.
     read(serve(account(count=25, partial="inner")))
 
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_given_filters_when_read_then_each_request_carries_them(serve: Serve) -> None:
+def test_filters(serve: Serve) -> None:
+    """Each request has the configured filters."""
     workspaces = {"ws": vendors.segments("brevo", 25)}
     sandbox = serve(account("brevo", segments=[], workspaces=workspaces))
 
@@ -164,7 +167,8 @@ def test_given_filters_when_read_then_each_request_carries_them(serve: Serve) ->
         assert request.headers["Accept"] == "application/json"
 
 
-def test_given_no_filters_when_read_then_none_is_sent(serve: Serve) -> None:
+def test_no_filters(serve: Serve) -> None:
+    """Without filters, none is sent."""
     sandbox = serve(account(count=5))
 
     read(sandbox)
@@ -173,7 +177,8 @@ def test_given_no_filters_when_read_then_none_is_sent(serve: Serve) -> None:
     assert request.query == [("integrated_account_id", ACCOUNT_ID)]
 
 
-def test_given_pasted_white_space_when_read_then_it_is_ignored(serve: Serve) -> None:
+def test_pasted_white_space(serve: Serve) -> None:
+    """White space around pasted settings is ignored."""
     sandbox = serve(account(count=5))
 
     result = read(
@@ -188,7 +193,7 @@ def test_given_pasted_white_space_when_read_then_it_is_ignored(serve: Serve) -> 
 
 
 def test_state_of_finished_sync(serve: Serve) -> None:
-    """A state of a finished sync: it precedes the status."""
+    """The state of a finished sync precedes its status."""
     result = read(serve(account(count=5)))
 
     kinds = [message["type"] for message in result.messages]
@@ -198,7 +203,7 @@ def test_state_of_finished_sync(serve: Serve) -> None:
 
 
 def test_consumer_leaves(serve: Serve) -> None:
-    """A consumer that leaves: the workers end."""
+    """If the consumer leaves, the workers end."""
     sandbox = serve(account("activecampaign", count=6_000, default_page_size=3_000))
     source = SourceTrutoSegments()
     configured = ConfiguredAirbyteCatalogSerializer.load(catalog())

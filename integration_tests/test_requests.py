@@ -1,4 +1,4 @@
-"""How few requests a sync needs: page sizes, what is not asked twice, and shards."""
+"""How few requests a sync needs: page sizes, what is not requested twice, and shards."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ from integration_tests.support import (
 from sandbox import Account, Fault, Request, Sandbox, faults, vendors
 from source_truto_segments.config import Shard
 
-# What is requested of each vendor.
+# The limit that is requested for each vendor.
 LIMITS = {
     "activecampaign": "100",
     "beehiiv": "100",
@@ -37,7 +37,7 @@ LIMITS = {
 
 
 def account(number: int, vendor: str, count: int = 60, **how: Any) -> Account:
-    """One of several accounts, that of Beehiiv with its segments in a workspace."""
+    """Return one of several accounts; that of Beehiiv has its segments in a workspace."""
     segments = vendors.segments("flodesk" if vendor == "newsletterly" else vendor, count)
     how.setdefault("category", "marketing-automation")
     if vendor == "beehiiv":
@@ -46,7 +46,7 @@ def account(number: int, vendor: str, count: int = 60, **how: Any) -> Account:
 
 
 def of_segments(sandbox: Sandbox, number: int | None = None) -> list[Request]:
-    """The requests for segments, of one account or of all."""
+    """Return the requests for segments, of one account or of all."""
     wanted = None if number is None else id_of(number)
     return [r for r in sandbox.requests if r.kind == "segments" and wanted in (None, r.account_id)]
 
@@ -76,8 +76,9 @@ def assert_everything_once(result: Result, sandbox: Sandbox) -> None:
 
 
 def test_seven_vendors(serve: Serve) -> None:
-    """The seven vendors: 15 requests are enough."""
-    # 60 segments each; 30 requests in default pages. The list of accounts is one more.
+    """For the seven vendors, 15 requests are enough."""
+    # Each has 60 segments, which take 30 requests in default pages. The list of accounts is one
+    # request more.
     sandbox = serve(*[account(n, name) for n, name in enumerate(vendors.VENDORS)])
 
     result = read(sandbox, additional_accounts=ALL)
@@ -89,8 +90,8 @@ def test_seven_vendors(serve: Serve) -> None:
 
 @pytest.mark.parametrize("option", [ALL, listed(*range(1, 8))], ids=["all", "listed"])
 def test_known_integrations(serve: Serve, option: dict[str, Any]) -> None:
-    """Known integrations: limits are the vendors'."""
-    # From Truto's list, or from the accounts' objects where their stream is selected.
+    """If the integrations are known, the limits are those of the vendors."""
+    # They are known from Truto's list, or from the accounts' objects if their stream is selected.
     sandbox = serve(*[account(n, name, 120) for n, name in enumerate(LIMITS)])
 
     result = read(sandbox, streams=("segments", "integrated_accounts"), additional_accounts=option)
@@ -101,10 +102,8 @@ def test_known_integrations(serve: Serve, option: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("page_size", [30, 1000])
-def test_given_a_page_size_when_read_then_it_is_an_upper_bound(
-    serve: Serve, page_size: int
-) -> None:
-    """It raises no limit, and is sent as it is where the vendor is not known."""
+def test_page_size_is_upper_bound(serve: Serve, page_size: int) -> None:
+    """A page size raises no limit, and is sent unchanged if the vendor is not known."""
     sandbox = serve(*[account(n, name) for n, name in enumerate(LIMITS)])
 
     result = read(sandbox, additional_accounts=ALL, page_size=page_size)
@@ -117,7 +116,7 @@ def test_given_a_page_size_when_read_then_it_is_an_upper_bound(
 
 
 def test_no_known_integration(serve: Serve) -> None:
-    """No known integration: none is asked for."""
+    """If no integration is known, the connector asks for none."""
     # A request for the account's object would cost what it saves.
     sandbox = serve(account(0, "flodesk"), account(1, "brevo"))
 
@@ -143,8 +142,8 @@ def test_no_known_integration(serve: Serve) -> None:
     ids=["named", "vague", "422", "Truto's", "Truto's 422"],
 )
 def test_rejected_limit(serve: Serve, response: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """A rejected limit: its integration is read without."""
-    # Only the first account is refused; another integration keeps its pages.
+    """After a rejected limit, its integration is read without one."""
+    # Only the first account is rejected, and another integration keeps its pages.
     caplog.set_level("INFO")
     first = account(0, "flodesk", faults=[with_limit(response)])
     others = [account(1, "flodesk", faults=[with_limit(response)]), account(2, "brevo")]
@@ -160,10 +159,8 @@ def test_rejected_limit(serve: Serve, response: Fault, caplog: pytest.LogCapture
     assert line.startswith("Pages of 100 records do not work for flodesk: they were rejected (HTTP")
 
 
-def test_given_another_rejection_when_read_then_it_is_the_error(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without a limit it comes again, so the next account is asked with one."""
+def test_other_rejection(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """If the rejection comes again without a limit, the next account still sends one."""
     caplog.set_level("INFO")
     fault = faults.vendor_error(400, raw_response="Invalid sort", times=None)
     sandbox = serve(account(0, "flodesk", faults=[fault]), account(1, "flodesk"))
@@ -179,7 +176,7 @@ def test_given_another_rejection_when_read_then_it_is_the_error(
 
 
 def test_missing_workspace(serve: Serve) -> None:
-    """A missing workspace, when rejected: the limit is kept. The 400 is not about the page size."""
+    """A 400 about a missing workspace is not about the page size, so the limit is kept."""
     sandbox = serve(account(0, "beehiiv"))
 
     result = read(sandbox, page_size=30)
@@ -190,8 +187,8 @@ def test_missing_workspace(serve: Serve) -> None:
 
 
 def test_maximum_lowered_between_pages(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A maximum lowered between pages: nothing is lost."""
-    # The second page's 400 names the limit: read again from the first page.
+    """If a vendor lowers its maximum between two pages, nothing is lost."""
+    # The 400 of the second page mentions the limit, so the list is read again from its first page.
     caplog.set_level("INFO")
 
     def lower(each: Account, _: int) -> None:
@@ -210,8 +207,8 @@ def test_maximum_lowered_between_pages(serve: Serve, caplog: pytest.LogCaptureFi
 def test_another_rejection_of_later_page(
     serve: Serve, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another rejection of a later page: the limit is not blamed."""
-    # Only a message that names the page size is about it there.
+    """Another rejection of a later page is not blamed on the limit."""
+    # On a later page, only a message that mentions the page size is about it.
     caplog.set_level("INFO")
     fault = faults.vendor_error(422, raw_response=reason, after=1)
     sandbox = serve(account(0, "brevo", 120, faults=[fault]))
@@ -228,8 +225,8 @@ def test_another_rejection_of_later_page(
 def test_vendor_of_smaller_pages(
     serve: Serve, vendor: str, maximum: int, oversized: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A vendor of smaller pages: no record is lost."""
-    # It rejects the limit, returns less, or Truto ends the list or goes on too far.
+    """If a vendor has smaller pages, no record is lost."""
+    # It rejects the limit or returns less, or Truto ends the list early or skips records.
     caplog.set_level("INFO")
     how: dict[str, Any] = {
         "max_page_size": maximum,
@@ -247,8 +244,8 @@ def test_vendor_of_smaller_pages(
 
 @pytest.mark.parametrize("maximum", [7, 30])
 def test_unusual_maximum(serve: Serve, maximum: int) -> None:
-    """An unusual maximum, when records would be skipped: none is."""
-    # A page with fewer records than requested and another after it are enough to know.
+    """If a vendor has an unusual maximum, no record is skipped."""
+    # A page with fewer records than requested, and another page after it, is evidence enough.
     how: dict[str, Any] = {"max_page_size": maximum, "default_page_size": maximum}
     sandbox = serve(account(0, "flodesk", 250, oversized="skip", **how))
 
@@ -260,8 +257,8 @@ def test_unusual_maximum(serve: Serve, maximum: int) -> None:
 
 @pytest.mark.parametrize("count", [10, 20, 25, 50])
 def test_list_of_default_page(serve: Serve, count: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A list of a default page: it is read without a limit."""
-    # It has no more, so the integration keeps its pages, and nothing is emitted twice.
+    """A list as long as a default page is read again without a limit."""
+    # There are no more records, so the integration keeps its pages, and nothing is emitted twice.
     caplog.set_level("INFO")
     sandbox = serve(account(0, "flodesk", count), account(1, "flodesk"))
 
@@ -275,8 +272,8 @@ def test_list_of_default_page(serve: Serve, count: int, caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize(("vendor", "count"), [("brevo", 60), ("flodesk", 110), ("brevo", 50)])
 def test_full_first_page(serve: Serve, vendor: str, count: int) -> None:
-    """A full first page: the list is read once."""
-    # A vendor that returned as many as were requested cuts nothing.
+    """If the first page is full, the list is read once."""
+    # A vendor that returns as many records as requested cuts nothing.
     sandbox = serve(account(0, vendor, count))
 
     result = read(sandbox, additional_accounts=ALL)
@@ -286,8 +283,8 @@ def test_full_first_page(serve: Serve, vendor: str, count: int) -> None:
 
 
 def test_cursor_after_last_record(serve: Serve) -> None:
-    """A cursor after the last record: the limit is kept."""
-    # A short page that only an empty one follows is the last.
+    """A cursor after the last record does not change the limit."""
+    # If only an empty page follows a short page, the short page is the last.
     segments = vendors.segments("flodesk", 3)
     first = json.dumps({"result": segments, "next_cursor": "more"})
     last = json.dumps({"result": [], "next_cursor": None})
@@ -301,8 +298,8 @@ def test_cursor_after_last_record(serve: Serve) -> None:
     assert limits(sandbox, 1) == ["100"]
 
 
-def test_missing_records(serve: Serve) -> None:
-    """Missing records, when read again: no limit is sent."""
+def test_second_read_without_limit(serve: Serve) -> None:
+    """If records are missing, the second read sends no limit."""
     # The second read is independent evidence that they were deleted.
     one = account(0, "flodesk", 33)
     sandbox = serve(one)
@@ -321,12 +318,12 @@ def test_missing_records(serve: Serve) -> None:
     assert limits(sandbox, 0) == ["100", None, None]
 
 
-# --- nothing is asked twice -----------------------------------------------------------------------
+# --- nothing is requested twice -------------------------------------------------------------------
 
 
 def test_all_streams(serve: Serve) -> None:
-    """All streams: only vendors with workspaces are asked."""
-    # Accounts of the others cost a request each, and Beehiiv's are asked by workspace at once.
+    """With all streams, the connector asks only vendors with workspaces for them."""
+    # Accounts of the others cost a request each, and Beehiiv's are read by workspace at once.
     names = list(vendors.VENDORS) * 2
     sandbox = serve(*[account(n, name, 5) for n, name in enumerate(names)])
 
@@ -339,8 +336,8 @@ def test_all_streams(serve: Serve) -> None:
 
 
 def test_integration_without_workspaces(serve: Serve) -> None:
-    """An integration without workspaces: one account is asked."""
-    # But for an account with an override of its own, which can have some.
+    """If an integration has no workspaces, only one of its accounts is asked."""
+    # An account with its own override is asked as well, since it can have some.
     override: dict[str, Any] = {
         "unified_model_override": {"marketing-automation": {"workspaces": {}}}
     }
@@ -358,7 +355,7 @@ def test_integration_without_workspaces(serve: Serve) -> None:
 
     assert result.failure is None
     asked = [request.account_id for request in sandbox.requests if request.kind == "workspaces"]
-    # Nothing follows for the others from what the override of the first one lacks.
+    # What the override of the first account lacks says nothing about the others.
     assert asked == [id_of(5), id_of(0), id_of(4)]
     assert [row["id"] for row in result.records_of("workspaces")] == ["w"]
     rows = result.records_of("integrated_accounts")
@@ -367,7 +364,7 @@ def test_integration_without_workspaces(serve: Serve) -> None:
 
 
 def test_integration_requires_workspaces(serve: Serve) -> None:
-    """An integration that requires workspaces: one account is refused."""
+    """If an integration requires workspaces, only one of its accounts is rejected."""
     # The next ones are asked for their workspaces first.
     segments = vendors.segments("flodesk", 3)
     sandbox = serve(
@@ -390,7 +387,7 @@ def test_integration_requires_workspaces(serve: Serve) -> None:
     ids=["empty", "not supported"],
 )
 def test_no_workspace_to_read(serve: Serve, workspaces: Fault | None) -> None:
-    """No workspace to read, when one is required: the account is asked itself."""
+    """If a workspace is required and there is none, the account itself is asked."""
     # An override can make Beehiiv return segments without a workspace.
     segments = json.dumps({"result": [{"id": "1"}], "next_cursor": None})
     script = [faults.body(segments, kind="segments"), *([workspaces] if workspaces else [])]
@@ -405,7 +402,7 @@ def test_no_workspace_to_read(serve: Serve, workspaces: Fault | None) -> None:
 
 
 def test_beehiiv_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Beehiiv without workspaces: it is empty. Its refusal confirms the empty list."""
+    """A Beehiiv account without workspaces is empty; its rejection confirms the empty list."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0, "beehiiv", segments=[]))
 
@@ -420,8 +417,8 @@ def test_beehiiv_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixtu
 
 
 def test_integration_without_segments(serve: Serve) -> None:
-    """An integration without segments: one account is asked."""
-    # Unless the user names the integration: then each account has its error.
+    """If an integration has no segments, only one of its accounts is asked."""
+    # If the user lists the integration, each account has its error instead.
     without: dict[str, Any] = {"segments": [], "category": "marketing-automation"}
     sandbox = serve(
         account(0, "klaviyo", 3), *[numbered_account(n, "smsly", **without) for n in range(1, 5)]
@@ -450,8 +447,8 @@ def shard(text: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_given_all_shards_when_read_then_everything_comes_once(serve: Serve, count: int) -> None:
-    """In all three streams, with the configured account in one of them."""
+def test_all_shards(serve: Serve, count: int) -> None:
+    """Together, the shards emit everything once, in all three streams."""
     names = list(vendors.VENDORS) * 3
     sandbox = serve(*[account(n, name, 3) for n, name in enumerate(names)], list_page_size=4)
     configured = catalog(streams=ALL_STREAMS)
@@ -474,8 +471,8 @@ def test_given_all_shards_when_read_then_everything_comes_once(serve: Serve, cou
 
 
 def test_configured_account_not_listed(serve: Serve) -> None:
-    """A configured account that is not listed: only its shard reads it."""
-    # A filter leaves it out of Truto's list.
+    """If a configured account is not in Truto's list, only its shard reads it."""
+    # A filter leaves it out of the list.
     sandbox = serve(account(0, "klaviyo", 3), *[account(n, "flodesk", 3) for n in range(1, 12)])
     home = next(n for n in (1, 2, 3) if Shard(n, 3).contains(id_of(0)))
 
@@ -488,8 +485,8 @@ def test_configured_account_not_listed(serve: Serve) -> None:
 
 
 def test_another_shard(serve: Serve) -> None:
-    """Another shard: nothing is taken for deleted."""
-    # The state of the first is kept apart: everything of the second is emitted once.
+    """After a change to another shard, no deletions are inferred."""
+    # The state of the first shard is kept apart, so everything of the second is emitted once.
     sandbox = serve(*[account(n, "flodesk", 3) for n in range(12)])
     configured = catalog("incremental", streams=ALL_STREAMS)
     first = read(sandbox, configured=configured, additional_accounts=shard("1/2"))
@@ -513,9 +510,9 @@ def test_another_shard(serve: Serve) -> None:
     assert Counter(r.kind for r in sandbox.requests[requests:])["accounts"] == 1
 
 
-def test_shard_read_uses(serve: Serve) -> None:
-    """A shard: it uses its share of Truto's limit."""
-    # A twentieth of 485 requests in 10 s; 31 in all.
+def test_share_of_shard(serve: Serve) -> None:
+    """A shard uses only its share of Truto's limit."""
+    # Its share is a twentieth of 485 requests in 10 s, and it sends 31 in all.
     sandbox = serve(account(0, "klaviyo", 300))
     home = next(n for n in range(1, 21) if Shard(n, 20).contains(id_of(0)))
 
@@ -541,8 +538,8 @@ def test_shard_read_uses(serve: Serve) -> None:
     ],
 )
 def test_invalid_shard(serve: Serve, text: str, message: str) -> None:
-    """An invalid shard, when checked: a sentence says what is valid."""
-    # No shard is read as another.
+    """For an invalid shard, the check explains what is valid."""
+    # An invalid shard is not read as another one.
     sandbox = serve(account(0, "klaviyo"))
 
     assert check(sandbox, additional_accounts=shard(text)) == (Status.FAILED, message)
@@ -550,13 +547,13 @@ def test_invalid_shard(serve: Serve, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", " 1/1 "])
-def test_given_a_blank_shard_when_read_then_every_account_is(serve: Serve, text: str) -> None:
-    """As an empty field of the form, or the only part."""
+def test_blank_shard(serve: Serve, text: str) -> None:
+    """A blank shard, such as an empty field of the form, and the shard 1/1 read every account."""
     sandbox = serve(*[account(n, "flodesk", 3) for n in range(4)])
 
     assert_everything_once(read(sandbox, additional_accounts=shard(text)), sandbox)
 
 
 def with_limit(fault: Fault) -> Fault:
-    """The fault for every request with a limit."""
+    """Return the fault for every request with a limit."""
     return Fault(fault.response, times=None, when=lambda r: r.param("limit") is not None)

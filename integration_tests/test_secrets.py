@@ -1,7 +1,7 @@
-"""No output shows the token or a value of remote_query, whatever a server says.
+"""No output shows the token or a value of remote_query, whatever a server sends.
 
-The same examples in every run. New ones, so many times as many, are searched with for example
-`EXAMPLES=50 pytest --timeout=0 integration_tests/test_secrets.py`.
+Every run uses the same examples. To search with new ones, and several times as many, run for
+example `EXAMPLES=50 pytest --timeout=0 integration_tests/test_secrets.py`.
 """
 
 import html
@@ -36,11 +36,13 @@ from integration_tests.support import (
     id_of,
     numbered_account,
     read,
+    texts,
     write,
 )
 from integration_tests.test_hostile_input import examples
 from sandbox import Environment, Request, Sandbox, faults
 from sandbox.echo import FORMS, PLACES, Echo
+from sandbox.protocol import messages
 from sandbox.responses import Response
 from source_truto_segments import run as console
 from source_truto_segments import source
@@ -53,7 +55,7 @@ PRINTABLE = "".join(map(chr, range(33, 127)))
 
 
 def secrets(alphabet: str) -> st.SearchStrategy[str]:
-    """Texts that are in no output by chance, and have no spaces that an excerpt drops."""
+    """Draw texts that no output contains by chance, without spaces that an excerpt drops."""
 
     def secret(seed: int, length: int) -> str:
         return " ".join("".join(random.Random(seed).choices(alphabet, k=length)).split())
@@ -75,14 +77,14 @@ echoes = st.builds(
 
 @pytest.fixture(scope="module")
 def echoing() -> Iterator[Sandbox]:
-    """One server for all examples; each puts its own token and echo into it."""
+    """Start one server for all examples; each sets its own token and echo."""
     with Sandbox(Environment([numbered_account(0), numbered_account(1)])) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for files, while commands in this process wait without taking time."""
+    """Yield a folder for files, while commands in this process wait without taking time."""
     logger = logging.getLogger("airbyte")
     level = logger.level
     with pytest.MonkeyPatch.context() as patch:
@@ -93,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def output_of(folder: Path, *arguments: str) -> str:
-    """Runs a command in this process; returns what it wrote to stdout and stderr."""
+    """Run a command in this process, and return what it wrote to stdout and stderr."""
     descriptors = [os.dup(number) for number in (1, 2)]
     with (folder / "output").open("w+b", buffering=0) as file, redirect_stderr(StringIO()) as err:
         try:
@@ -110,30 +112,16 @@ def output_of(folder: Path, *arguments: str) -> str:
 
 
 def result_of(folder: Path, command: str, sandbox: Sandbox, *flags: str, **fields: Any) -> Result:
-    """The messages of a command in this process, which reads all streams."""
+    """Run a command in this process, for all streams, and return its messages."""
     options = ["--config", write(folder / "config.json", config(sandbox, **fields)), *flags]
     if command == "read":
         configured = catalog("incremental", streams=ALL_STREAMS)
         options += ["--catalog", write(folder / "catalog.json", configured)]
-    lines = output_of(folder, command, *options).split("\n")
-    return Result([json.loads(line) for line in lines if line])
-
-
-def texts_of(value: Any) -> Iterator[str]:
-    """Yield the texts in a message, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from value
-        for inner in value.values():
-            yield from texts_of(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts_of(inner)
+    return Result(messages(output_of(folder, command, *options)))
 
 
 def leaks(output: str, secret: str) -> list[str]:
-    """Return the parts of a secret in an output, as whoever reads it can undo what was done."""
+    """Return the parts of a secret that an output contains, also in forms that can be undone."""
     readings = {output, *(text for line in output.split("\n") if line for text in parsed(line))}
     for undo in (unquote, html.unescape, unquote):
         readings |= {undo(text) for text in readings}
@@ -141,7 +129,7 @@ def leaks(output: str, secret: str) -> list[str]:
     forms = [secret]
     for offset in range(3):
         for encode in (b64encode, urlsafe_b64encode):
-            # Without what depends on the characters before and after.
+            # Leave out what depends on the characters before and after.
             encoded = encode(b"x" * offset + secret.encode()).decode()
             forms += [encoded.rstrip("=")[4:-2]]
     runs = {form[at : at + RUN].lower() for form in forms for at in range(len(form) - RUN + 1)}
@@ -150,7 +138,7 @@ def leaks(output: str, secret: str) -> list[str]:
 
 def parsed(line: str) -> list[str]:
     try:
-        return list(texts_of(json.loads(line)))
+        return list(texts(json.loads(line)))
     except ValueError:
         return []
 
@@ -174,7 +162,7 @@ def test_echo(
     command: str,
     level: str,
 ) -> None:
-    """A server that echoes the request, in any form: no part of a secret is in any output."""
+    """If a server echoes the request in any form, no output contains a part of a secret."""
     echoing.environment.token, echoing.environment.alter = token, echo
     pairs = [{"name": "filter", "value": value}]
     flags = ["--debug"] if level == "--debug" else []
@@ -192,7 +180,7 @@ def test_echo(
 
 @pytest.mark.parametrize("missing", range(4))
 def test_partial_token(serve: Serve, missing: int) -> None:
-    """A text that has all of the token but its last characters."""
+    """A text that has all of the token except its last characters is masked."""
     sandbox = serve(account(faults=[faults.vendor_error(400, raw_response=TOKEN[: 36 - missing])]))
     sandbox.environment.token = TOKEN
 
@@ -201,7 +189,7 @@ def test_partial_token(serve: Serve, missing: int) -> None:
 
 @pytest.mark.parametrize("before", range(255, 305, 7))
 def test_token_at_the_cut(serve: Serve, before: int) -> None:
-    """A token where an excerpt ends."""
+    """A token is masked even if an excerpt ends within it."""
     text = f"{'x ' * 200}"[:before] + TOKEN
     sandbox = serve(account(faults=[faults.vendor_error(400, raw_response=text)]))
     sandbox.environment.token = TOKEN
@@ -213,17 +201,17 @@ def test_token_at_the_cut(serve: Serve, before: int) -> None:
 @pytest.mark.parametrize(
     ("value", "text", "shown"),
     [
-        # An ordinary word, or a short value: after the parameter's name only.
+        # An ordinary word or a short value is masked only after the parameter's name.
         ("true", "include=true&x=1: that is true", "include=****&x=1: that is true"),
         ("1", 'remote_query[include]=1, "include": "1", or 1 or include=12', "include=12"),
         ("a b", "?remote_query%5Binclude%5D=a+b", "?remote_query%5Binclude%5D=****"),
-        # With a digit: wherever it is; a dozen characters, also in part.
+        # A value with a digit is masked wherever it is; one of a dozen characters, also in part.
         ("q7-rtz-01", "not q7-rtz-01, Q7-RTZ-01", "not ****, ****"),
         ("anna.lee@mail.example", "na.lee@mail.e!", "****!"),
     ],
 )
 def test_values_of_remote_query(serve: Serve, value: str, text: str, shown: str) -> None:
-    """What is masked of a value depends on how long it is, and on what it is."""
+    """How much of a value is masked depends on its length and its characters."""
     sandbox = serve(account(faults=[faults.vendor_error(400, raw_response=text)]))
 
     result = read(sandbox, remote_query=[{"name": "include", "value": value}])
@@ -255,21 +243,21 @@ def test_values_of_remote_query(serve: Serve, value: str, text: str, shown: str)
         ("Invalid API key provided: sk_live_8sdfh2", "Invalid API key provided: ****"),
         ("<td>Secret</td><td>8sdfh2aa</td>", "<td>Secret</td><td>****</td>"),
         ("at https://user:abc@vendor.example/x", "at https://****@vendor.example/x"),
-        # Sentences.
+        # Sentences are not masked.
         ("The API key was revoked", "The API key was revoked"),
         ("Bearer tokens are required", "Bearer tokens are required"),
         ("No\u202e \u200bright\x1b[2J \x85now\x9b", "No right[2J now"),
     ],
 )
 def test_credentials(serve: Serve, reported: Any, shown: str) -> None:
-    """Of what a vendor reports: reasons, the names of other keys, and no credentials."""
+    """Messages contain the vendor's reasons and the names of other keys, but no credentials."""
     sandbox = serve(account(faults=[faults.vendor_error(400, raw_response=reported)]))
 
     assert f'the vendor reported: "{shown}").' in str(read(sandbox).failure)
 
 
 def test_dirty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """What the list says of an account is a short line in messages, and what it is in its row."""
+    """Messages shorten and clean what the list says about an account; its row has the value."""
     long, dirty = "x" * 100_000, "acme\u202e\x1b[31m\u200b"
     refused = faults.scopes_missing(kind="segments", times=None)
     sandbox = serve(*(numbered_account(n, faults=[refused]) for n in range(2)))
@@ -328,7 +316,7 @@ def test_custom_fields(serve: Serve, folder: Path) -> None:
 
 
 def test_libraries_logs(serve: Serve, folder: Path) -> None:
-    """A library's warning that has the whole URL is not in the output."""
+    """If a library logs a warning with the whole URL, the output does not contain it."""
 
     def warn(request: Request) -> bool:
         logging.getLogger("urllib3.connectionpool").warning("Failed to parse %s", request.target)
@@ -354,7 +342,7 @@ FORGED = [
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\u2028", "\x85", "\0\n"])
 @pytest.mark.parametrize("command", ["check", "discover", "read"])
 def test_forged_lines(serve: Serve, folder: Path, command: str, end: str) -> None:
-    """No text of a server becomes a message of its own, whatever ends its lines."""
+    """No text from a server becomes a separate message, whatever ends its lines."""
     text = end.join(["", *map(json.dumps, FORGED), ""])
     error = {"statusCode": 400, "error": text, "message": text}
     fault = faults.body(json.dumps(error), 400, times=None, kind="segments", after=1)
@@ -386,10 +374,17 @@ def test_forged_lines(serve: Serve, folder: Path, command: str, end: str) -> Non
         "../..",
         "?x",
         "%26",
+        "integrated_account_id",
+        f"x]&integrated_account_id={ACCOUNT_ID}&y[",
+        "workspace[id]",
+        "a#b",
+        "next_cursor",
+        "../../x",
+        "a\r\nX-Other: 1",
     ],
 )
 def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
-    """A parameter's name, however it is written, stays a name of remote_query."""
+    """Whatever the name of a remote_query parameter, it changes no other parameter."""
     sandbox = serve(account(count=12), numbered_account(1))
     pairs = [{"name": name, "value": id_of(1)}, {"name": "limit", "value": "1&limit=1"}]
 
@@ -400,13 +395,14 @@ def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
         assert request.params(f"remote_query[{name}]") == [id_of(1)]
         names = {name for name, _ in request.query if not name.startswith("remote_query[")}
         assert names <= {"integrated_account_id", "next_cursor"}
+        assert "X-Other" not in request.headers
 
 
 @pytest.mark.parametrize(
     "name", ["..", ".", "../x", "a/b", "a?b=c", "a#b", "%2e%2e", "%2f", "é", "\\"]
 )
 def test_ids_in_paths(serve: Serve, name: str) -> None:
-    """An id that a state remembers reaches no path if it is no UUID."""
+    """If an id in a state is not a UUID, it never becomes part of a path."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     state = {"states": [{"partition": {}, "cursor": {"records": {name: "x"}}}], "filters": {}}
     descriptor = {"name": "integrated_accounts"}

@@ -1,4 +1,4 @@
-"""Settings that mislead, files that are written by hand, and what a check and a log say of them."""
+"""Misleading settings, files written by hand, and what a check and a log report about them."""
 
 import logging
 import re
@@ -76,7 +76,7 @@ def test_unknown_key(
     key: str,
     nearest: str,
 ) -> None:
-    """A key that is not known, at any depth, is a warning of check and read with the nearest."""
+    """Check and read warn about an unknown key at any depth, and suggest the nearest one."""
     sandbox = serve(account())
     text = (
         f'The configuration has an unknown key, "{key}", which has no effect. Perhaps '
@@ -90,7 +90,7 @@ def test_unknown_key(
 
 
 def test_key_like_no_other(serve: Serve) -> None:
-    """If no key is alike, all of that level are listed; blank ones and comments are ignored."""
+    """If no key is similar, the known ones are listed; null keys and comments are ignored."""
     _, message = check(serve(account()), zzz="secret-value", old=None, _note="for us")
 
     assert message is not None
@@ -101,7 +101,7 @@ def test_key_like_no_other(serve: Serve) -> None:
 
 
 def test_key_of_another_mode(serve: Serve) -> None:
-    """A list of IDs beside the mode all selects nothing, and is said."""
+    """A list of IDs beside mode all has no effect, and a warning reports that."""
     fields = {"additional_accounts": {"mode": "all", "ids": [id_of(1)]}}
     _, message = check(serve(account()), **fields)
 
@@ -113,14 +113,14 @@ def test_key_of_another_mode(serve: Serve) -> None:
 
 
 def test_missing_field_misspelt() -> None:
-    """The slip that explains a missing field stands beside it."""
+    """The message about a missing field contains the misspelt key that explains it."""
     with pytest.raises(ConfigError, match=r"is missing.*\"tokn\".*Perhaps \"token\" is meant"):
         Config.parse({"tokn": "t", "integrated_account_id": id_of(1)})
 
 
 @pytest.mark.parametrize("mode", ["ALL", "All", " all "])
 def test_mode_in_any_case(serve: Serve, mode: str) -> None:
-    """Modes are understood however they are written."""
+    """Modes are recognized in upper and lower case, and with spaces around them."""
     sandbox = serve(numbered_account(1), numbered_account(2))
     result = read(sandbox, additional_accounts={"mode": mode}, on_account_error="Skip")
 
@@ -139,7 +139,7 @@ def test_mode_in_any_case(serve: Serve, mode: str) -> None:
     ids=str,
 )
 def test_mode_as_text(serve: Serve, given: Any, example: str) -> None:
-    """What stands in place of the object gets an example of the right form."""
+    """If the setting is not an object, the message has an example of the right form."""
     status, message = check(serve(account()), additional_accounts=given)
 
     assert status is Status.FAILED
@@ -148,7 +148,7 @@ def test_mode_as_text(serve: Serve, given: Any, example: str) -> None:
 
 
 def test_text_in_place_of_a_list(serve: Serve) -> None:
-    """A single value where a list belongs gets an example of a list."""
+    """If a single value takes the place of a list, the message has an example of a list."""
     _, message = check(serve(account()), additional_accounts={**ALL, "integrations": "klaviyo"})
 
     assert message is not None
@@ -160,7 +160,7 @@ def test_text_in_place_of_a_list(serve: Serve) -> None:
 
 @pytest.mark.parametrize("name", ["customerio", "Customer.io", "CUSTOMER IO", "crm label"])
 def test_integration_by_label(serve: Serve, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """Integrations are matched by name or label, as people write them."""
+    """Integrations are matched by name or label, in the spellings that people use."""
     others = [
         numbered_account(2, "customerio"),
         numbered_account(3, "my-crm", segments=some(3), label="CRM Label"),
@@ -179,7 +179,7 @@ def test_integration_by_label(serve: Serve, caplog: pytest.LogCaptureFixture, na
 def test_integration_that_matches_nothing(
     serve: Serve, caplog: pytest.LogCaptureFixture, names: list[str]
 ) -> None:
-    """The warning lists what the environment has, in check and read."""
+    """The warnings of check and read list the integrations of the environment."""
     sandbox = serve(*(numbered_account(n, "brevo" if n > 3 else "klaviyo") for n in range(1, 6)))
     text = (
         "No integrated account has what integrations under additional_accounts lists: klavio. The "
@@ -193,7 +193,7 @@ def test_integration_that_matches_nothing(
 
 
 def test_tenants_that_match_nothing(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """The warning about tenants is bounded, and has the nearest first."""
+    """The warning about tenants has a limited length, and the nearest ones come first."""
     accounts = [numbered_account(n, tenant_id=f"customer-{n}") for n in range(1, 41)]
     wanted = ["customer-1", "Customer-7x", *(f"zzz-{n}" for n in range(30))]
     read(serve(*accounts), additional_accounts={**ALL, "tenant_ids": wanted})
@@ -205,7 +205,7 @@ def test_tenants_that_match_nothing(serve: Serve, caplog: pytest.LogCaptureFixtu
 
 
 def test_options_that_exclude_each_other(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Each option matches some account, but no account matches both."""
+    """If each option matches some account but no account matches both, a warning reports it."""
     sandbox = serve(numbered_account(1, tenant_id="a"), numbered_account(2, "brevo", tenant_id="b"))
     options = {"mode": "all", "integrations": ["klaviyo"], "tenant_ids": ["b"]}
     read(sandbox, additional_accounts=options)
@@ -227,7 +227,7 @@ def of_workspaces(vendor: str = "brevo", **how: Any) -> Account:
 def test_workspace_that_is_not_there(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str, mode: str
 ) -> None:
-    """A workspace that no account has is a warning, and stamps no row."""
+    """A workspace that no account has causes a warning, and no row gets its ID."""
     sandbox = serve(Account(id_of(1), vendor, some(5), category="marketing-automation"))
     result = read(sandbox, workspace_id="nope", additional_accounts={"mode": mode})
 
@@ -248,7 +248,7 @@ def test_workspace_of_one_account(
     mode: str,
     streams: tuple[str, ...],
 ) -> None:
-    """The rows of the account that has the workspace carry it; others' rows do not."""
+    """The rows of the account that has the workspace get its ID; other accounts' rows do not."""
     sandbox = serve(of_workspaces(vendor), numbered_account(2, "klaviyo"))
     result = read(
         sandbox,
@@ -264,14 +264,14 @@ def test_workspace_of_one_account(
 
 
 def test_workspace_of_an_override(serve: Serve) -> None:
-    """A workspace_id of the record's own stays where the connector has none to say."""
+    """A record's own workspace_id stays if the connector has none for it."""
     sandbox = serve(account(segments=[{"id": "1", "name": "a", "workspace_id": "own"}]))
 
     assert [r["workspace_id"] for r in read(sandbox, workspace_id="nope").records] == ["own"]
 
 
 def test_workspaces_that_cannot_be_listed(serve: Serve) -> None:
-    """An account whose workspaces are denied is read all the same; a passing failure is one."""
+    """If workspaces are denied, the account is still read; a temporary failure fails it."""
     denied = faults.scopes_missing(kind="workspaces", times=None)
     result = read(serve(account("brevo", 5, faults=[denied])), workspace_id="nope")
     assert (len(result.records), result.failure) == (5, None)
@@ -283,7 +283,7 @@ def test_workspaces_that_cannot_be_listed(serve: Serve) -> None:
 
 
 def test_check_of_a_workspace(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """The check warns if it has asked every account; it cannot know of the others."""
+    """The check warns only if it has asked every account, since others may have the workspace."""
     sandbox = serve(account())
     check(sandbox, workspace_id="nope")
     check(sandbox, workspace_id="nope", additional_accounts=ALL)
@@ -295,7 +295,7 @@ def test_check_of_a_workspace(serve: Serve, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_counts_of_a_check(serve: Serve) -> None:
-    """It says how many accounts were asked of how many, and how many of these cannot be read."""
+    """The check reports how many accounts it asked, and how many of these cannot be read."""
     broken = numbered_account(1, status="needs_reauth")
     sandbox = serve(broken, *(numbered_account(n) for n in range(2, 8)))
     _, message = check(sandbox, additional_accounts=ALL)
@@ -307,7 +307,7 @@ def test_counts_of_a_check(serve: Serve) -> None:
 
 
 def test_check_that_skips(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """With skip, one account that can be read is enough, also if the configured one cannot."""
+    """With skip, one readable account is enough, even if the configured one cannot be read."""
     broken = numbered_account(1, status="needs_reauth")
     sandbox = serve(broken, numbered_account(2))
     fields: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
@@ -321,7 +321,7 @@ def test_check_that_skips(serve: Serve, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_check_of_an_account_that_is_not_there(serve: Serve) -> None:
-    """The configured account that does not exist fails the check with skip, too."""
+    """If the configured account does not exist, the check fails even with skip."""
     heals = numbered_account(3, status="needs_reauth", heals_on_request=True)
     sandbox = serve(numbered_account(2), heals)
     fields: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
@@ -333,7 +333,7 @@ def test_check_of_an_account_that_is_not_there(serve: Serve) -> None:
 
 
 def test_check_meets_a_defect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A defect of the connector fails the sync with skip, and so the check."""
+    """A defect of the connector fails the sync even with skip, and so it fails the check."""
     sandbox = serve(numbered_account(1), numbered_account(2))
     fields = {"additional_accounts": listed(2), "on_account_error": "skip"}
 
@@ -351,7 +351,7 @@ def test_check_meets_a_defect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
 def test_failure_once(serve: Serve, caplog: pytest.LogCaptureFixture, on_error: str) -> None:
-    """What one account fails with is reported once, whatever the streams; each is INCOMPLETE."""
+    """One failure of an account is reported once for all streams, and each is INCOMPLETE."""
     sandbox = serve(account("brevo", status="needs_reauth"), numbered_account(2))
     result = read(
         sandbox,
@@ -362,14 +362,14 @@ def test_failure_once(serve: Serve, caplog: pytest.LogCaptureFixture, on_error: 
 
     told = [*warnings_in(caplog), *(error["message"] for error in result.errors)]
     reported = [text for text in told if "rejected the credentials" in text]
-    assert len(reported) == (2 if on_error == "fail" else 1)  # the log's line, and the trace
+    assert len(reported) == (2 if on_error == "fail" else 1)  # the log line and the trace
     if on_error == "fail":
         assert result.statuses == ["STARTED", "RUNNING", "INCOMPLETE"]
         assert result.statuses_of("workspaces")[-1] == "INCOMPLETE"
 
 
 def test_other_words_for_one_failure(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """What a second stream of an account is told in other words is in the log, and no failure."""
+    """If a second stream of an account fails in other words, only the log has them."""
     denied = [faults.scopes_missing(kind, kind=kind, times=None) for kind in KINDS]
     with caplog.at_level("INFO"):
         result = read(serve(account("brevo", faults=denied)), configured=catalog(streams=KINDS))
@@ -380,7 +380,7 @@ def test_other_words_for_one_failure(serve: Serve, caplog: pytest.LogCaptureFixt
 
 
 def test_cause_of_different_streams(serve: Serve) -> None:
-    """One cause is one message, also if it met different streams, and counts accounts."""
+    """One cause is one message, even for different streams, and it counts accounts."""
     broken = [
         numbered_account(1, "brevo", status="needs_reauth"),
         numbered_account(2, "klaviyo", status="needs_reauth"),
@@ -417,7 +417,7 @@ def test_cause_of_different_streams(serve: Serve) -> None:
     ],
 )
 def test_settings_that_were_sent(serve: Serve, fields: dict[str, Any], advice: str) -> None:
-    """A refused request names the settings that were in it, and no other."""
+    """The message about a rejected request lists the settings that it had, and no others."""
     broken = account("brevo", faults=[faults.vendor_refused(422, kind="segments", times=None)])
 
     assert str(read(serve(broken), **fields).failure).endswith(advice)
@@ -431,7 +431,7 @@ def test_settings_that_were_sent(serve: Serve, fields: dict[str, Any], advice: s
     ],
 )
 def test_filter_of_the_list(serve: Serve, options: dict[str, Any], named: str) -> None:
-    """A rejected list names the option that was sent."""
+    """The message about a rejected list contains the option that was sent."""
     refused = faults.truto_error(422, kind="accounts", times=None)
     result = read(serve(account(), faults=[refused]), additional_accounts={**ALL, **options})
 
@@ -439,7 +439,7 @@ def test_filter_of_the_list(serve: Serve, options: dict[str, Any], named: str) -
 
 
 def test_id_that_is_wrong(serve: Serve) -> None:
-    """An account that is not there names the field of its ID; the token only if it may be that."""
+    """A missing account's message contains its field, and the token only if that may be wrong."""
     sandbox = serve(numbered_account(1))
     alone = read(sandbox, integrated_account_id=id_of(5))
     beside = read(sandbox, additional_accounts=listed(5))
@@ -454,7 +454,7 @@ def test_id_that_is_wrong(serve: Serve) -> None:
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
 def test_proxy_that_is_set(serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A proxy that cannot be reached is named by the variable that sets it."""
+    """If a proxy cannot be reached, the message contains the variable that sets it."""
     for each in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(each, raising=False)
         monkeypatch.delenv(each.lower(), raising=False)
@@ -468,7 +468,7 @@ def test_proxy_that_is_set(serve: Serve, monkeypatch: pytest.MonkeyPatch, name: 
 
 
 def test_one_account_in_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """What there is one of is no plural."""
+    """The log uses no plural for one account or one record."""
     with caplog.at_level("INFO"):
         read(serve(account(count=1)))
 
@@ -476,7 +476,7 @@ def test_one_account_in_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) 
 
 
 def test_no_plural_in_brackets() -> None:
-    """No text leaves the choice of the plural to its reader."""
+    """No text has a plural in brackets."""
     package = Path(__file__).parent.parent / "source_truto_segments"
     texts = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
 
@@ -484,7 +484,7 @@ def test_no_plural_in_brackets() -> None:
 
 
 def test_version() -> None:
-    """The command says its version, which is the package's."""
+    """The command prints the version of the package."""
     done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True)
 
     assert done.stdout == f"source-truto-segments {version('airbyte-source-truto-segments')}\n"
@@ -518,7 +518,7 @@ def test_version() -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_file_that_is_not_valid(tmp_path: Path, content: str | bytes, sentence: str) -> None:
-    """Each slip in a file has a sentence with its line, and nothing of the file in it."""
+    """Each mistake in a file has a sentence with its line, which quotes nothing from the file."""
     path = tmp_path / "config.json"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ConfigError) as wrong:
@@ -536,7 +536,7 @@ def test_file_that_is_not_valid(tmp_path: Path, content: str | bytes, sentence: 
 def test_file_that_cannot_be_read(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is not there, a folder, and a permission: each in words of our own."""
+    """A missing file, a folder and a missing permission each have a message of our own."""
     path = tmp_path / "state.json"
     sentences = {"missing": "there is no such file", "folder": "it is a folder"}
     if kind == "folder":
@@ -551,7 +551,7 @@ def test_file_that_cannot_be_read(
 
 
 def test_file_of_windows(tmp_path: Path) -> None:
-    """A file in UTF-16, as Windows writes it, is read."""
+    """A file in UTF-16, as Windows writes it, can be read."""
     path = tmp_path / "config.json"
     path.write_text('{"token": "ä"}', encoding="utf-16")
 
@@ -568,7 +568,7 @@ def test_file_of_windows(tmp_path: Path) -> None:
     ],
 )
 def test_catalog_that_is_not_valid(tmp_path: Path, content: str, sentence: str) -> None:
-    """What discover prints is no configured catalog; the message has the right form."""
+    """The output of discover is no configured catalog, and the message shows the right form."""
     path = tmp_path / "catalog.json"
     path.write_text(content)
     with pytest.raises(ConfigError) as wrong:
@@ -580,7 +580,7 @@ def test_catalog_that_is_not_valid(tmp_path: Path, content: str, sentence: str) 
 
 @pytest.mark.parametrize("content", ["5", "[5]", '{"type": "STATE", "state": 5}', "[", '["a"]'])
 def test_state_that_is_not_valid(tmp_path: Path, content: str) -> None:
-    """No text of Python's own is in the message about a state."""
+    """The message about an invalid state contains no text from Python."""
     path = tmp_path / "state.json"
     path.write_text(content)
     with pytest.raises(ConfigError) as wrong:
@@ -607,7 +607,7 @@ def test_state_that_is_not_valid(tmp_path: Path, content: str) -> None:
     ids=["fails", "limit", "token", "refused"],
 )
 def test_advice_of_discover(serve: Serve, fault: faults.Fault, advice: str) -> None:
-    """Nobody is told to wait for a sync, or to check what discover does not send."""
+    """Discover advises neither to wait for a sync nor to check what it does not send."""
     sandbox = serve(account(), faults=[fault])
     with pytest.raises(ReadError) as failed:
         SourceTrutoSegments(FakeClock()).discover(logging.getLogger(), config(sandbox))

@@ -1,4 +1,4 @@
-"""Who speaks: gateways, networks and this machine, each told apart from Truto and the vendor."""
+"""Who speaks: gateways, networks and this machine must be told apart from Truto and the vendor."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def test_gateway_that_passes(serve: Serve, status: int, form: str) -> None:
 @pytest.mark.parametrize("status", [401, 403, 404, 503, 530])
 @pytest.mark.usefixtures("trutos_own")
 def test_gateway_that_stays_for_one_account(serve: Serve, status: int) -> None:
-    """Others are read; the message is about the gateway, neither the token nor a block."""
+    """The other accounts are read, and the message is about the gateway, not a token or block."""
     broken = numbered_account(1, faults=[always(faults.gateway, status)])
     result = read(serve(numbered_account(0), broken, numbered_account(2)), additional_accounts=ALL)
 
@@ -92,7 +92,7 @@ def test_gateway_that_stays_for_all(serve: Serve, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("kind", ["gateway", "reset", "truto"])
 def test_outage_of_three_minutes(serve: Serve, kind: str) -> None:
-    """An outage of everything costs time, and no account."""
+    """An outage of everything costs time, but no account."""
     clock = FakeClock()
     down: Any = {"when": lambda _: 0 < clock.now() < 180, "times": None}
     makes: dict[str, Callable[..., Fault]] = {
@@ -101,7 +101,7 @@ def test_outage_of_three_minutes(serve: Serve, kind: str) -> None:
     first = numbered_account(0, faults=[faults.vendor_unavailable()])
     sandbox = serve(first, *map(numbered_account, range(1, 30)), faults=[makes[kind](**down)])
 
-    # One worker: the clock must not run on while another request is under way.
+    # Only one worker runs: the clock must not advance while another request is in flight.
     source = SourceTrutoSegments(clock)
     result = read_with(source, sandbox, additional_accounts=ALL, num_workers=1)
 
@@ -124,7 +124,7 @@ def test_outage_of_three_minutes(serve: Serve, kind: str) -> None:
 def test_refusal_of_one_account(
     serve: Serve, fault: Fault, words: str, on_account_error: str
 ) -> None:
-    """What one account gets is that account's, as long as others succeed with the token."""
+    """A refusal of one account is about that account, as long as others succeed with the token."""
     broken = numbered_account(3, faults=[fault])
     sandbox = serve(*map(numbered_account, range(3)), broken, numbered_account(4))
     result = read(sandbox, additional_accounts=ALL, on_account_error=on_account_error)
@@ -139,7 +139,7 @@ def test_refusal_of_one_account(
 
 @pytest.mark.parametrize("make", [faults.token_forbidden, faults.redirect, faults.token_refused])
 def test_refusal_of_all(serve: Serve, make: Callable[..., Fault]) -> None:
-    """A token that is refused while the sync runs ends it, with one message."""
+    """If the token is refused during a sync, the sync ends with one message."""
     arguments = ("/login",) if make is faults.redirect else ()
     fault = make(*arguments, after=20, kind="segments", times=None)
     sandbox = serve(*map(numbered_account, range(60)), faults=[fault])
@@ -152,7 +152,7 @@ def test_refusal_of_all(serve: Serve, make: Callable[..., Fault]) -> None:
 
 
 def test_two_lengths() -> None:
-    """A response with two Content-Lengths is malformed: no address and no setting is wrong."""
+    """A response with two Content-Lengths is malformed, and no setting is blamed."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}  "
     with raw_server(head) as url:
         status, message = check_url(url)
@@ -165,14 +165,14 @@ def test_two_lengths() -> None:
 @pytest.mark.parametrize("status", [408, 423, 425, 499, 501, 507, 599])
 @pytest.mark.parametrize("make", [faults.truto_error, faults.vendor_error])
 def test_temporary_statuses(serve: Serve, make: Callable[..., Fault], status: int) -> None:
-    """They are retried, whoever says them."""
+    """Temporary statuses are retried, whoever sends them."""
     result = read(serve(account(count=25, faults=[make(status, times=2)])))
     assert result.failure is None
     assert len(result.ids) == 25
 
 
 def test_block(serve: Serve) -> None:
-    """Truto's own 503 means a block only if it stays."""
+    """Truto's own 503 means a block only if it persists."""
     passing = read(serve(account(count=25, faults=[faults.account_blocked(times=3)])))
     assert passing.failure is None
     staying = read(serve(account(faults=[always(faults.account_blocked)])))
@@ -181,7 +181,7 @@ def test_block(serve: Serve) -> None:
 
 
 def test_payment(serve: Serve) -> None:
-    """A vendor's 402 is about the customer's plan: its owner acts."""
+    """A vendor's 402 is about the customer's plan, so the account's owner must act."""
     result = read(serve(account(faults=[always(faults.vendor_error, 402)])))
     assert "The account's owner must renew or upgrade the plan" in str(result.failure)
 
@@ -198,7 +198,7 @@ def test_payment(serve: Serve) -> None:
     ],
 )
 def test_null_list(serve: Serve, content: str) -> None:
-    """Null for a list is an empty list."""
+    """Null in place of a list is an empty list."""
     result = read(serve(account(faults=[always(faults.body, content)])))
     assert result.failure is None
     assert result.ids == []
@@ -208,7 +208,7 @@ def test_null_list(serve: Serve, content: str) -> None:
 def test_end_with_its_own_cursor(
     serve: Serve, caplog: pytest.LogCaptureFixture, is_partial: bool
 ) -> None:
-    """An empty page whose cursor is the one just sent is the end of the list; it can be partial."""
+    """An empty page that returns the cursor just sent ends the list, and can be partial."""
     first = {"result": [{"id": "1"}], "next_cursor": "c", "is_partial_response": True}
     end = {"result": [], "next_cursor": "c", "is_partial_response": is_partial}
     script = [faults.body(json.dumps(page), times=None, when=when) for page, when in (
@@ -225,7 +225,7 @@ def test_end_with_its_own_cursor(
 
 
 def test_repeated_empty_page(serve: Serve) -> None:
-    """An empty page that only comes once more, from a cache, is not the end."""
+    """An empty page that comes only once more, from a cache, does not end the list."""
     empty = json.dumps({"result": [], "next_cursor": "b"})
     last = json.dumps({"result": [{"id": "2"}], "next_cursor": None})
     script = [
@@ -240,7 +240,7 @@ def test_repeated_empty_page(serve: Serve) -> None:
 
 
 def test_expired_cursor(serve: Serve) -> None:
-    """A rejected cursor starts its account again, once; a second time it is a failure."""
+    """After a rejected cursor, its account starts again once; the second time, it fails."""
     passing = read(serve(account(count=25, faults=[faults.stale_cursor(after=2)])))
     assert passing.failure is None
     assert len(passing.ids) == len(set(passing.ids)) == 25
@@ -252,11 +252,11 @@ def test_expired_cursor(serve: Serve) -> None:
     assert len(sandbox.requests) == 4
 
 
-# --- said by cause ---
+# --- failures by cause ---
 
 
 def failing_accounts() -> list[Any]:
-    """60 accounts with 24 causes; half of them with the same one."""
+    """Return one good account and 60 failing ones, half of them with the same cause."""
     statuses = [*range(406, 408), *range(410, 422), *range(430, 441)]
     return [
         numbered_account(0),
@@ -274,7 +274,7 @@ def failing_accounts() -> list[Any]:
 
 
 def test_failures_by_cause(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """One message for each cause, with counts and three ids; each account is in the log."""
+    """Each cause has one message with counts and three ids, and the log lists each account."""
     accounts = failing_accounts()
     result = read(serve(*accounts), additional_accounts=ALL)
 
@@ -293,7 +293,7 @@ def test_failures_by_cause(serve: Serve, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_check_by_cause(serve: Serve) -> None:
-    """A check of many bad accounts is some lines, and says how many it asked of how many."""
+    """A check of many bad accounts has few lines, and reports how many accounts it asked."""
     sandbox = serve(*failing_accounts())
     numbers = [*range(1, 31), 71]
     status, message = check(sandbox, additional_accounts=listed(*numbers))
@@ -307,7 +307,7 @@ def test_check_by_cause(serve: Serve) -> None:
 
 
 def test_check_asks_a_sample(serve: Serve) -> None:
-    """Of those that the list does not mark as active, 20 are asked."""
+    """Of the accounts that the list does not mark as active, the check asks 20."""
     bad = [numbered_account(n, status="needs_reauth", count=1) for n in range(1, 60)]
     sandbox = serve(numbered_account(0), *bad)
     status, message = check(sandbox, additional_accounts=ALL)
@@ -331,7 +331,7 @@ def test_check_in_time(
 
 
 def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """If only Truto's own limit keeps a check from an answer, the token is good."""
+    """If only Truto's own limit keeps a check from an answer, it succeeds: the token is good."""
     status, message = check(serve(account(faults=[always(faults.truto_rate_limited, 60)])))
 
     assert (status, message) == (Status.SUCCEEDED, None)
@@ -343,7 +343,7 @@ def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFix
 
 @contextmanager
 def raw_server(response: bytes) -> Iterator[str]:
-    """A server that answers each connection with the same bytes."""
+    """Run a server that answers each connection with the same bytes, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -358,7 +358,7 @@ def raw_server(response: bytes) -> Iterator[str]:
 
         threading.Thread(target=answer, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
-        # Wakes `accept`.
+        # This wakes up `accept`.
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -374,7 +374,7 @@ def check_url(url: str, **fields: Any) -> tuple[Status, str | None]:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment without any proxy or certificate of its own."""
+    """Remove all proxies and certificates from the environment."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             monkeypatch.delenv(name)
@@ -383,7 +383,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("environment")
 def test_unknown_host() -> None:
-    """A name that cannot be resolved is transient."""
+    """A host name that cannot be resolved is reported with advice to check the name service."""
     status, message = check_url("https://truto.invalid")
     assert status is Status.FAILED
     assert "the name of the host could not be resolved (truto.invalid: " in str(message)
@@ -400,7 +400,7 @@ def test_unknown_host() -> None:
 def test_cloud_filter(
     environment: pytest.MonkeyPatch, tmp_path: Path, url: str, words: str, kind: str
 ) -> None:
-    """Under Airbyte Cloud's filter of requests, DNS is transient and a private address is not."""
+    """Under Airbyte Cloud's filter, DNS failures are temporary, and private addresses are not."""
     environment.setenv("DEPLOYMENT_MODE", "CLOUD")
     settings = write(tmp_path / "config.json", settings_for(url))
     (status,) = run("check", "--config", settings).of_type("CONNECTION_STATUS")
@@ -419,7 +419,7 @@ def test_cloud_filter(
 def test_certificates(
     environment: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str | None
 ) -> None:
-    """Certificates that cannot be loaded are a config error that names the setting."""
+    """If certificates cannot be loaded, a config error contains the variable that sets them."""
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
@@ -433,7 +433,7 @@ def test_certificates(
 
 @pytest.mark.parametrize("value", ["http://[", "ftp://proxy:1", "http://", "://x"])
 def test_proxy_address(environment: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
-    """A proxy's address that cannot be parsed is a config error that names the setting."""
+    """If a proxy's address cannot be parsed, a config error contains the variable that sets it."""
     environment.setenv("HTTPS_PROXY", value)
     status, message = check_url("https://truto.invalid")
     expected = "The proxy of this machine, set by HTTPS_PROXY, has no valid address."
@@ -451,7 +451,7 @@ def test_proxy_address(environment: pytest.MonkeyPatch, tmp_path: Path, value: s
 def test_proxy_that_refuses(
     environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A proxy that refuses is said to be one; its user and password appear nowhere."""
+    """If a proxy refuses, the message reports it, and its user and password appear nowhere."""
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with raw_server(refusal) as proxy:
         address = proxy.removeprefix("http://")  # ignore-https-check
@@ -469,7 +469,7 @@ def test_proxy_that_refuses(
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_loopback_is_not_proxied(serve: Serve, environment: pytest.MonkeyPatch, name: str) -> None:
-    """This machine itself is asked directly, whatever proxies are set."""
+    """Requests to this machine itself use no proxy, whatever proxies are set."""
     environment.setenv(name, "http://127.0.0.1:9")  # ignore-https-check
     result = read(serve(account(count=25)))
     assert result.failure is None
@@ -482,7 +482,7 @@ def test_loopback_is_not_proxied(serve: Serve, environment: pytest.MonkeyPatch, 
 def test_files_with_byte_order_marks(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files are UTF-8 whatever the locale; a byte order mark is read over in all three."""
+    """Files are UTF-8 whatever the locale, and a byte order mark is skipped in all three."""
     monkeypatch.setenv("PYTHONUTF8", "0")
     pairs = [{"name": "suche", "value": "größer"}]
     contents = {
@@ -502,7 +502,7 @@ def test_files_with_byte_order_marks(
 
 
 def states_in(form: str, states: list[dict[str, Any]]) -> str:
-    """A state as some tool leaves it."""
+    """Return a state as some tool leaves it."""
     (only,) = states
     return {
         "list": json.dumps(states),
@@ -515,7 +515,7 @@ def states_in(form: str, states: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("form", ["list", "one", "without type", "message", "messages"])
 def test_forms_of_state(serve: Serve, tmp_path: Path, form: str) -> None:
-    """A state is used in each form in which tools leave it."""
+    """A state can be used in each form in which tools leave it."""
     sandbox = serve(account(count=5))
     state = read(sandbox, sync_mode="incremental").last_state
     path = tmp_path / "state.json"
@@ -530,7 +530,7 @@ def test_forms_of_state(serve: Serve, tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("how", ["--debug", "LOG_LEVEL"])
 def test_debug_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """With debug logs, every line is a message, and no value of remote_query is in one."""
+    """With debug logs, every line is a message, and none contains a value of remote_query."""
     if how == "LOG_LEVEL":
         monkeypatch.setenv("LOG_LEVEL", "debug")
     secret = "customers-own-value"
@@ -541,7 +541,7 @@ def test_debug_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     result = run("read", "--config", paths[0], "--catalog", paths[1], *flags)
     assert len(result.records) == 25
-    # `run` parses each line as JSON; the CDK's debug lines have a type of their own.
+    # `run` parses each line as JSON. The CDK's debug lines have their own type.
     assert {message["type"] for message in result.messages} <= TYPES
     debug = [m for m in result.messages if m["type"] == "DEBUG" and "GET unified" in str(m)]
     assert bool(debug) is (how == "--debug")

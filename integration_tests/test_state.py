@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import AirbyteMessage, Type
 
-from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of, without_cdc
+from integration_tests.destination import CURSOR, DELETED_AT, Key, key_of
 from integration_tests.processes import Processes, result_of
 from integration_tests.support import (
     ALL,
@@ -27,6 +27,7 @@ from integration_tests.support import (
     numbered_account,
     read,
     read_with,
+    without_cdc,
     write,
 )
 from sandbox import Account, Sandbox, faults, vendors
@@ -39,12 +40,12 @@ GONE = "fingerprint0"
 
 
 def blob(result: Result, stream: str = "segments") -> dict[str, Any]:
-    """The last state of a stream."""
+    """Return the last state of a stream."""
     return state_of_stream(result.last_state, stream)
 
 
 def cursors(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The cursor of each partition of a stream's state."""
+    """Return the cursor of each partition of a stream's state."""
     return {
         entry["partition"].get("integrated_account_id", ""): entry["cursor"]
         for entry in state.get("states", [])
@@ -56,7 +57,7 @@ def cursors_of(result: Result, stream: str = "segments") -> dict[str, dict[str, 
 
 
 def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None = None) -> None:
-    """At every prefix of the output, each stream's state counts what was emitted before it.
+    """Check, at every prefix of the output, that each stream's state counts what precedes it.
 
     Args:
         result: The messages of an attempt.
@@ -66,10 +67,10 @@ def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None 
         loaded = state_of_stream(begin or [], stream)
         known = fingerprints(loaded)
         if stream == "integrated_accounts":
-            # An account of the list is known by itself, too.
+            # An account in the list is known as its own partition, too.
             known |= {(id_, id_): version for (_, id_), version in known.items()}
         if loaded.get("in_progress"):
-            # The attempt before was killed: nobody knows which versions the destination has.
+            # The previous attempt was killed: nobody knows which versions the destination has.
             known = dict.fromkeys(known, "")
         counted, emitted = 0.0, 0
         for message in result.messages:
@@ -77,7 +78,7 @@ def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None 
                 emitted += 1
                 data = message["record"]["data"]
                 version = "gone" if DELETED_AT in data else fingerprint(without_cdc(data))
-                # All of integrated_accounts is one partition where the accounts are listed.
+                # If the accounts are listed, all of integrated_accounts is one partition.
                 for partition in (data.get("integrated_account_id"), data["id"], ""):
                     known[partition, data["id"]] = version
             elif message["type"] == "STATE" and stream_of(message["state"]) == stream:
@@ -88,7 +89,7 @@ def assert_no_state_is_ahead(result: Result, begin: list[dict[str, Any]] | None 
 
 
 def fingerprints(state: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """All fingerprints of a stream's state, by partition and id."""
+    """Return all fingerprints of a stream's state, by partition and id."""
     return {
         (partition, id_): version
         for partition, cursor in cursors(state).items()
@@ -97,13 +98,13 @@ def fingerprints(state: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def stream_of(state: Mapping[str, Any]) -> str:
-    """The stream of a state message."""
+    """Return the stream of a state message."""
     name: str = state["stream"]["stream_descriptor"]["name"]
     return name
 
 
 def state_of_stream(states: list[dict[str, Any]], stream: str) -> dict[str, Any]:
-    """A stream's state in what Airbyte hands over; empty if there is none."""
+    """Return a stream's state from what Airbyte passes on; empty if there is none."""
     found = [state["stream"]["stream_state"] for state in states if stream_of(state) == stream]
     return found[-1] if found else {}
 
@@ -122,7 +123,7 @@ def environment() -> list[Account]:
 
 
 def keys_in(sandbox: Sandbox, stream: str = "segments") -> set[Key]:
-    """The keys of all records of a stream that the sandbox holds."""
+    """Return the keys of all records of a stream that the sandbox holds."""
     accounts = sandbox.environment.accounts
     if stream == "integrated_accounts":
         return {(account.id,) for account in accounts}
@@ -140,7 +141,7 @@ def keys(result: Result, stream: str = "segments") -> list[Key]:
 
 
 def pages(sandbox: Sandbox) -> Counter[tuple[Any, ...]]:
-    """How often each page of segments was read."""
+    """Count how often each page of segments was read."""
     return Counter(
         (request.account_id, request.param("workspace[id]"), request.param("next_cursor"))
         for request in sandbox.requests
@@ -166,7 +167,7 @@ def arguments(
 def test_kill_at_any_request(
     serve: Serve, processes: Processes, tmp_path: Path, mode: str, number: int
 ) -> None:
-    """A kill at any request, when resumed: nothing is missing."""
+    """If a sync is killed at any request and then resumed, nothing is missing."""
     sandbox = serve(*environment(), latency=0.02)
     read(sandbox, sync_mode=mode, streams=ALL_STREAMS, additional_accounts=ALL)
     total = len(sandbox.requests)
@@ -186,7 +187,7 @@ def test_kill_at_any_request(
         assert_no_state_is_ahead(first)
         statuses = {stream: first.statuses_of(stream) for stream in ALL_STREAMS}
         if number == signal.SIGTERM and all(statuses.values()):
-            # Its states come last, or it was over already.
+            # Its states come last, or it had finished already.
             assert len(first.last_state) == len(ALL_STREAMS)
             assert all(found[-1] in {"INCOMPLETE", "COMPLETE"} for found in statuses.values())
 
@@ -208,12 +209,12 @@ def test_kill_at_any_request(
             read_twice[moment] = len(accounts)
     print(f"{mode}, {total} requests: accounts read twice after a kill at each: {read_twice}")
     if mode == "full_refresh":
-        # What the two workers had under way, and what was not written yet.
+        # These accounts were in progress in the two workers, or not yet written.
         assert max(read_twice.values()) <= 3
 
 
 def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A wait for a limit, when terminated: it ends at once and goes on later."""
+    """A sync that waits for a limit ends at once when it is terminated, and can be resumed."""
     waiting = numbered_account(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
     sandbox = serve(*environment(), waiting)
     out = tmp_path / "out.jsonl"
@@ -250,8 +251,8 @@ def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> N
     assert keys(second, "integrated_accounts") == [(waiting.id,)]
 
 
-def test_response_does_not_come(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """A response that does not come, when terminated: it ends soon."""
+def test_wait_for_response(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A sync that waits for a response ends soon when it is terminated."""
     sandbox = serve(numbered_account(0, faults=[faults.hang(times=None)]))
     out = tmp_path / "out.jsonl"
     pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
@@ -266,7 +267,7 @@ def test_response_does_not_come(serve: Serve, processes: Processes, tmp_path: Pa
 
 
 def state_of(*entries: tuple[int, dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
-    """A state message as Airbyte hands it over."""
+    """Return a state message as Airbyte passes it to the connector."""
     states = [
         {"partition": {"integrated_account_id": id_of(number)}, "cursor": cursor}
         for number, cursor in entries
@@ -274,13 +275,13 @@ def state_of(*entries: tuple[int, dict[str, Any]], **more: Any) -> list[dict[str
     return of_stream({"states": states, **more})
 
 
-def of_stream(state: Any) -> list[dict[str, Any]]:
-    stream = {"stream_descriptor": {"name": "segments"}, "stream_state": state}
+def of_stream(state: Any, name: str = "segments") -> list[dict[str, Any]]:
+    stream = {"stream_descriptor": {"name": name}, "stream_state": state}
     return [{"type": "STREAM", "stream": stream}]
 
 
 def test_documented_state(serve: Serve) -> None:
-    """A documented state, when resumed: complete accounts are not read."""
+    """A full refresh that is resumed from the documented state skips complete accounts."""
     sandbox = serve(
         numbered_account(0, count=25), numbered_account(1, count=25), numbered_account(2, count=25)
     )
@@ -293,8 +294,8 @@ def test_documented_state(serve: Serve) -> None:
     assert id_of(1) not in {request.account_id for request in sandbox.requests}
 
 
-def test_documented_state_incremental_compared(serve: Serve) -> None:
-    """A documented state, when incremental: it is compared with."""
+def test_documented_state_in_incremental_sync(serve: Serve) -> None:
+    """An incremental sync compares records with the documented state."""
     sandbox = serve(
         numbered_account(0, segments=[{"id": "a", "name": "A"}, {"id": "b", "name": "B"}])
     )
@@ -311,7 +312,7 @@ def test_documented_state_incremental_compared(serve: Serve) -> None:
 
 
 def test_workspace_failed(serve: Serve) -> None:
-    """A workspace that failed, when resumed: the account is read whole."""
+    """If a workspace failed, the resumed sync reads its account completely."""
     segments = vendors.segments("beehiiv", 45)
     workspaces = {"w1": segments[:15], "w2": segments[15:40], "w3": segments[40:]}
     fault = faults.account_blocked(after=5, times=None)
@@ -328,7 +329,7 @@ def test_workspace_failed(serve: Serve) -> None:
 
 
 def test_failed_account(serve: Serve) -> None:
-    """A failed account, when tried again: only that one is read."""
+    """If an account failed, the next attempt reads only that one."""
     blocked = faults.account_blocked(after=1, times=None, kind="segments")
     failing = numbered_account(1, count=25, faults=[blocked])
     sandbox = serve(numbered_account(0, count=12), failing, numbered_account(2))
@@ -341,14 +342,15 @@ def test_failed_account(serve: Serve) -> None:
     assert first.statuses[-1] == "INCOMPLETE"
     assert first.statuses_of("integrated_accounts")[-1] == "COMPLETE"
     assert Counter(account_id for account_id, _ in keys(second)) == {id_of(1): 25}
-    # The attempts of a full refresh are one at the destination: no row may come twice.
+    # For the destination, all attempts of a full refresh are one: no row may come twice.
     assert second.records_of("integrated_accounts") == []
     assert {json.dumps(blob(second, stream)) for stream in ALL_STREAMS} == {json.dumps(NEUTRAL)}
     third = read(sandbox, state=second.last_state, additional_accounts=ALL)
     assert set(keys(third)) == keys_in(sandbox)
 
 
-def test_given_other_modes_when_read_then_everything_comes(serve: Serve) -> None:
+def test_state_of_another_mode(serve: Serve) -> None:
+    """If the state is of another sync mode, everything is emitted."""
     sandbox = serve(numbered_account(0, "brevo", segments=[{"id": "a"}, {"id": "b"}]))
     incremental = catalog("incremental")
     known = read(sandbox, configured=incremental).last_state
@@ -367,7 +369,7 @@ def test_given_other_modes_when_read_then_everything_comes(serve: Serve) -> None
 )
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None:
-    """Other filters: the state is not used and nothing is deleted."""
+    """If the filters change, the state is not used and nothing is deleted."""
     segments = vendors.segments("brevo", 2)
     sandbox = serve(numbered_account(0, "brevo", segments=segments, workspaces={"w": segments[:1]}))
     whole = {"complete": True} if mode == "full_refresh" else {"records": {"x": GONE}}
@@ -390,7 +392,7 @@ def test_other_filters(serve: Serve, mode: str, filters: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mode: str) -> None:
-    """A state of version 0.1: it is not used and a log line says so."""
+    """A state of version 0.1 is not used, and a log line reports that."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
     state = state_of(
@@ -417,7 +419,7 @@ def test_state_of_version_0_1(serve: Serve, caplog: pytest.LogCaptureFixture, mo
     ],
 )
 def test_malformed_state(serve: Serve, mode: str, state: dict[str, Any]) -> None:
-    """A malformed state: the user is asked to reset."""
+    """If the state is malformed, the user is asked to reset the stream."""
     sandbox = serve(numbered_account(0))
     result = read(sandbox, sync_mode=mode, state=of_stream(state))
 
@@ -430,7 +432,7 @@ def test_malformed_state(serve: Serve, mode: str, state: dict[str, Any]) -> None
 
 
 class TimedSource(SourceTrutoSegments):
-    """Notes when each stream's states are emitted, by the clock of the sync."""
+    """A source that notes when each stream's states are emitted, by the clock of the sync."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -447,7 +449,7 @@ class TimedSource(SourceTrutoSegments):
 
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 def test_long_sync(serve: Serve, mode: str) -> None:
-    """A long sync: there is a state at most once a minute."""
+    """A long sync emits a state at most once a minute."""
     accounts = [numbered_account(number, count=35) for number in range(40)]
     waiting = [
         numbered_account(
@@ -464,14 +466,14 @@ def test_long_sync(serve: Serve, mode: str) -> None:
 
     assert source.clock.now() > 5 * CHECKPOINT_SECONDS
     for times in source.times.values():
-        # The last one comes when the sync is over. The clock can go on between a state and its
-        # note here, so that the time between two notes says less.
+        # The last state comes when the sync has finished. The clock can advance between a state and
+        # its note here, so the time between two notes says less.
         assert (len(times) - 1) * CHECKPOINT_SECONDS <= source.clock.now()
     assert len(source.times["segments"]) >= 4
 
 
 def test_nothing_changed(serve: Serve) -> None:
-    """Nothing has changed, when it takes long: there is one state."""
+    """If nothing has changed, a sync that takes long emits one state for each stream."""
     slow = numbered_account(0, count=95)
     sandbox = serve(slow)
     configured = catalog("incremental", streams=ALL_STREAMS)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airbyte_cdk.models import Status
 
+from integration_tests.destination import tombstones
 from integration_tests.processes import Processes
 from integration_tests.support import (
     ALL,
@@ -25,6 +26,7 @@ from integration_tests.support import (
     warnings_in,
     write,
 )
+from integration_tests.test_state import keys
 from sandbox import CONTEXT_SECRET, Account, Fault, Request, Sandbox, faults, vendors
 from sandbox.accounts import account_object
 from source_truto_segments.records.columns import load_schema
@@ -34,14 +36,8 @@ SELECTIONS = [
 ]
 
 
-def keys(result: Result, stream: str) -> list[tuple[str, ...]]:
-    """The keys of a stream's rows, in their order."""
-    names = ("id",) if stream == "integrated_accounts" else ("integrated_account_id", "id")
-    return [tuple(record[name] for name in names) for record in result.records_of(stream)]
-
-
 def deleted(result: Result, stream: str) -> list[dict[str, Any]]:
-    return [r for r in result.records_of(stream) if r.get("_ab_cdc_deleted_at")]
+    return list(tombstones(result, stream))
 
 
 def deleted_ids(result: Result, stream: str) -> list[str]:
@@ -53,7 +49,7 @@ def incremental(*streams: str, schema: dict[str, Any] | None = None) -> dict[str
 
 
 def sync(sandbox: Sandbox, last: Result | None = None) -> Result:
-    """An incremental sync of all streams and all accounts, after another one."""
+    """Run an incremental sync of all streams and all accounts, after another one."""
     state = last.last_state if last else None
     return read(sandbox, configured=incremental(), state=state, additional_accounts=ALL)
 
@@ -68,7 +64,7 @@ def beehiiv(number: int, **how: Any) -> Account:
 
 
 def test_mode_all(serve: Serve) -> None:
-    """Mode all: the accounts come from the list."""
+    """In mode all, the accounts come from the list."""
     sandbox = serve(
         *[numbered_account(number) for number in range(5)],
         numbered_account(5, status="needs_reauth"),
@@ -85,7 +81,7 @@ def test_mode_all(serve: Serve) -> None:
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids="+".join)
 def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
-    """Any streams, when read in mode all: the list is asked for once."""
+    """In mode all, any selection of streams requests the list once."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo"), beehiiv(2))
 
     result = read(sandbox, streams=selection, additional_accounts=ALL)
@@ -99,7 +95,7 @@ def test_any_streams(serve: Serve, selection: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("streams", [ALL_STREAMS, ("segments",), ("workspaces",)])
 def test_known_account_missing(serve: Serve, streams: tuple[str, ...]) -> None:
-    """A known account is missing, when listed: the list is asked for once more."""
+    """If a known account is missing from the list, the list is read again."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     configured = incremental(*streams)
     first = read(sandbox, configured=configured, additional_accounts=ALL)
@@ -116,7 +112,7 @@ def test_known_account_missing(serve: Serve, streams: tuple[str, ...]) -> None:
 
 
 def test_listed_accounts(serve: Serve) -> None:
-    """Listed accounts: each is asked for by its id."""
+    """Each listed account is requested by its id."""
     sandbox = serve(*[numbered_account(number) for number in range(4)])
 
     for option, numbers in (({"mode": "none"}, [0]), (listed(2, 1), [0, 1, 2])):
@@ -128,8 +124,8 @@ def test_listed_accounts(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
-def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
-    """An account: its row has the named columns only."""
+def test_row_of_account(serve: Serve, option: dict[str, Any]) -> None:
+    """The row of an account has only the columns of its schema."""
     forbidden = {
         "resource": "segments",
         "method": "list",
@@ -175,7 +171,7 @@ def test_account_read_row(serve: Serve, option: dict[str, Any]) -> None:
 
 
 def test_label_beside_name(serve: Serve) -> None:
-    """The label beside the name: it is found as well."""
+    """An integration's label is also found beside its name."""
     result = read(serve(numbered_account(0, label="Klaviyo EU")), streams=("integrated_accounts",))
 
     (record,) = result.records_of("integrated_accounts")
@@ -197,9 +193,8 @@ def test_label_beside_name(serve: Serve) -> None:
         ("", None),
     ],
 )
-def test_given_any_last_error_when_read_then_it_is_text(
-    serve: Serve, last_error: Any, text: str | None
-) -> None:
+def test_last_error(serve: Serve, last_error: Any, text: str | None) -> None:
+    """An account's last error becomes a text, whatever its form."""
     account = numbered_account(0, status="needs_reauth", last_error=last_error)
 
     result = read(serve(account), streams=ALL_STREAMS, additional_accounts=ALL)
@@ -211,12 +206,12 @@ def test_given_any_last_error_when_read_then_it_is_text(
 
 
 def test_secrets_in_context(serve: Serve, processes: Processes, tmp_path: Path) -> None:
-    """Secrets in the context, when any command runs: no output has them."""
+    """Whatever command runs, no output contains the secrets of an account's context."""
     nameless = '{"result": [{"context": {"key": "%s"}}, {"id": "%s", "context": "%s"}, "%s"]}'
     secrets = (CONTEXT_SECRET, id_of(3), CONTEXT_SECRET, CONTEXT_SECRET)
     reauth: dict[str, Any] = {"status": "needs_reauth", "last_error": "invalid_grant"}
     sandbox = serve(
-        # Not in the filtered list; and its 404 makes the connector ask for its integration.
+        # It is not in the filtered list, and its 404 makes the connector ask for its integration.
         numbered_account(0, faults=[faults.vendor_not_found(kind="segments", times=None)]),
         numbered_account(1, tenant_id="acme", **reauth),
         numbered_account(2, tenant_id="acme", **reauth),
@@ -242,7 +237,7 @@ def test_secrets_in_context(serve: Serve, processes: Processes, tmp_path: Path) 
 def test_account_breaks_off(
     serve: Serve, caplog: pytest.LogCaptureFixture, option: dict[str, Any]
 ) -> None:
-    """An account that breaks off: no output has its secrets."""
+    """If an account's object breaks off, no output contains its secrets."""
     caplog.set_level("DEBUG")
     account = f'{{"context": {{"api_key": "{CONTEXT_SECRET}"}}, "id": "{id_of(0)}", '
     script = [
@@ -260,8 +255,8 @@ def test_account_breaks_off(
 # --- workspaces -----------------------------------------------------------------------------------
 
 
-def test_workspaces_read_each(serve: Serve) -> None:
-    """Workspaces: each has its account and its name."""
+def test_rows_of_workspaces(serve: Serve) -> None:
+    """Each workspace has its account and its name."""
     sandbox = serve(
         beehiiv(0, workspace_names={"pub_a": "The Daily Brief"}),
         numbered_account(1, "brevo", workspaces={"7": []}),
@@ -282,7 +277,7 @@ def test_workspaces_read_each(serve: Serve) -> None:
 
 
 def test_integration_without_workspaces(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """An integration without workspaces: it has none and is no failure."""
+    """An integration without workspaces has no rows, and that is not a failure."""
     sandbox = serve(numbered_account(0), numbered_account(1, "brevo", workspaces={"7": []}))
 
     configured = incremental("workspaces")
@@ -292,14 +287,14 @@ def test_integration_without_workspaces(serve: Serve, caplog: pytest.LogCaptureF
     assert keys(result, "workspaces") == [(id_of(1), "7")]
     assert result.statuses_of("workspaces") == ["STARTED", "RUNNING", "COMPLETE"]
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
-    # It is a partition that was read to its end, like any other.
+    # It is a partition that was completely read, like any other.
     (state,) = result.last_state
     partitions = [entry["partition"] for entry in state["stream"]["stream_state"]["states"]]
     assert {"integrated_account_id": id_of(0)} in partitions
 
 
 def test_vendor_requires_workspace(serve: Serve) -> None:
-    """A vendor that requires a workspace: they are listed once."""
+    """If a vendor requires a workspace, the workspaces are listed once."""
     sandbox = serve(beehiiv(0), beehiiv(1))
 
     result = sync(sandbox)
@@ -308,7 +303,7 @@ def test_vendor_requires_workspace(serve: Serve) -> None:
     assert len(keys(result, "workspaces")) == 4
     assert {r["workspace_id"] for r in result.records} == {"pub_a", "pub_b"}
     assert len(result.records) == 10
-    # The next sync asks anew.
+    # The next sync lists them again.
     sandbox.clear()
     sandbox.environment.accounts[0].workspaces["pub_c"] = vendors.segments("beehiiv", 1, seed=1)
     sync(sandbox, result)
@@ -329,7 +324,7 @@ def test_vendor_requires_workspace(serve: Serve) -> None:
 )
 @pytest.mark.parametrize("sync_mode", ["full_refresh", "incremental"])
 def test_one_stream(serve: Serve, stream: str, expected: dict[str, int], sync_mode: str) -> None:
-    """One stream: it costs no request of another."""
+    """A single stream costs no request of another one."""
     sandbox = serve(*[numbered_account(n, "brevo", workspaces={"7": []}) for n in range(3)])
 
     configured = catalog(sync_mode, streams=(stream,))
@@ -347,7 +342,7 @@ def test_one_stream(serve: Serve, stream: str, expected: dict[str, int], sync_mo
 
 
 def test_account_fails_in_one_stream(serve: Serve) -> None:
-    """An account fails in one stream: all else is read."""
+    """If an account fails in one stream, everything else is read."""
     script = [faults.scopes_missing("workspaces:read", kind="workspaces", times=None)]
     accounts = [numbered_account(n, "brevo", workspaces={"7": []}) for n in (0, 2)]
     broken = numbered_account(1, "brevo", workspaces={"7": []}, tenant_id="acme", faults=script)
@@ -366,7 +361,7 @@ def test_account_fails_in_one_stream(serve: Serve) -> None:
     assert {key[0] for key in keys(result, "segments")} == {id_of(n) for n in range(3)}
     assert {key[0] for key in keys(result, "integrated_accounts")} == {id_of(n) for n in range(3)}
     assert {key[0] for key in keys(result, "workspaces")} == {id_of(0), id_of(2)}
-    # The next sync reads it, and only it, as new.
+    # The next sync reads it, and nothing else, as new.
     script[0].times = 0
     again = sync(sandbox, result)
     assert {stream: keys(again, stream) for stream in ALL_STREAMS} == {
@@ -377,7 +372,7 @@ def test_account_fails_in_one_stream(serve: Serve) -> None:
 
 
 def test_account_fails_in_every_stream(serve: Serve) -> None:
-    """An account fails in every stream: its failure is reported once."""
+    """If an account fails in every stream, its failure is reported once."""
     blocked = numbered_account(1, faults=[faults.account_blocked(times=None)])
     sandbox = serve(numbered_account(0), blocked)
 
@@ -394,8 +389,8 @@ def test_account_fails_in_every_stream(serve: Serve) -> None:
 # --- tombstones -----------------------------------------------------------------------------------
 
 
-def test_rows_gone(serve: Serve) -> None:
-    """Rows that are gone: each stream has their tombstones."""
+def test_deleted_rows(serve: Serve) -> None:
+    """Each stream emits the tombstones of its deleted rows."""
     accounts = [
         numbered_account(n, "brevo", count=4, workspaces={"7": [], "8": []}) for n in range(3)
     ]
@@ -417,19 +412,19 @@ def test_rows_gone(serve: Serve) -> None:
         (tombstone,) = second.records_of(stream)
         assert tombstone.pop("_ab_cdc_deleted_at") == tombstone.pop("_ab_cdc_updated_at")
         assert tombstone == key
-    # An account that is gone keeps its rows in the other streams, which the state remembers.
+    # A deleted account keeps its rows in the other streams, and the state remembers them.
     known = [state["stream"] for state in second.last_state if id_of(2) in json.dumps(state)]
     names = [stream["stream_descriptor"]["name"] for stream in known]
     assert sorted(names) == ["segments", "workspaces"]
     sandbox.clear()
     third = sync(sandbox, second)
     assert third.of_type("RECORD") == []
-    # It is not looked for again.
+    # The connector does not look for it again.
     assert (kinds(sandbox)["accounts"], kinds(sandbox)["account"]) == (1, 0)
 
 
-def test_configured_account_gone(serve: Serve) -> None:
-    """A configured account is gone: it is deleted and a failure."""
+def test_configured_account_deleted(serve: Serve) -> None:
+    """If a configured account no longer exists, its row is deleted and the sync fails."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     configured = incremental("integrated_accounts")
     first = read(sandbox, configured=configured, additional_accounts=listed(1))
@@ -439,7 +434,7 @@ def test_configured_account_gone(serve: Serve) -> None:
         sandbox, configured=configured, state=first.last_state, additional_accounts=listed(1)
     )
 
-    # It is configured, and Truto says that there is no such account.
+    # It is configured, and Truto responds that there is no such account.
     assert deleted_ids(second, "integrated_accounts") == [id_of(1)]
     assert "Truto has no such account" in str(second.failure)
     assert second.statuses_of("integrated_accounts")[-1] == "INCOMPLETE"
@@ -459,7 +454,7 @@ def test_configured_account_gone(serve: Serve) -> None:
 def test_list_may_be_incomplete(
     serve: Serve, page: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A list that may be incomplete: nothing is taken for deleted."""
+    """If the list may be incomplete, no deletions are inferred."""
     sandbox = serve(numbered_account(0), numbered_account(1))
     first = sync(sandbox)
 
@@ -475,7 +470,7 @@ def test_list_may_be_incomplete(
 
 
 def test_account_on_no_page_of_one_read(serve: Serve) -> None:
-    """An account on no page of one read, when listed: it is not taken for deleted."""
+    """If one read of the list misses an account, its row is not deleted."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     first = sync(sandbox)
 
@@ -487,8 +482,8 @@ def test_account_on_no_page_of_one_read(serve: Serve) -> None:
     assert kinds(sandbox)["accounts"] == 3
 
 
-def test_truto_takes_workspaces_back(serve: Serve) -> None:
-    """Truto takes the workspaces back: nothing is taken for deleted."""
+def test_workspaces_no_longer_supported(serve: Serve) -> None:
+    """If Truto no longer supports the workspaces, no deletions are inferred."""
     account = numbered_account(0, "brevo", workspaces={"7": []})
     sandbox = serve(account)
     first = read(sandbox, configured=incremental("workspaces"))
@@ -505,7 +500,7 @@ def test_truto_takes_workspaces_back(serve: Serve) -> None:
 
 @pytest.mark.parametrize("stream", ALL_STREAMS)
 def test_no_column_for_deletions(serve: Serve, stream: str) -> None:
-    """No column for deletions, when rows are gone: the tombstones come with the column."""
+    """Without the column for deletions, tombstones wait until the column is selected."""
     account = numbered_account(1, "brevo", workspaces={"7": [], "8": []})
     sandbox = serve(numbered_account(0), account)
     properties = load_schema(stream)["properties"]
@@ -540,7 +535,7 @@ def test_no_column_for_deletions(serve: Serve, stream: str) -> None:
     ],
 )
 def test_eighth_integration(serve: Serve, category: str, is_read: bool) -> None:
-    """An eighth integration: its category decides."""
+    """The category decides whether an eighth integration is read."""
     other = numbered_account(
         1, "newsletterly", segments=vendors.segments("flodesk", 2), category=category
     )
@@ -553,7 +548,7 @@ def test_eighth_integration(serve: Serve, category: str, is_read: bool) -> None:
 
 
 def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """An integration without segments: one line says that it is left out."""
+    """If an integration has no segments, one line reports that its accounts are left out."""
     caplog.set_level("INFO")
     others = [
         numbered_account(n, "smsly", segments=[], category="marketing-automation")
@@ -566,7 +561,7 @@ def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFix
     assert result.failure is None
     assert result.errors == []
     assert {key[0] for key in keys(result, "segments")} == {id_of(0)}
-    # Whose connections they are is known all the same.
+    # Their rows show nevertheless whose connections they are.
     assert len(keys(result, "integrated_accounts")) == 4
     for stream in ALL_STREAMS:
         assert result.statuses_of(stream)[-1] == "COMPLETE"
@@ -576,7 +571,7 @@ def test_integration_without_segments(serve: Serve, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("option", [{"mode": "all", "integrations": ["SMSly"]}, listed(1)])
 def test_user_names_integration_without_segments(serve: Serve, option: dict[str, Any]) -> None:
-    """The user names an integration without segments: it fails."""
+    """If the user lists an integration without segments, its account fails."""
     other = numbered_account(1, "smsly", segments=[], category="marketing-automation")
     result = read(serve(numbered_account(0), other), additional_accounts=option)
 
@@ -586,7 +581,7 @@ def test_user_names_integration_without_segments(serve: Serve, option: dict[str,
 
 
 def test_first_account_no_segments(serve: Serve) -> None:
-    """The first account has no segments, when read in mode all: it fails."""
+    """In mode all, the configured account fails if it has no segments."""
     sandbox = serve(
         numbered_account(0, "smsly", segments=[], category="marketing-automation"),
         numbered_account(1),
@@ -601,8 +596,8 @@ def test_first_account_no_segments(serve: Serve) -> None:
 @pytest.mark.parametrize("option", [{"mode": "none"}, listed(0), ALL], ids=lambda o: o["mode"])
 @pytest.mark.parametrize("mode", ["full_refresh", "incremental"])
 def test_account_refused_or_recovers(serve: Serve, option: dict[str, Any], mode: str) -> None:
-    """An account that is refused or recovers: its row is as after the sync."""
-    # A request that the vendor refuses, or that succeeds, changes what Truto says of it.
+    """The row of an account that is refused, or recovers, has its status after the sync."""
+    # A request that the vendor refuses, or that succeeds, changes the status that Truto reports.
     account = numbered_account(0, heals_on_request=True)
     sandbox = serve(account)
     how: dict[str, Any] = {
@@ -629,7 +624,7 @@ def test_account_refused_or_recovers(serve: Serve, option: dict[str, Any], mode:
 def test_account_deleted_after_listed(
     serve: Serve, known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An account that is deleted after it was listed: that is no failure."""
+    """An account that is deleted after it was listed is no failure."""
     caplog.set_level("INFO")
     sandbox = serve(numbered_account(0), numbered_account(1))
     first = sync(sandbox)
@@ -655,8 +650,8 @@ def test_account_deleted_after_listed(
     )
 
 
-def test_404_of_account_there(serve: Serve) -> None:
-    """A 404 of an account that is there: it fails."""
+def test_404_of_existing_account(serve: Serve) -> None:
+    """A 404 of an account that still exists is a failure."""
     account = numbered_account(1, faults=[faults.account_not_found(kind="segments", times=None)])
     sandbox = serve(numbered_account(0), account)
 
@@ -667,8 +662,8 @@ def test_404_of_account_there(serve: Serve) -> None:
 
 
 def test_dead_entry_in_list(serve: Serve) -> None:
-    """A dead entry in the list, when another account is gone: it is deleted."""
-    # An entry without an integration is a row; one without an id hides nobody.
+    """If the list has a dead entry, the deletion of another account is still detected."""
+    # An entry without an integration is a row, and one without an id hides nobody.
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     first = sync(sandbox)
 
@@ -686,7 +681,7 @@ def test_dead_entry_in_list(serve: Serve) -> None:
 
 
 def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """An empty list: the next sync has to see it again."""
+    """If the list is empty, the next sync has to find it empty as well."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])
     state = sync(sandbox).last_state
     del sandbox.environment.accounts[2]
@@ -699,7 +694,7 @@ def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
         state = result.last_state
         found.append(deleted_ids(result, "integrated_accounts"))
 
-    # The second account is there, as Truto says when it is asked for it.
+    # The second account still exists, as Truto responds when it is asked for it.
     assert found == [[], [id_of(2)]]
     assert "list of integrated accounts is empty, but the last sync knew 2 accounts." in caplog.text
 
@@ -710,8 +705,8 @@ def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     ids=["none", "typing mistake", "another"],
 )
 def test_accounts_leave_configuration(serve: Serve, other: dict[str, Any]) -> None:
-    """Accounts that leave the configuration, when back: deletions come."""
-    # All, then others for one sync, then all.
+    """If accounts leave the configuration and come back, their deletions are emitted."""
+    # The syncs read all accounts, then others, then all again.
     accounts = [numbered_account(0, "brevo", workspaces={"w": []})]
     accounts += [numbered_account(number) for number in range(1, 4)]
     sandbox = serve(*accounts)
@@ -735,7 +730,7 @@ def test_accounts_leave_configuration(serve: Serve, other: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("streams", [("segments",), ("workspaces",)])
 def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
-    """An account that does not heal: its failure names what is listed."""
+    """If an account does not heal, its failure contains what the list says about it."""
     bad = numbered_account(
         1, "brevo", tenant_id="acme", status="needs_reauth", last_error="invalid_grant"
     )
@@ -752,8 +747,8 @@ def test_account_does_not_heal(serve: Serve, streams: tuple[str, ...]) -> None:
 # --- check ----------------------------------------------------------------------------------------
 
 
-def test_mode_all_checked_named(serve: Serve) -> None:
-    """Mode all, when checked: the named and those not active are asked."""
+def test_check_in_mode_all(serve: Serve) -> None:
+    """In mode all, the check asks listed accounts and those that are not active."""
     sandbox = serve(
         numbered_account(0),
         numbered_account(1),
@@ -774,8 +769,8 @@ def test_mode_all_checked_named(serve: Serve) -> None:
     assert '(klaviyo of tenant acme; status needs_reauth; last error: "revoked")' in lines[0]
 
 
-def test_mode_all_who_asked(serve: Serve) -> None:
-    """Mode all, when all who are asked respond: the check succeeds."""
+def test_check_in_mode_all_succeeds(serve: Serve) -> None:
+    """In mode all, the check succeeds if all accounts that it asks respond."""
     optional = numbered_account(
         2, "smsly", segments=[], category="marketing-automation", status="connecting"
     )
@@ -789,8 +784,8 @@ def test_mode_all_who_asked(serve: Serve) -> None:
     assert kinds(sandbox) == {"accounts": 1, "segments": 3}
 
 
-def test_named_accounts(serve: Serve) -> None:
-    """Named accounts, when checked: no list is asked for."""
+def test_check_of_listed_accounts(serve: Serve) -> None:
+    """A check of listed accounts does not request the list."""
     sandbox = serve(numbered_account(0), numbered_account(1, status="needs_reauth"))
 
     status, message = check(sandbox, additional_accounts=listed(1))

@@ -1,4 +1,4 @@
-"""Responses as a network delivers them: each belongs to its request, in time, of a sane size."""
+"""Responses as a network delivers them: each belongs to its request, in time and of a sane size."""
 
 import gzip
 import threading
@@ -13,7 +13,7 @@ from source_truto_segments.truto.transport import MemoryBudget
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
 def test_interim_response(serve: Serve, status: int) -> None:
-    """A response that comes late, after an interim one, belongs to its own request."""
+    """A late response that follows an interim one belongs to its own request."""
     segments = [[{"id": f"of {number}"}] for number in range(3)]
     fault = faults.interim(status, delay=0.1)
     sandbox = serve(
@@ -33,7 +33,7 @@ def test_interim_response(serve: Serve, status: int) -> None:
 
 
 def test_interim_responses_without_end(serve: Serve) -> None:
-    """A server that sends nothing else is asked again."""
+    """If a server sends only interim responses, the connector asks again."""
     sandbox = serve(numbered_account(0, faults=[faults.interim(count=100)]))
 
     assert len(read(sandbox).records) == 3
@@ -41,7 +41,7 @@ def test_interim_responses_without_end(serve: Serve) -> None:
 
 
 def test_slow_head(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time for a response begins before its head."""
+    """The time limit of a response begins before its head."""
     monkeypatch.setattr(transport, "RESPONSE_TIMEOUT", 0.3)
     sandbox = serve(numbered_account(0, faults=[faults.interim(100, delay=0.05, count=100)]))
 
@@ -52,7 +52,7 @@ def test_slow_head(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_excess(serve: Serve) -> None:
-    """What arrives after the end of a response is not the response to the next request."""
+    """What follows the end of a response is not the response to the next request."""
     more = b'HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n{"result": [], "next_cursor": ""}'
     first = faults.body(b'{"result": [{"id": "a"}], "next_cursor": null}')
     first.delivery = faults.Delivery(
@@ -76,7 +76,7 @@ def compressed() -> Fault:
 def test_too_large(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, segments: list[dict[str, str]] | None
 ) -> None:
-    """A response that is too large is a failure of its account."""
+    """A response that is too large fails only its account."""
     monkeypatch.setattr(transport, "MAX_RESPONSE_BYTES", 10_000)
     how = {"segments": segments} if segments else {"faults": [compressed()]}
     sandbox = serve(numbered_account(0, **how), numbered_account(1))
@@ -90,7 +90,7 @@ def test_too_large(
 
 
 def test_budget(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages that arrive together and do not fit into the budget are all read."""
+    """Pages that arrive together are all read, even if they do not fit into the memory budget."""
     monkeypatch.setattr(transport, "CAPACITY_BYTES", 10_000)
     accounts = [numbered_account(number, count=60, latency=0.05) for number in range(40)]
     result = read_in_real_time(serve(*accounts), additional_accounts=listed(*range(40)))
@@ -99,7 +99,7 @@ def test_budget(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread at a time exceeds the budget; another waits until that one has released."""
+    """One thread at a time exceeds the budget; another waits until that one releases its bytes."""
     monkeypatch.setattr(transport, "CAPACITY_BYTES", 100)
     budget, second = MemoryBudget(), threading.Event()
 

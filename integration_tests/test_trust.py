@@ -1,4 +1,4 @@
-"""What a server can do with a request, and what is believed of its response."""
+"""What a server can do with a request, and what the connector believes of its response."""
 
 import json
 import logging
@@ -9,10 +9,12 @@ import pytest
 from airbyte_cdk.models import Status
 from requests.adapters import HTTPAdapter
 
+from integration_tests.destination import tombstones
 from integration_tests.support import (
     ACCOUNT_ID,
     ALL,
     ALL_STREAMS,
+    Result,
     Serve,
     account,
     catalog,
@@ -26,15 +28,14 @@ from integration_tests.support import (
 from sandbox import Environment, Fault, Sandbox, faults
 from sandbox.accounts import account_object
 from source_truto_segments.config import Config, ConfigError
-from source_truto_segments.records.columns import DELETED_AT
 from source_truto_segments.truto.transport import DeadlineAdapter
 
 INCREMENTAL = catalog("incremental", streams=ALL_STREAMS)
 SECRET = "internal-page-of-another-host"
 
 
-def deleted(result: Any) -> list[Any]:
-    return [row for stream in ALL_STREAMS for row in result.records_of(stream) if DELETED_AT in row]
+def deleted(result: Result) -> list[Any]:
+    return [row for stream in ALL_STREAMS for row in tombstones(result, stream)]
 
 
 # --- where requests go ----------------------------------------------------------------------------
@@ -55,26 +56,26 @@ def deleted(result: Any) -> list[Any]:
     + ["https://x/a\tb", "https://x/%00", "https://x/a b", "https://x/%0d%0aA", "https://x/\x85a"],
 )
 def test_api_url_that_is_no_base(url: str) -> None:
-    """What would make a path below it another address is a config error."""
+    """If a base URL would turn a path below it into another address, it is a config error."""
     with pytest.raises(ConfigError, match=r"\(api_url\) must be a base URL, without a query"):
         Config.parse(config(Sandbox(Environment()), api_url=url))
 
 
 @pytest.mark.parametrize("url", ["https://@x", "https://:@x", "https://u@x", "https://u:p@x"])
 def test_api_url_with_a_user(url: str) -> None:
-    """A user is one also if it is empty."""
+    """A user in the URL is rejected even if its name is empty."""
     with pytest.raises(ConfigError, match="must not contain a user name or password"):
         Config.parse(config(Sandbox(Environment()), api_url=url))
 
 
 @pytest.mark.parametrize("url", ["https://x:8443/a.b/..c/d@e", "https://api.truto.one"])
 def test_api_url_that_is_a_base(url: str) -> None:
-    """Dots in names, and an @ in a path, are none of these."""
+    """Dots in names, and an @ in a path, are allowed in a base URL."""
     assert Config.parse(config(Sandbox(Environment()), api_url=url)).api_url == url
 
 
 def test_internal_host(serve: Serve) -> None:
-    """The check of an address that ends with a ? asks nothing of its host."""
+    """A check of an address that ends with a ? sends no request to its host."""
     sandbox = serve(account())
 
     status, _ = check(sandbox, api_url=f"{sandbox.url}/admin?")
@@ -110,7 +111,7 @@ NOT_TRUTOS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize("form", NOT_TRUTOS)
 def test_foreign_body(serve: Serve, caplog: pytest.LogCaptureFixture, form: str) -> None:
-    """Where it is not Truto's own host, what is not of Truto's form is not quoted."""
+    """If the host is not Truto's own, a body that lacks Truto's form is not quoted."""
     fault, shown = NOT_TRUTOS[form]
     with caplog.at_level(logging.DEBUG, "airbyte"):
         _, message = check(serve(account(), faults=[fault]))
@@ -121,7 +122,7 @@ def test_foreign_body(serve: Serve, caplog: pytest.LogCaptureFixture, form: str)
 
 @pytest.mark.usefixtures("trutos_own")
 def test_truto_own_body(serve: Serve) -> None:
-    """Where it is Truto's own host, what a firewall answers in its place is quoted."""
+    """If the host is Truto's own, a firewall's answer in its place is quoted."""
     _, message = check(serve(account(), faults=[faults.body(f"<html>{SECRET}", times=None)]))
 
     assert SECRET in str(message)
@@ -133,7 +134,7 @@ def files(sandbox: Sandbox) -> dict[str, Any]:
 
 @pytest.mark.parametrize("line", [SECRET, f": {SECRET}", f" {SECRET}", f'{{"{SECRET}": 1}}: 2'])
 def test_head_that_is_not_valid(serve: Serve, caplog: pytest.LogCaptureFixture, line: str) -> None:
-    """A line that is no header makes its response malformed, and is in no log of any library."""
+    """A line that is no header makes its response malformed, and no library logs it."""
     head = f'HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 14\r\n\r\n{{"result": []}}'
     broken = Fault(delivery=faults.Delivery(prelude=head.encode()))
     sandbox = serve(account(count=2, faults=[broken]))
@@ -148,7 +149,7 @@ def test_head_that_is_not_valid(serve: Serve, caplog: pytest.LogCaptureFixture, 
 
 @pytest.mark.parametrize("line", ["Content-Length: 14x", "Content-Length: 2", "Content-Length: -1"])
 def test_contradictory_lengths(serve: Serve, line: str) -> None:
-    """A response of which nobody knows where it ends is asked for again."""
+    """A response whose end is uncertain is requested again."""
     page = '{"result": []}'
     head = f"HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 14\r\n\r\n{page}"
     broken = Fault(delivery=faults.Delivery(prelude=head.encode()))
@@ -159,7 +160,7 @@ def test_contradictory_lengths(serve: Serve, line: str) -> None:
 
 
 def test_redirect_elsewhere(serve: Serve) -> None:
-    """A redirect is followed nowhere, so the token goes to no other host."""
+    """No redirect is followed, so the token goes to no other host."""
     other = serve(account())
     sandbox = serve(account(), faults=[faults.redirect(f"{other.url}/", times=None)])
 
@@ -168,7 +169,7 @@ def test_redirect_elsewhere(serve: Serve) -> None:
 
 
 def test_netrc(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password in .netrc takes the place of no token."""
+    """A password in .netrc does not replace the token."""
     path = tmp_path / "netrc"
     path.write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(path))
@@ -181,7 +182,7 @@ def test_netrc(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("send", [DeadlineAdapter.send, HTTPAdapter.send])
 def test_cookies(serve: Serve, monkeypatch: pytest.MonkeyPatch, send: Any) -> None:
-    """No cookie is kept or sent, also if the adapter shows the session where they are."""
+    """No cookie is kept or sent, even if the adapter shows the session where cookies are."""
     monkeypatch.setattr(DeadlineAdapter, "send", send)
     head = {"Set-Cookie": "session=of-another-customer; Path=/"}
     first = faults.body('{"result": [{"id": "1"}], "next_cursor": "c"}', headers=head)
@@ -197,36 +198,17 @@ def test_cookies(serve: Serve, monkeypatch: pytest.MonkeyPatch, send: Any) -> No
 
 @pytest.mark.parametrize("given", ["tok-Bearer", "Bearer tok-Bearer", " bearer\ttok-Bearer\n"])
 def test_token_as_given(given: str) -> None:
-    """Only a scheme at its beginning is taken off."""
+    """Only a scheme at the beginning of the token is removed."""
     with Sandbox(Environment([account()], token="tok-Bearer")) as sandbox:
         assert read(sandbox, token=given).ids
     assert sandbox.requests[0].headers["Authorization"] == "Bearer tok-Bearer"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["integrated_account_id", f"x]&integrated_account_id={ACCOUNT_ID}&y[", "workspace[id]", "]"]
-    + ["a#b", "next_cursor", "../../x", "a\r\nX-Other: 1"],
-)
-def test_remote_query_overrides_nothing(serve: Serve, name: str) -> None:
-    """Whatever a parameter is called, it is in the vendor's own, and changes no other."""
-    sandbox = serve(numbered_account(0, count=25), account())
-
-    result = read(sandbox, remote_query=[{"name": name, "value": ACCOUNT_ID}])
-
-    assert len(result.records) == 25
-    for request in sandbox.requests:
-        assert request.path == "/unified/marketing-automation/segments"
-        assert request.params("integrated_account_id") == [id_of(0)]
-        assert request.params(f"remote_query[{name.strip()}]") == [ACCOUNT_ID]
-        assert "X-Other" not in request.headers
 
 
 # --- whose a response is --------------------------------------------------------------------------
 
 
 def test_another_accounts_object(serve: Serve) -> None:
-    """An object of another account is a failure: it is no row, and nothing is deleted."""
+    """An object of another account is a failure: it adds no row, and nothing is deleted."""
     sandbox = serve(*map(numbered_account, range(2)))
     arguments: Any = {"configured": INCREMENTAL, "additional_accounts": listed(0, 1)}
     state = read(sandbox, **arguments).last_state
@@ -255,7 +237,7 @@ def test_another_accounts_object(serve: Serve) -> None:
 def test_list_with_an_invalid_id(
     serve: Serve, caplog: pytest.LogCaptureFixture, id_: str | int
 ) -> None:
-    """An ID that is no UUID is reported, reaches no path, and keeps rows from being deleted."""
+    """An invalid ID in the list is reported, reaches no path, and prevents deletions."""
     sandbox = serve(*map(numbered_account, range(3)))
     arguments: Any = {"configured": INCREMENTAL, "additional_accounts": ALL}
     state = read(sandbox, **arguments).last_state
@@ -279,7 +261,7 @@ def test_list_with_an_invalid_id(
 
 
 def test_state_with_an_invalid_id(serve: Serve) -> None:
-    """An ID of a state that somebody has changed reaches no path either."""
+    """An invalid ID in a state that somebody has edited reaches no path either."""
     sandbox = serve(*map(numbered_account, range(2)))
     arguments: Any = {"configured": INCREMENTAL, "additional_accounts": ALL}
     state = read(sandbox, **arguments).last_state
@@ -291,7 +273,7 @@ def test_state_with_an_invalid_id(serve: Serve) -> None:
     assert not any(request.kind == "other" for request in sandbox.requests)
 
 
-# --- records that are not to be read --------------------------------------------------------------
+# --- records that cannot be read ------------------------------------------------------------------
 
 READABLE = ["7" * 10_000, "-" + "7" * 10_000, "1e999999", "NaN", "-Infinity"]
 UNREADABLE = {
@@ -313,7 +295,7 @@ def page_with(value: bytes, name: str = "extra") -> Fault:
 @pytest.mark.parametrize("value", READABLE, ids=lambda value: value[:9])
 @pytest.mark.parametrize("name", ["extra", "name", "total_contacts", "created_at"])
 def test_any_number(serve: Serve, value: str, name: str) -> None:
-    """A number of any length is read, also one that is none."""
+    """Numbers of any length are read, and so are NaN and -Infinity."""
     result = read(serve(account(faults=[page_with(value.encode(), name)])))
 
     assert result.failure is None
@@ -336,7 +318,7 @@ def test_one_bad_record(serve: Serve, caplog: pytest.LogCaptureFixture, kind: st
     assert result.failure is None
     assert result.records == []
     assert "entries that cannot be read, or are not objects: 1." in caplog.text
-    # The next sync knows all three.
+    # The next sync knows all three records.
     sandbox.environment.accounts[0].faults = [page_with(b"0")]
     assert read(sandbox, configured=configured, state=result.last_state).records == []
 
@@ -351,7 +333,7 @@ def test_one_bad_record(serve: Serve, caplog: pytest.LogCaptureFixture, kind: st
     ids=["cut", "more", "cursor"],
 )
 def test_bad_page(serve: Serve, body: bytes) -> None:
-    """A page that is broken in any other place is asked for again."""
+    """A page that is broken in any other place is requested again."""
     sandbox = serve(account(count=2, faults=[faults.body(body)]))
 
     assert len(read(sandbox).records) == 2

@@ -1,4 +1,4 @@
-"""The seven vendors through Truto: how each pages, limits, and says no."""
+"""The seven vendors through Truto: how each pages, limits and refuses."""
 
 from collections.abc import Callable
 from math import ceil
@@ -23,7 +23,8 @@ from integration_tests.support import (
 from sandbox import Account, Fault, Sandbox, VendorLimit, faults, vendors
 from source_truto_segments.records.columns import load_schema
 
-# Records a page by default, and at most; None for one page of any length, or for no maximum.
+# The default and the maximum number of records on a page. None stands for one page of any length,
+# or for no maximum.
 PAGE_SIZES = {
     "activecampaign": (20, 10_000),
     "beehiiv": (10, 100),
@@ -38,7 +39,7 @@ READING = f"Reading the segments of integrated account {ACCOUNT_ID} failed: "
 
 
 def of_vendor(vendor: str, count: int, **how: Any) -> Account:
-    """An account with so many segments, those of Beehiiv in a workspace."""
+    """Return an account with this many segments, those of Beehiiv in a workspace."""
     segments = vendors.segments(vendor, count)
     if vendor == "beehiiv":
         return account(vendor, segments=[], workspaces={"pub_a": segments}, **how)
@@ -55,7 +56,7 @@ def good_pages(sandbox: Sandbox) -> int:
 @pytest.mark.parametrize("count", [1, 10, 20, 25, 63, 100])
 @pytest.mark.parametrize("vendor", PAGE_SIZES)
 def test_each_vendor(serve: Serve, vendor: str, count: int) -> None:
-    """Each vendor: every segment comes once."""
+    """Every segment of each vendor is emitted once."""
     sandbox = serve(of_vendor(vendor, count))
 
     result = read(sandbox)
@@ -73,7 +74,7 @@ def test_each_vendor(serve: Serve, vendor: str, count: int) -> None:
 @pytest.mark.parametrize("page_size", [1, 7, 10])
 @pytest.mark.parametrize("vendor", PAGE_SIZES)
 def test_page_size(serve: Serve, vendor: str, page_size: int) -> None:
-    """A page size: each request has it and every segment comes once."""
+    """Each request has the page size, and every segment is emitted once."""
     sandbox = serve(of_vendor(vendor, 23))
 
     result = read(sandbox, page_size=page_size)
@@ -88,7 +89,7 @@ def test_page_size(serve: Serve, vendor: str, page_size: int) -> None:
 
 @pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign", "beehiiv"}))
 def test_account_without_segments(serve: Serve, vendor: str) -> None:
-    """An account without segments: it is empty."""
+    """An account without segments is empty."""
     sandbox = serve(of_vendor(vendor, 0))
 
     result = read(sandbox)
@@ -115,7 +116,7 @@ def test_account_without_segments(serve: Serve, vendor: str) -> None:
     ],
 )
 def test_any_page_size(serve: Serve, vendor: str, page_size: int) -> None:
-    """Any page size: no account fails by it."""
+    """No account fails because of any page size."""
     sandbox = serve(of_vendor(vendor, 120))
 
     result = read(sandbox, page_size=page_size)
@@ -126,7 +127,8 @@ def test_any_page_size(serve: Serve, vendor: str, page_size: int) -> None:
 
 
 @pytest.mark.parametrize("vendor", PAGE_SIZES)
-def test_given_no_page_size_when_checked_then_no_limit_is_sent(serve: Serve, vendor: str) -> None:
+def test_check_without_page_size(serve: Serve, vendor: str) -> None:
+    """Without a page size, a check sends no limit."""
     sandbox = serve(of_vendor(vendor, 60))
 
     status, message = check(sandbox)
@@ -140,7 +142,7 @@ def test_given_no_page_size_when_checked_then_no_limit_is_sent(serve: Serve, ven
 
 
 def test_activecampaign_without_segments(serve: Serve) -> None:
-    """ActiveCampaign without segments: its 404 is an empty list."""
+    """If an ActiveCampaign account has no segments, its 404 is an empty list."""
     sandbox = serve(account("activecampaign", segments=[]))
 
     result = read(sandbox)
@@ -155,7 +157,7 @@ def test_activecampaign_without_segments(serve: Serve) -> None:
 
 
 def test_activecampaign_with_segments(serve: Serve) -> None:
-    """ActiveCampaign with segments: its integration is not asked for."""
+    """If an ActiveCampaign account has segments, its integration is not requested."""
     sandbox = serve(account("activecampaign", count=45))
 
     result = read(sandbox)
@@ -165,7 +167,7 @@ def test_activecampaign_with_segments(serve: Serve) -> None:
 
 
 def test_known_integration(serve: Serve) -> None:
-    """A known integration, when an account has no segments: it is not asked for."""
+    """If an integration is known, it is not requested for an account without segments."""
     empty = [numbered_account(n, "activecampaign", segments=[]) for n in range(3)]
     sandbox = serve(*empty, numbered_account(3))
 
@@ -177,8 +179,8 @@ def test_known_integration(serve: Serve) -> None:
 
 
 def test_activecampaign_lost_segments(serve: Serve) -> None:
-    """ActiveCampaign lost its segments: they are deleted."""
-    # Its 404 stands for an empty list, which the next sync has to see again.
+    """If an ActiveCampaign account has lost its segments, they are deleted."""
+    # Its 404 stands for an empty list, which the next sync has to find as well.
     emptied = account("activecampaign", count=3)
     sandbox = serve(emptied)
     first = read(sandbox, sync_mode="incremental")
@@ -197,7 +199,7 @@ def test_activecampaign_lost_segments(serve: Serve) -> None:
 @pytest.mark.parametrize("option", [ALL, {"mode": "none"}])
 @pytest.mark.parametrize("vendor", sorted(PAGE_SIZES.keys() - {"activecampaign"}))
 def test_another_vendors_404(serve: Serve, vendor: str, option: dict[str, Any]) -> None:
-    """Another vendor's 404: it is an error."""
+    """Another vendor's 404 is an error."""
     sandbox = serve(of_vendor(vendor, 5, faults=[not_found()]))
 
     result = read(sandbox, additional_accounts=option)
@@ -206,12 +208,12 @@ def test_another_vendors_404(serve: Serve, vendor: str, option: dict[str, Any]) 
     assert error["message"].startswith(f"{READING}the vendor did not find the requested resource")
     assert error["failure_type"] == "config_error"
     assert result.statuses == ["STARTED", "INCOMPLETE"]
-    # The list has its integration; else it has to be asked for.
+    # The list contains its integration; without the list, the connector has to ask for it.
     assert kinds(sandbox)["account"] == (0 if option == ALL else 1)
 
 
 def test_activecampaigns_404_on_later_page(serve: Serve) -> None:
-    """ActiveCampaign's 404 on a later page: it is an error."""
+    """ActiveCampaign's 404 on a later page is an error."""
     sandbox = serve(account("activecampaign", count=45, faults=[not_found(after=1)]))
 
     result = read(sandbox)
@@ -223,7 +225,7 @@ def test_activecampaigns_404_on_later_page(serve: Serve) -> None:
 
 
 def test_trutos_own_404(serve: Serve) -> None:
-    """Truto's own 404: ActiveCampaign's account is not empty."""
+    """Truto's own 404 does not mean that an ActiveCampaign account is empty."""
     fault = faults.account_not_found(kind="segments", times=None)
     sandbox = serve(account("activecampaign", faults=[fault]))
 
@@ -236,8 +238,8 @@ def test_trutos_own_404(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "fault", [faults.account_not_found, faults.truto_failed, faults.token_forbidden, faults.reset]
 )
-def test_integration_cannot_be_asked(serve: Serve, fault: Callable[..., Fault]) -> None:
-    """An integration that cannot be asked for: the 404 is the error."""
+def test_integration_cannot_be_requested(serve: Serve, fault: Callable[..., Fault]) -> None:
+    """If the integration cannot be requested, the error is the 404."""
     script = [fault(kind="account", times=None)]
     result = read(serve(account("activecampaign", segments=[], faults=script)))
 
@@ -259,8 +261,8 @@ def not_found(after: int = 0) -> Fault:
 def test_used_up_budget_in_good_response(
     serve: Serve, form: Any, reset: float, wait: float
 ) -> None:
-    # The window is over at once: the reset that is announced lies beyond it.
-    """A used up budget in a good response: a minute is waited at most."""
+    """After a good response that uses up the budget, the connector waits a minute at most."""
+    # The window ends at once, long before the reset that is announced.
     limit = VendorLimit(1, 0.001, retry_after=form, reset=reset)
     sandbox = serve(account("mailerlite", count=60, vendor_limit=limit))
 
@@ -273,7 +275,7 @@ def test_used_up_budget_in_good_response(
 
 @pytest.mark.parametrize("vendor", ["customerio", "brevo"])
 def test_429s_say_nothing(serve: Serve, vendor: str) -> None:
-    """429s that say nothing: the waits grow and all is read."""
+    """If 429s say nothing, the waits grow and everything is read."""
     fault = faults.vendor_rate_limited(form="nothing", times=4)
     sandbox = serve(of_vendor(vendor, 15, faults=[fault]), numbered_account(1))
 
@@ -283,16 +285,17 @@ def test_429s_say_nothing(serve: Serve, vendor: str) -> None:
     assert len(result.records) == 18
     own = [r.status for r in sandbox.requests if r.account_id == ACCOUNT_ID]
     assert own[:5] == [429] * 4 + [200]
-    # Doubled from time to time, up to a minute, each with a jitter of a quarter.
+    # The wait doubles from time to time, up to a minute, with a jitter of a quarter.
     assert result.waits == [pytest.approx(0.875 * wait, rel=0.15) for wait in (10, 20, 40, 60)]
 
 
-# --- what Truto may say of an account -------------------------------------------------------------
+# --- statuses that nobody knows
+# --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["blocked", "paused", "", None, 7, ["active"], {"a": "b"}])
-def test_status_nobody_knows(serve: Serve, status: Any) -> None:
-    """A status that nobody knows: the account is read."""
+def test_unknown_status(serve: Serve, status: Any) -> None:
+    """An account with a status that nobody knows is read."""
     unknown = numbered_account(1, heals_on_request=True)
     unknown.status = status
     sandbox = serve(numbered_account(0), unknown)
@@ -301,13 +304,13 @@ def test_status_nobody_knows(serve: Serve, status: Any) -> None:
 
     assert result.failure is None
     assert {record["integrated_account_id"] for record in result.records} == {id_of(0), id_of(1)}
-    # In the order in which the accounts were read.
+    # The rows come in the order in which the accounts were read.
     rows = [record["id"] for record in result.records_of("integrated_accounts")]
     assert sorted(rows) == sorted([id_of(0), id_of(1)])
 
 
-def test_segment_with_status_nobody_knows(serve: Serve) -> None:
-    """A segment with a status that nobody knows: it is kept."""
+def test_segment_with_unknown_status(serve: Serve) -> None:
+    """A segment with a status that nobody knows keeps it."""
     segments = [{"id": "1", "status": "archived"}, {"id": "2", "status": ""}, {"id": "3"}]
 
     result = read(serve(account(segments=segments)))

@@ -1,4 +1,4 @@
-"""A server for raw responses, in a thread of its own."""
+"""A server for raw responses, in its own thread."""
 
 import asyncio
 import threading
@@ -7,12 +7,12 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-# Cursors travel in the URL.
+# Cursors are sent in the URL.
 _MAX_HEAD = 256 * 1024
 
 
 class ThreadedServer(ABC):
-    """Listens on a port of this machine as long as its context lasts, and answers each request."""
+    """Listen on a local port as long as the context lasts, and answer each request."""
 
     def __init__(self) -> None:
         self._port = 0
@@ -30,7 +30,7 @@ class ThreadedServer(ABC):
 
     @abstractmethod
     async def respond(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Answers a request; returns whether the connection is kept."""
+        """Answer a request, and return whether to keep the connection."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -67,7 +67,7 @@ class ThreadedServer(ABC):
             while await self.respond(await reader.readuntil(b"\r\n\r\n"), writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
-            # The client is gone: it timed out, was killed or is done.
+            # The client has left: it timed out, was killed or has finished.
             pass
         finally:
             writer.close()
