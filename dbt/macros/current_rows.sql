@@ -1,4 +1,4 @@
-{#- The newest row of each key that is not a deletion, whether the table is deduplicated or appended to. -#}
+{#- Select the newest row of each key unless it is a deletion, in a deduplicated or an appended table. -#}
 {% macro current_rows(table, key) -%}
   select * from (
     select *, row_number() over (

@@ -1,4 +1,4 @@
-{#- A value within a JSON column, as text. For another warehouse, define e.g. snowflake__json_text. -#}
+{#- Return a value within a JSON column as text. For another warehouse, define e.g. snowflake__json_text. -#}
 {% macro json_text(column, path) -%}
   {{ return(adapter.dispatch('json_text', 'truto_segments')(column, path)) }}
 {%- endmacro %}

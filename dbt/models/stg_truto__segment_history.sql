@@ -1,7 +1,7 @@
 {{ config(enabled=var('truto_history_prefix') is not none) }}
 
 with versions as (
-  -- A deletion has the key only, so it belongs to the version before it.
+  -- A deletion has only the key, so count it as part of the version before it.
   select
     *,
     count(case when _ab_cdc_deleted_at is null then 1 end) over (

@@ -21,7 +21,7 @@ counted as (
       when 'mailerlite' then {{ json_text('segments.remote_data', ['total']) }}
     end as members
   from segments
-  -- Nobody can say whether the segments of an account that was deleted in Truto still exist.
+  -- Leave out accounts that were deleted in Truto: nobody can tell whether their segments still exist.
   inner join {{ ref('stg_truto__accounts') }} as accounts
     on segments.integrated_account_id = accounts.integrated_account_id
   left join workspaces
