@@ -221,7 +221,7 @@ def test_success_without_body(status: int) -> None:
     ("body", "name"), [(TRUTO, "Truto"), (VENDOR, "the vendor")], ids=["truto", "vendor"]
 )
 def test_undocumented_status(body: ErrorBody, name: str) -> None:
-    """The class of an undocumented status decides whether the request is retried."""
+    """Undocumented server errors are retried, and so are the 4xx that can pass; the rest is not."""
     for status in (406, 418, 451):
         assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
