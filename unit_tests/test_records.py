@@ -349,7 +349,7 @@ def test_all_but_remote_data(needs_remote_data: bool, params: dict[str, Any]) ->
 
 
 def test_name_alone() -> None:
-    """If only the name is selected, the request ignores and excludes everything but the id."""
+    """If only the name is selected, the request leaves out every other field but the id."""
     params = columns("name").query_params()
     assert params["truto_ignore_remote_data"] == "true"
     assert "id" not in params["truto_exclude_fields[]"]
@@ -486,7 +486,7 @@ def test_page_without_nul() -> None:
 
 
 def test_nul_and_many_levels() -> None:
-    """If a name with NUL has too many levels, the change has the replaced name."""
+    """If a column with NUL in its name has too many levels, the change has the new name."""
     raw = {"id": "1", "de\0ep": nested(200, dict)}
     record, changes = coerce_on(Page([raw], None, may_have_nul=True), raw, select())
 

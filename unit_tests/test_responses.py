@@ -173,7 +173,7 @@ def test_object() -> None:
     ],
 )
 def test_replaced_values(content: bytes, value: Any) -> None:
-    """Values that JSON's grammar allows but nobody can write are replaced."""
+    """Values that are valid JSON but cannot be written as JSON again are replaced."""
     assert parse_json(content) == value
 
 
