@@ -59,7 +59,7 @@ def main(variables: Mapping[str, str] = os.environ, pause: float = PAUSE) -> int
             return _check(target, where, pause)
         say(
             f"{TOKEN} and {ACCOUNT} are not set, so this checks the sandbox, a server on this "
-            "machine with made-up accounts. This shows nothing about Truto; to check Truto, set both."
+            "machine with made-up accounts. This shows nothing about Truto; to check it, set both."
         )
         with Sandbox(demo_environment()) as sandbox:
             environment = sandbox.environment

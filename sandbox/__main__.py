@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = _as_json(sandbox) if options.json else _as_table(sandbox)
         sys.stdout.write(lines)
         sys.stdout.flush()
-        # Polling, because a signal that arrives just before an endless wait would not end it.
+        # Poll, because a signal that arrives just before an endless wait would not end it.
         while not signals:
             time.sleep(_POLL_INTERVAL)
     finally:

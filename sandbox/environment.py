@@ -192,7 +192,7 @@ class Account:
 
     def _max_page_size(self) -> int | None:
         documented = self.integration.max_page_size
-        # If a test makes the default pages larger than the vendor's maximum, `limit` may follow.
+        # If a test makes the default pages larger than the vendor's maximum, they set the maximum.
         return self.max_page_size or (documented and max(documented, self.default_page_size or 0))
 
 

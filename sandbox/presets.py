@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandbox.limits import Limit
 
 _NAMESPACE = uuid.UUID("6f6a1d0e-5c0b-4b65-9a0c-7d1f4c2e8b11")
-# Vendor, tenant, region, segments.
+# Each row has a vendor, a tenant, a region and a number of segments.
 _DEMO = (
     ("klaviyo", "acme", "us", 43),
     ("activecampaign", "globex", "us", 24),

@@ -202,7 +202,7 @@ reads = st.lists(st.tuples(st.sampled_from("abcdef"), versions), max_size=12)
 @given(tables, reads)
 def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> None:
     """The destination gets exactly the records and versions that it lacks."""
-    # The model is a destination that stores what is emitted, and compares value by value.
+    # The model is a destination that stores what is emitted, compared value by value.
     known = {id_: fingerprint({"id": id_, **version}) for id_, version in table.items()}
     before = dict(known)
     detector = ChangeDetector(known)

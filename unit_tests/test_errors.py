@@ -94,7 +94,7 @@ def test_masked_secret() -> None:
 
 
 def test_added_detail() -> None:
-    """Adding a detail to an error changes nothing else, and not the original error."""
+    """Adding a detail changes no other part of an error, nor the original error."""
     error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
     more = error.with_detail(", 3 times").with_detail("; status active")

@@ -12,7 +12,7 @@ from source_truto_segments.sync.event_queue import CAPACITY_BYTES, EventQueue, S
 
 pytestmark = pytest.mark.timeout(10)
 
-# A thread that does not wait ends within this time. If it is too short, no test fails.
+# A thread that does not wait ends within this time. If the time is too short, no test fails.
 A_MOMENT = 0.05
 
 

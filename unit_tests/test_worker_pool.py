@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(6)
 
 # Real seconds. What has to happen takes much less; no test waits until they have passed.
 SOON = 2.0
-# What must not happen would happen within this time. If it is too short, no test fails.
+# What must not happen would happen within this time. If the time is too short, no test fails.
 A_MOMENT = 0.05
 
 

@@ -173,7 +173,7 @@ def workspaces(account: Account) -> Seen:
 
 
 @fact(
-    "segments/meta/list has schema.properties, which describes each field as an object with a type.",
+    "segments/meta/list has schema.properties, with an object for each field that states its type.",
     "Fields beyond the unified ones become columns when Airbyte fetches the schema.",
 )
 def model(account: Account) -> Seen:
