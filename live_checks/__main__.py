@@ -1,4 +1,4 @@
-"""The command: check the live API, or the sandbox, and write down what was seen."""
+"""The command that checks the live API or the sandbox, and writes a report."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _UNAUTHORIZED, _NOT_FOUND = 401, 404
 
 
 class SetUpError(Exception):
-    """What keeps the check from running; the text is a sentence that says what to do."""
+    """A reason why the check cannot run; its text says what to do."""
 
 
 class Target(NamedTuple):
-    """What is checked."""
+    """The API and the account to check."""
 
     url: str
     token: str
@@ -59,7 +59,7 @@ def main(variables: Mapping[str, str] = os.environ, pause: float = PAUSE) -> int
             return _check(target, where, pause)
         say(
             f"{TOKEN} and {ACCOUNT} are not set, so this checks the sandbox, a server on this "
-            "machine with made-up accounts. It says nothing about Truto: to check that, set both."
+            "machine with made-up accounts. This shows nothing about Truto; to check it, set both."
         )
         with Sandbox(demo_environment()) as sandbox:
             environment = sandbox.environment
@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 
 def read_target(variables: Mapping[str, str]) -> Target | None:
-    """Return what the environment variables ask to check; None for the sandbox.
+    """Return the target in the environment variables; None for the sandbox.
 
     Raises:
         SetUpError: If one of them is missing or not valid.
@@ -123,7 +123,7 @@ def _checked_url(url: str) -> str:
     if parts.scheme == "http" and not _is_loopback(host):
         raise SetUpError(
             f"{URL} must begin with https, as the token would be sent unencrypted; only this "
-            "machine itself, such as 127.0.0.1, can be asked by http."
+            "machine itself, such as 127.0.0.1, can be reached over http."
         )
     return url.rstrip("/")
 
@@ -141,7 +141,7 @@ def _check(target: Target, where: str, pause: float) -> int:
     begin(account)
     results = see_all(account)
     version = _VERSION.read_text(encoding="utf-8").strip()
-    integration = account.integration if account.vendor else "another integration than the seven"
+    integration = account.integration if account.vendor else "an integration other than the seven"
     heading = [
         f"Asked: {where}, an account of {integration}, with {account.api.count} requests.",
         f"Connector {version}, {datetime.now(timezone.utc):%Y-%m-%d}. {summary(results)}",
@@ -160,16 +160,16 @@ def _check(target: Target, where: str, pause: float) -> int:
 
 
 def begin(account: Account) -> None:
-    """Ask for the account, as nothing can be seen without it.
+    """Request the account, because nothing can be checked without it.
 
     Raises:
-        SetUpError: If the token or the account is refused, or this is not a Truto API.
-        NoAnswerError: If there is no answer.
+        SetUpError: If Truto refuses the token or the account, or this is not a Truto API.
+        NoAnswerError: If there is no response.
     """
     answer = account.entry
     if not answer.good and answer.speaker != TRUTO:
         raise SetUpError(
-            f"The first request was answered by {answer}, and not as Truto does. Check {URL} if it "
+            f"The first response was {answer}, which is not how Truto responds. Check {URL} if it "
             "is set, and the proxy or firewall on the way."
         )
     if answer.status == _UNAUTHORIZED:
@@ -179,13 +179,13 @@ def begin(account: Account) -> None:
         )
     if answer.status == _NOT_FOUND:
         raise SetUpError(
-            f"Truto has no such account (404). Check {ACCOUNT}, that the token is of the account's "
-            f"environment, and {URL} if it is set."
+            f"Truto has no such account (404). Check {ACCOUNT}, that the token belongs to the "
+            f"account's environment, and {URL} if it is set."
         )
 
 
 def see_all(account: Account) -> Results:
-    """Check every fact, and show the progress on one line of a terminal."""
+    """Check every fact, and show the progress: in a terminal, on one line."""
     results = []
     for number, fact in enumerate(FACTS, 1):
         results.append((fact, fact.see(account)))

@@ -1,4 +1,4 @@
-"""What the checks ask of one integrated account, each thing once."""
+"""The data of one integrated account that the checks need, each part requested once."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ SEGMENTS = "unified/marketing-automation/segments"
 WORKSPACES = "unified/marketing-automation/workspaces"
 META = f"{SEGMENTS}/meta/list"
 
-# Pages of a list that are read: 100 segments of Klaviyo, and as many as show a difference.
+# Pages to read for the whole list (100 segments of Klaviyo), and to compare two reads.
 MAX_PAGES, FEW_PAGES = 10, 4
 _MAX_WORKSPACES = 3
 
 
 class UnseenError(Exception):
-    """A check lacks what it needs; the text says why."""
+    """A check that lacks what it needs; its text says why."""
 
 
 def entries(answer: Answer) -> list[Any] | None:
-    """Return the entries of a list, in any form that the connector reads; None without one."""
+    """Return the entries of a list in any form that the connector reads; None if it has none."""
     body = answer.body if answer.good else {}
     name = "result" if "result" in body else "results"
     if name not in body:
         return None
     result = body[name]
     if isinstance(result, dict):
-        # Keyed by the records' ids, or a record.
+        # The object is keyed by the records' ids, or is a single record.
         is_keyed = all(isinstance(value, dict) for value in result.values())
         return list(result.values()) if is_keyed else [result]
     return result if isinstance(result, list) else [] if result is None else None
@@ -48,7 +48,7 @@ def records(answer: Answer) -> list[Record]:
     """Return the records of a page.
 
     Raises:
-        UnseenError: If the answer is not a page.
+        UnseenError: If the response is not a page.
     """
     found = entries(answer)
     if found is None:
@@ -61,12 +61,12 @@ def _objects(answer: Answer) -> list[Record]:
 
 
 def ids(found: Iterable[Record]) -> list[str]:
-    """Return the ids as text, whatever their type."""
+    """Return the ids as strings, whatever their type."""
     return [str(record.get("id")) for record in found]
 
 
 def lacks_workspace(answer: Answer) -> bool:
-    """Return whether an answer is the 400 that asks for a workspace."""
+    """Return whether a response is the 400 that asks for a workspace."""
     value: Any = answer.body
     for name in ("truto_error_insight", "missing_required_query_parameters", "value"):
         value = value.get(name) if isinstance(value, dict) else None
@@ -81,7 +81,7 @@ class Walk:
     Attributes:
         pages: The pages that were read.
         complete: Whether they are all pages of the list.
-        failure: The answer that ended it, if that was not a page.
+        failure: The response that ended the list, if it was not a page.
         looping: Whether a cursor came back.
     """
 
@@ -120,18 +120,18 @@ class Account:
 
     @property
     def integration(self) -> str:
-        """Return Truto's name of its integration; "" if it is not known."""
+        """Return Truto's name of the integration; "" if it is unknown."""
         found = self.entry.body.get("integration") if self.entry.good else None
         return str(found.get("name") or "") if isinstance(found, dict) else ""
 
     @property
     def vendor(self) -> Vendor | None:
-        """Return what is documented about its vendor; None if it is none of the seven."""
+        """Return what is documented about the vendor; None if it is not one of the seven."""
         return VENDORS.get(self.integration)
 
     @cached_property
     def bare(self) -> Answer:
-        """Return the first page of segments, asked for without any parameter."""
+        """Return the first page of segments, requested without further parameters."""
         return self.api.get(SEGMENTS, self.key)
 
     @cached_property
@@ -158,7 +158,7 @@ class Account:
         return self._begin[1]
 
     def page(self, *params: tuple[str, object]) -> Answer:
-        """Return a page of segments, asked for with these parameters, too."""
+        """Return a page of segments, requested with these parameters as well."""
         return self.api.get(SEGMENTS, *self._begin[0], *params)
 
     @cached_property
@@ -182,18 +182,18 @@ class Account:
 
     @cached_property
     def again(self) -> Walk:
-        """Return the first segments once more."""
+        """Return the first segments, read a second time."""
         return self.walk(FEW_PAGES)
 
     @cached_property
     def small_limit(self) -> int:
-        """Return a page size below the default one that makes about three pages."""
+        """Return a page size below the default one, which makes about three pages."""
         third = -(-len(self.segments) // 3)
         return max(1, min(max(self.whole.sizes) - 1, third))
 
     @cached_property
     def limited(self) -> Walk:
-        """Return the first segments on smaller pages."""
+        """Return the first segments, read in smaller pages."""
         return self.walk(FEW_PAGES, ("limit", self.small_limit))
 
     def walk(

@@ -1,4 +1,4 @@
-"""Send GET requests to a Truto API: few, paced, and within a time limit."""
+"""Send few GET requests to a Truto API, paced and within a time limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Params = tuple[tuple[str, object], ...]
 
 MAX_REQUESTS = 60
-# Seconds. The last request can begin at their end: three minutes in all.
+# Seconds until the last request may begin, so that the check takes three minutes at most.
 MAX_SECONDS = 155.0
 PAUSE = 0.5
 TIMEOUT = 15.0
@@ -29,7 +29,7 @@ _MAX_BYTES = 32 * 1024 * 1024
 
 TRUTO, VENDOR, OTHER = "Truto", "the vendor", "neither Truto nor the vendor"
 
-# A rate limit, or a failure that passes.
+# A rate limit, or a temporary failure.
 RETRIED = frozenset({429, 502, 503, 504})
 _CAUSES: Mapping[type[Exception], str] = {
     requests.exceptions.ProxyError: "The proxy did not connect. Check HTTPS_PROXY and NO_PROXY.",
@@ -43,7 +43,7 @@ _OTHER_CAUSE = "The request could not be sent ({}). Check TRUTO_API_URL and the 
 
 
 class NoAnswerError(Exception):
-    """A request without a response; its text is a sentence that says why."""
+    """A request that got no response; its text says why."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Answer:
         status: The HTTP status.
         headers: The headers; names are case-insensitive.
         body: The parsed JSON; None if it is not JSON.
-        size: The bytes of the body.
+        size: The number of bytes of the body.
     """
 
     status: int
@@ -69,7 +69,7 @@ class Answer:
 
     @property
     def speaker(self) -> str:
-        """Return who sent an error: Truto and the vendor speak in Truto's envelope."""
+        """Return who sent an error. Those of Truto and the vendor have Truto's envelope."""
         body = self.body if isinstance(self.body, dict) else {}
         if body.get("truto_is_remote_error") is True:
             return VENDOR
@@ -82,7 +82,7 @@ class Answer:
 
 
 class _Bearer(AuthBase):
-    """Sends the token; without it, requests would take one from ~/.netrc."""
+    """Sends the token. Without this class, requests would send one from ~/.netrc."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -96,13 +96,13 @@ class Api:
     """A Truto API.
 
     Args:
-        url: Its address, without a slash at the end.
+        url: Its URL, without a trailing slash.
         token: The API token.
         pause: Seconds between two requests.
-        sleep: Waits.
+        sleep: Waits for so many seconds.
 
     Attributes:
-        count: How many requests were sent.
+        count: The number of requests that were sent.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class Api:
         self._session = requests.Session()
         self._session.headers["Accept"] = "application/json"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # Plain http is for this machine only, which needs no proxy.
+        # Only this machine can be asked over plain http, and it needs no proxy.
         self._session.trust_env = urlsplit(url).scheme == "https"
 
     def get(self, path: str, *params: tuple[str, object], token: str | None = None) -> Answer:
-        """Return the response to a request, which is repeated once after a passing failure.
+        """Return the response to a request, which is repeated once after a temporary failure.
 
         Raises:
-            NoAnswerError: If there is none, or no request or time is left.
+            NoAnswerError: If there is no response, or no request or time is left.
         """
         answer = self._send(path, params, token)
         if answer.status in RETRIED:
@@ -157,7 +157,7 @@ class Api:
                 content = _content(response, time.monotonic() + timeout)
         except (OSError, HTTPError, ValueError) as failure:
             self._failures += 1
-            # Not the failure's own text: the URL in it has the account's ID.
+            # Do not use the failure's own text, because its URL contains the account's ID.
             causes = (text for kind, text in _CAUSES.items() if isinstance(failure, kind))
             cause = next(causes, _OTHER_CAUSE.format(type(failure).__name__))
             raise NoAnswerError(cause) from None

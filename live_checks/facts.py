@@ -1,4 +1,4 @@
-"""A fact that the connector relies on, and what became of it."""
+"""The facts that the connector relies on, and the outcomes of their checks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     Check = Callable[[Account], "Seen"]
 
-# They concern the token, the connection or the moment, and say nothing about a fact.
+# These statuses concern the token, the connection or the moment, and show nothing about a fact.
 _SAYS_NOTHING = frozenset({401, 402, 403, 408, 425, 429, *range(500, 600)})
 
 
 class Outcome(Enum):
-    """Whether a fact is as the connector relies on it."""
+    """Whether a fact holds, as the connector assumes."""
 
     HOLDS = "holds"
     DIFFERS = "differs"
@@ -30,7 +30,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a check saw: types, forms and numbers only, none of the customer's data."""
+    """What a check saw, as types, forms and numbers without any of the customer's data."""
 
     outcome: Outcome
     text: str
@@ -38,14 +38,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fact:
-    """A row of the result.
+    """A row of the results.
 
     Attributes:
         name: The name of its check.
-        relied_on: What the connector relies on.
+        relied_on: The assumption of the connector.
         follows: What follows from it in the connector.
         setting: The setting that works around a difference; "" if there is none.
-        check: Looks at an account.
+        check: Checks the fact with an account.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Fact:
     check: Check
 
     def see(self, account: Account) -> Seen:
-        """Check the fact; what cannot be asked cannot be seen."""
+        """Check the fact; it counts as unseen if the check lacks what it needs."""
         try:
             return self.check(account)
         except (UnseenError, NoAnswerError) as reason:
@@ -63,11 +63,11 @@ class Fact:
 
 
 FACTS: list[Fact] = []
-"""All facts, in the order of the result; filled when `live_checks.checks` is imported."""
+"""All facts in the order of the results; importing `live_checks.checks` adds them."""
 
 
 def fact(relied_on: str, follows: str, setting: str = "") -> Callable[[Check], Check]:
-    """Add a check to the facts."""
+    """Register the decorated check as a fact."""
 
     def add(check: Check) -> Check:
         FACTS.append(Fact(check.__name__, relied_on, follows, setting, check))
@@ -77,7 +77,7 @@ def fact(relied_on: str, follows: str, setting: str = "") -> Callable[[Check], C
 
 
 def holds_if(condition: bool, text: str) -> Seen:  # noqa: FBT001 - it reads as a sentence
-    """Return that a fact holds, or else differs."""
+    """Return that a fact holds if the condition is true, and differs otherwise."""
     return Seen(Outcome.HOLDS if condition else Outcome.DIFFERS, text)
 
 
@@ -87,10 +87,10 @@ def differs(text: str) -> Seen:
 
 
 def meant(answer: Answer) -> Answer:
-    """Return an answer that says something about a fact.
+    """Return the response if it shows something about a fact.
 
     Raises:
-        UnseenError: If it is a limit, a passing failure, or a refusal of the token or connection.
+        UnseenError: If it is a rate limit, a temporary failure, or rejects the token or connection.
     """
     if answer.status in _SAYS_NOTHING:
         raise UnseenError(f"The answer was {answer}.")

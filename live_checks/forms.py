@@ -24,7 +24,7 @@ _FIRST_MILLISECONDS = 100_000_000_000
 
 
 def kind(holder: Mapping[str, Any], name: str) -> str:
-    """Return the type of a field, or that it is missing, null or blank."""
+    """Return the type of a field, or whether it is missing, null or blank."""
     value = holder.get(name)
     if value is None:
         return "null" if name in holder else "missing"
@@ -32,7 +32,7 @@ def kind(holder: Mapping[str, Any], name: str) -> str:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of a value's type in JSON."""
+    """Return the name of a value's JSON type."""
     return "null" if value is None else _TYPES.get(type(value), "list")
 
 
@@ -56,11 +56,11 @@ def count(number: int, noun: str) -> str:
 
 
 def tally(names: Iterable[str]) -> str:
-    """Return how often each name occurs, the most frequent first."""
+    """Return the count of each name, the most frequent first."""
     return ", ".join(f"{name} ({number:,})" for name, number in Counter(names).most_common())
 
 
 def span(numbers: Sequence[int]) -> str:
-    """Return the least and the greatest number."""
+    """Return the range of the numbers."""
     low, high = min(numbers, default=0), max(numbers, default=0)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,4 +1,4 @@
-"""The result as a table in the terminal, and as Markdown to attach to an issue."""
+"""The results as a table for a terminal, and as Markdown to attach to an issue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Results = Sequence[tuple[Fact, Seen]]
 
 WIDTH = 100
-# Of the columns, with two spaces between them.
+# The widths of the columns, which have two spaces between them.
 _WIDTHS = (9, 43, 44)
 _NOT_CHECKED = (
     "The limits of 500 requests in 10 s per token and 50 per account, and the form of a 429.",
@@ -28,7 +28,7 @@ _NOT_CHECKED = (
 
 
 def summary(results: Results) -> str:
-    """Return how many facts hold, differ and could not be seen."""
+    """Return how many facts hold, differ or could not be seen."""
     counts = Counter(seen.outcome for _, seen in results)
     return (
         f"{len(results)} facts: {counts[Outcome.HOLDS]} hold, {counts[Outcome.DIFFERS]} differ, "
@@ -37,8 +37,8 @@ def summary(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Return the table for a terminal, with the differences at its end."""
-    lines = [*_row("", "what is relied on", "what was seen"), "-" * WIDTH]
+    """Return the table for a terminal, with the differences at the end."""
+    lines = [*_row("", "what the connector assumes", "what was seen"), "-" * WIDTH]
     for fact, seen in sorted(results, key=lambda result: result[1].outcome is Outcome.DIFFERS):
         lines += _row(seen.outcome.value, fact.relied_on, seen.text)
         if seen.outcome is Outcome.DIFFERS:
@@ -47,12 +47,12 @@ def table(results: Results) -> str:
 
 
 def markdown(results: Results, heading: Sequence[str]) -> str:
-    """Return the file: what was asked, the table, and what no run can see."""
-    lines = ["# What the live API is like", "", *heading, ""]
+    """Return the Markdown file: the heading, the table, and what no run can check."""
+    lines = ["# How the live API behaves", "", *heading, ""]
     lines += [
         "Types, forms, numbers, statuses and the names of headers only: no customer's data.",
         "",
-        "| outcome | what is relied on | what was seen | what follows | setting |",
+        "| outcome | what the connector assumes | what was seen | what follows | setting |",
         "|---|---|---|---|---|",
     ]
     for fact, seen in results:

@@ -15,7 +15,7 @@ try:
     from sandbox.request import Request
     from sandbox.server import Sandbox
 except ModuleNotFoundError as missing:
-    # So it is while `python -m sandbox` looks for what to run.
+    # While `python -m sandbox` looks for the module to run, argv begins with -m.
     if sys.argv[:1] != ["-m"]:
         raise
     sys.exit(

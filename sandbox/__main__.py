@@ -32,11 +32,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _UsageError(Exception):
-    """Options that do not fit each other."""
+    """Options that are valid, but do not match each other or the accounts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    """Serve until SIGINT or SIGTERM, and return the exit code."""
     options = _options(arguments)
     try:
         environment = _environment(options)
@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = _as_json(sandbox) if options.json else _as_table(sandbox)
         sys.stdout.write(lines)
         sys.stdout.flush()
-        # Polling, because a signal that arrives just before an endless wait would not end it.
+        # Poll, because a signal that arrives just before an endless wait would not end it.
         while not signals:
             time.sleep(_POLL_INTERVAL)
     finally:
         sandbox.stop()
-    # With --json, standard output has only the one line that a program reads.
+    # With --json, a program reads standard output, which must have only its one line.
     (sys.stderr if options.json else sys.stdout).write("Stopped.\n")
     return 0
 
@@ -84,8 +84,8 @@ def _write_config(path: Path, sandbox: Sandbox) -> str:
 
 
 def _reason(failure: OSError) -> str:
-    # The system's own message: asyncio wraps it in a sentence about the address. Errors of name
-    # resolution are below zero, and the system has no message for them.
+    # Use the system's message, because asyncio wraps it in a sentence about the address. Errors of
+    # name resolution have negative numbers, and the system has no message for them.
     if failure.errno is not None and failure.errno > 0:
         return os.strerror(failure.errno)
     return failure.strerror or str(failure)

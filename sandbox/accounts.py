@@ -40,7 +40,7 @@ def list_accounts(request: Request, environment: Environment) -> Response:
 
 
 def account_object(account: Account) -> dict[str, Any]:
-    """One account with all that Truto shows of it."""
+    """Return an account with everything that Truto shows of it."""
     known = account.integration
     label = {"label": account.label or known.label}
     optional = {

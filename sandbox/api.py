@@ -1,4 +1,4 @@
-"""The API itself: from a request to the response, without any network."""
+"""The API itself, which turns requests into responses without any network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNIFIED = frozenset({"segments", "workspaces", "meta"})
 
 
 class Api:
-    """Responds to requests for an environment, and remembers only how many there were."""
+    """Responds to the requests for an environment, and only counts them."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
@@ -36,7 +36,7 @@ class Api:
         self._pages_served: Counter[tuple[str, str | None]] = Counter()
 
     def handle(self, request: Request) -> tuple[Response, Delivery]:
-        """Respond to a request at its arrival; the delay of the delivery includes the latency."""
+        """Return the response to a request, and a delivery whose delay includes the latency."""
         account = self.environment.find(request.account_id) if request.account_id else None
         fault = faults.first_due(self.environment.faults, request)
         refusal = None if fault and fault.response else self._refusal(request, account)
@@ -71,7 +71,7 @@ class Api:
         return account.latency
 
     def _refusal(self, request: Request, account: Account | None) -> Response | None:
-        """Truto's refusal of a wrong token, or of one request too many."""
+        """Return Truto's refusal of a wrong token or of a request above a limit."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or token.strip() != self.environment.token:
             return responses.truto_error(401, "Unauthorized")
@@ -115,7 +115,7 @@ class Api:
         limit = account.vendor_limit
         resource = _segments if request.kind == "segments" else _workspaces
         response = resource(request, account)
-        # What Truto refuses by itself costs nothing at the vendor.
+        # A request that Truto itself refuses does not reach the vendor.
         if limit is None or response.immediate:
             return response
         budget = self._budgets.setdefault(account.id, VendorBudget())
@@ -143,7 +143,7 @@ def _segments(request: Request, account: Account) -> Response:
     if account.needs_workspace and not workspace:
         return faults.missing_parameters_response(["workspace[id]"])
     records = account.segments
-    # Where there are no workspaces the parameter is silently ignored.
+    # An account without workspaces silently ignores the parameter.
     if workspace and account.has_workspaces and (account.needs_workspace or account.workspaces):
         known = _workspaces_of(account)
         if workspace not in known:
@@ -165,7 +165,7 @@ def _workspaces(request: Request, account: Account) -> Response:
 
 
 def _workspaces_of(account: Account) -> Mapping[str, Records]:
-    """The workspaces of an account; one that needs them but has none given gets a single one."""
+    """Return the workspaces of an account, or one for its segments if it needs some."""
     if account.needs_workspace and account.segments and not account.workspaces:
         return {f"pub_{account.id}": account.segments}
     return account.workspaces

@@ -1,7 +1,7 @@
-"""Cursors: opaque to the caller, although the server keeps no state for them.
+"""Cursors that are opaque to the caller, although the server keeps no state for them.
 
-A cursor contains its position and the scope it was handed out for, so that one of another
-account, another workspace or from before an expiry is recognised and refused.
+A cursor contains its position and its scope, so the server recognizes and refuses a cursor of
+another account or workspace.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Position:
     """A position in a list.
 
     Attributes:
-        index: The page number or the offset that the page begins with.
-        step: Counts the pages that do not move forward: empty ones, and those of a loop.
+        index: The page number, or the offset at which the page begins.
+        step: The number of pages before it that did not advance: empty ones, and those of a loop.
         before: Fingerprints of the last records before the position, the nearest first.
-        after: Fingerprints of the first records after it. Both are empty where the vendor has
-            no real cursors.
+        after: Fingerprints of the first records after it. Both are empty if the vendor has no
+            real cursors.
     """
 
     index: int = 0
@@ -39,7 +39,7 @@ class Position:
 
 
 def write(position: Position, scope: str, style: CursorStyle = "plain") -> str:
-    """Write the cursor for a position in a scope."""
+    """Return the cursor for a position in a scope."""
     neighbours = f"{','.join(position.before)}:{','.join(position.after)}"
     text = f"{fingerprint(scope)}:{position.index}:{position.step}:{neighbours}"
     token = "tc_" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -53,7 +53,7 @@ def write(position: Position, scope: str, style: CursorStyle = "plain") -> str:
 
 
 def read(cursor: str, scope: str, style: CursorStyle = "plain") -> Position | None:
-    """Read a cursor back; none unless it is exactly one that this scope hands out."""
+    """Return the position of a cursor; None if this scope does not issue exactly this cursor."""
     position = _position(cursor)
     if position is None or write(position, scope, style) != cursor:
         return None
@@ -61,7 +61,7 @@ def read(cursor: str, scope: str, style: CursorStyle = "plain") -> Position | No
 
 
 def fingerprint(text: str) -> str:
-    """A short digest of any text, lone surrogates included."""
+    """Return a short digest of any text, even with lone surrogates."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
 
 

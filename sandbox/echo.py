@@ -1,4 +1,4 @@
-"""A server that echoes: its errors quote the request, its token included, in some form.
+"""A server whose errors quote the request, including its token, in some form.
 
 `Environment(alter=Echo(...))` quotes it in every response.
 """
@@ -38,11 +38,11 @@ FORMS: Mapping[str, Callable[[str], str]] = {
     "html whole": lambda text: "".join(f"&#x{ord(c):x};" for c in text),
     "base64": _in_base64,
     "base64 url": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
-    # Invisible characters that many systems drop.
+    # Many systems drop these invisible characters.
     "zero width": "\u200b".join,
     "null": "\0".join,
 }
-"""The forms in which a text is quoted; they can be applied one after another."""
+"""The forms in which a text is quoted; several can be applied one after another."""
 
 
 def _truto(text: str, status: int = 400) -> Response:
@@ -94,20 +94,20 @@ PLACES: Mapping[str, Callable[[str], Response]] = {
     "retry-after": lambda text: _header(text, 429, "Retry-After"),
     "challenge": lambda text: _header(text, 401, "WWW-Authenticate"),
 }
-"""Where in a response the text stands."""
+"""The places in a response that can quote the text."""
 
 
 @dataclass(frozen=True)
 class Echo:
-    """Quotes each request in its response; accounts and the model stay what they are.
+    """Replaces each response by one that quotes its request.
 
     Attributes:
-        place: Where, one of PLACES; "described" quotes it only in an account's last errors, and in
-            the model.
+        place: The place in the response, one of PLACES; or "described", which keeps the response
+            and quotes the request only in an account's last errors and in the model.
         forms: The forms, applied one after another.
-        before: What stands in front of the request before it is brought into these forms.
-        start: The first character of the result that is quoted.
-        length: How many characters are quoted.
+        before: The text that comes before the request, in the same forms.
+        start: The index of the first quoted character of the result.
+        length: The number of quoted characters; None for all of them.
     """
 
     place: str
@@ -117,7 +117,7 @@ class Echo:
     length: int | None = None
 
     def __call__(self, request: Request, response: Response) -> Response:
-        """Return the response to a request."""
+        """Return the response that quotes the request."""
         text = self.quoted(request)
         if self.place != "described":
             return PLACES[self.place](text)
@@ -132,7 +132,7 @@ class Echo:
         return replace(response, body=responses.encode(content))
 
     def quoted(self, request: Request) -> str:
-        """Return what is quoted of a request."""
+        """Return the text that quotes a request."""
         headers = "\r\n".join(f"{name}: {value}" for name, value in request.headers.items())
         values = " ".join(value for _, value in request.query)
         text = f"{self.before}{headers}\r\n{request.method} {request.target} {values}"

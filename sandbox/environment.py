@@ -1,4 +1,4 @@
-"""What the sandbox holds: a Truto environment, and the integrated accounts in it."""
+"""The content of the sandbox: a Truto environment, and the integrated accounts in it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from sandbox.responses import Response
 
 DEFAULT_TOKEN = "sandbox-token-4f1d7c9e2b"  # noqa: S105 - valid in the sandbox only
-"""Distinctive, so that a test can search for it where it must never appear."""
+"""It is distinctive, so that tests can search for it in places where it must not appear."""
 
 CONTEXT_SECRET = "context-secret-"  # noqa: S105 - valid nowhere
-"""What every secret in an account's `context` begins with, for the same purpose."""
+"""The start of every secret in an account's `context`, for the same purpose."""
 
 BEEHIIV = "beehiiv"
 VENDORS_WITH_WORKSPACES = frozenset(
@@ -40,7 +40,7 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
-"""The key is left out."""
+"""Leaves out the key."""
 
 
 def _context() -> dict[str, Any]:
@@ -56,59 +56,59 @@ def _context() -> dict[str, Any]:
 class Account:
     """One customer's connection to one vendor, and how its API behaves.
 
-    Everything can be changed while the sandbox runs.
+    Any attribute can be changed while the sandbox runs.
 
     Attributes:
         id: The integrated account's id, a UUID.
         vendor: Truto's name of the integration.
-        segments: The unified records, served as they are. Only ever indexed, never copied, so it
-            can be a sequence that makes its records on demand.
+        segments: The unified records, served as they are. The sandbox indexes them and does not
+            copy them, so a sequence can make them on demand.
         tenant_id: The customer it belongs to.
-        status: As Truto names it; requests for all but `active` are refused.
+        status: Truto's name of the status; requests are refused unless it is `active`.
         heals_on_request: Whether such a request succeeds instead, and makes the account `active`.
         is_sandbox: As Truto shows it, like the fields down to `context`.
         created_at: A date in one of the two forms that Truto uses.
         updated_at: A date in the other form.
-        last_error: Left out if none.
+        last_error: The account's last error; None leaves it out.
         last_forbidden_error: `resource`, `method`, `missing_scopes` and `occurred_at` of the
-            vendor's last 403; left out if none.
-        label: The integration's label; none for the usual one.
+            vendor's last 403; None leaves it out.
+        label: The integration's label; None for its usual one.
         label_in_config: Whether the label is in `integration.config` instead of `integration`.
-        category: The integration's category; none for marketing automation if it is one of the
-            seven, and another category if not.
-        authentication_method: None for what is usual for the integration.
-        region: Where Truto keeps its data.
+        category: The integration's category; None for marketing automation if it is one of the
+            seven, and for another category if not.
+        authentication_method: None for the integration's usual method.
+        region: The region in which Truto stores its data.
         environment_id: The environment it belongs to.
-        unified_model_override: The account's changes to the unified models; left out if none.
+        unified_model_override: The account's changes to the unified models; None leaves it out.
         context: The customer's own settings and secrets.
         workspaces: The segments of each workspace, by its id.
-        workspace_names: Names of workspaces; a workspace without one is named by its id.
-        requires_workspace: Whether segments are refused without `workspace[id]`. Beehiiv
-            always requires it.
-        default_page_size: Records a page without `limit`; none for the vendor's default.
-        max_page_size: The most that `limit` can ask for; none for the vendor's maximum.
-        oversized: What happens to a larger `limit`. `reject`: a 400. `cut`: the pages are smaller.
-            `end`: Truto takes the first smaller page for the last one. `skip`: Truto goes on as
-            many records further as `limit` says. None for what the vendor does, and for `cut` if
-            a maximum is given.
-        on_page: Called after each page of segments with the account and how many pages of that
-            list were served so far, in the server's thread. It can change the account, for
-            records that come and go during a read.
-        latency: Seconds before each response; none for the environment's.
-        form: The form of `result`: a list, an object keyed by id, or a bare record where a page
-            holds just one.
-        empty_pages: How many empty pages with a cursor precede each page.
+        workspace_names: The names of workspaces; a workspace without one is named by its id.
+        requires_workspace: Whether requests for segments need `workspace[id]`. Beehiiv always
+            requires it.
+        default_page_size: Records per page without `limit`; None for the vendor's default.
+        max_page_size: The largest accepted `limit`; None for the vendor's maximum.
+        oversized: The effect of a larger `limit`. `reject`: a 400. `cut`: smaller pages. `end`:
+            Truto takes the first smaller page for the last one. `skip`: Truto advances by `limit`
+            records, although the page is smaller. None for the vendor's behavior, or for `cut` if
+            `max_page_size` is set.
+        on_page: Called in the server's thread after each page of segments, with the account and
+            the number of pages of that list that were served so far. It can change the account,
+            for records that appear or disappear during a read.
+        latency: Seconds before each response; None for the environment's latency.
+        form: The form of `result`: a list, an object keyed by id, or a bare record if a page has
+            just one.
+        empty_pages: The number of empty pages with a cursor before each page.
         loop: `cursor`: the first page's cursor comes back forever. `page`: the first page comes
             back forever, with a new cursor each time. `empty`: only empty pages, with a new
             cursor each time. Loops affect segments only.
         cursor_style: `special` cursors contain characters with a meaning in URLs and JSON, `long`
             ones have thousands of characters.
-        last_cursor: What marks the end of the list: null, an empty string or no key at all.
+        last_cursor: The cursor that marks the end of the list: null, an empty string or no key.
         cursors_expire: Whether every cursor has expired by the time it comes back.
-        partial: Whether responses have `is_partial_response` set; `inner` for those that have a
-            next page.
+        partial: Whether `is_partial_response` is set in responses; `inner` sets it in those that
+            have a next page.
         vendor_limit: The vendor's own budget for this account.
-        faults: What goes wrong for this account, once the token is accepted.
+        faults: The faults of this account, which happen once the token is accepted.
         custom_fields: Fields that an override adds to the model, by name, as the meta schema
             shows them.
     """
@@ -154,26 +154,26 @@ class Account:
 
     @property
     def integration(self) -> Integration:
-        """What is documented about its integration."""
+        """Return what is documented about its integration."""
         return integration(self.vendor)
 
     @property
     def supports_segments(self) -> bool:
-        """Whether the integration has segments at all."""
+        """Return whether the integration has segments at all."""
         return bool(self.vendor in INTEGRATIONS or self.segments or self.workspaces)
 
     @property
     def needs_workspace(self) -> bool:
-        """Whether segments can be read only one workspace at a time."""
+        """Return whether segments can be read only one workspace at a time."""
         return self.requires_workspace or self.integration.requires_workspace
 
     @property
     def has_workspaces(self) -> bool:
-        """Whether the integration has workspaces at all."""
+        """Return whether the integration has workspaces at all."""
         return self.needs_workspace or self.integration.has_workspaces or bool(self.workspaces)
 
     def page_size(self, limit: int | None) -> int | None:
-        """Records a page for a `limit`; none for the whole list."""
+        """Return the number of records per page for a `limit`; None for the whole list."""
         default = self.default_page_size or self.integration.default_page_size
         maximum = self._max_page_size()
         if default is None or maximum is None:
@@ -181,7 +181,7 @@ class Account:
         return min(limit or default, maximum)
 
     def limit_error(self, limit: int | None) -> Mapping[str, Any] | None:
-        """The vendor's body of the 400 for a `limit` that it does not accept; none for others."""
+        """Return the body of the vendor's 400 for a `limit` that it rejects; None for any other."""
         maximum = self._max_page_size()
         if limit is None or maximum is None or limit <= maximum:
             return None
@@ -192,7 +192,7 @@ class Account:
 
     def _max_page_size(self) -> int | None:
         documented = self.integration.max_page_size
-        # Where a test makes the default pages larger than the vendor's, `limit` can follow.
+        # If a test makes the default pages larger than the vendor's maximum, they set the maximum.
         return self.max_page_size or (documented and max(documented, self.default_page_size or 0))
 
 
@@ -200,19 +200,19 @@ class Account:
 class Environment:
     """One Truto environment: the accounts that an API token can see.
 
-    `accounts` is a plain list that can be changed while the sandbox runs; looking an account up
-    stays fast for thousands of them.
+    `accounts` is a plain list that can be changed while the sandbox runs. Looking up an account
+    stays fast with thousands of them.
 
     Attributes:
-        accounts: The integrated accounts, in the order of their listing.
-        token: The API token that is accepted.
-        latency: Seconds before each response that needs more than Truto itself.
-        token_limit: Truto's limit for the token; none for no limit.
-        account_limit: Truto's limit for each account; none for no limit.
+        accounts: The integrated accounts, in the order of the list.
+        token: The API token that Truto accepts.
+        latency: Seconds before each response, except Truto's own errors and redirects.
+        token_limit: Truto's limit for the token; None for no limit.
+        account_limit: Truto's limit for each account; None for no limit.
         retry_after: Seconds that Truto's 429 asks to wait.
-        faults: What goes wrong for any request, before anything else is checked.
-        list_page_size: Accounts a page, by default and at most.
-        list_key: The key that holds the records of the account listing.
+        faults: The faults of any request, which come before all other checks.
+        list_page_size: Accounts per page, by default and at most.
+        list_key: The key of the records in the list of accounts.
         alter: Changes each response before it is sent, for an API that is not as documented.
             Called in the server's thread.
     """
@@ -230,7 +230,7 @@ class Environment:
     _index: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, account_id: str) -> Account | None:
-        """Look an account up by its id."""
+        """Look up an account by its id."""
         account = self._find_indexed(account_id)
         if account is None:
             self._index = {account.id: n for n, account in enumerate(list(self.accounts))}

@@ -1,4 +1,4 @@
-"""What Truto and the vendors document about each integration: its name, its pages, its errors."""
+"""Facts that Truto and the vendors document about each integration."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Integration:
     """One integration, and how its vendor pages.
 
     Attributes:
-        label: The name that people know it by.
+        label: Its usual name.
         authentication_method: How a customer connects it.
-        paging: `page` is a page number and `offset` a number of records, so both shift when
-            records are added or removed during a read. `cursor` is the record that the page
-            before ended with, so it does not.
-        default_page_size: Records a page without `limit`; none for the whole list.
-        max_page_size: The most that `limit` can ask for; none for no maximum.
-        limit_error: The vendor's body of the 400 for a `limit` above the maximum; none if the
+        paging: `page` is a page number and `offset` a number of records, so both shift if
+            records are added or removed during a read. `cursor` is the last record of the
+            previous page, so it does not shift.
+        default_page_size: Records per page without `limit`; None for the whole list.
+        max_page_size: The largest accepted `limit`; None for no maximum.
+        limit_error: The body of the vendor's 400 for a `limit` above the maximum; None if the
             vendor uses its maximum instead.
-        no_segments_error: The vendor's body of the 404 where an account has no segments; none if
-            the vendor returns an empty list.
+        no_segments_error: The body of the vendor's 404 if an account has no segments; None if the
+            vendor returns an empty list.
         has_workspaces: Whether it has workspaces.
         requires_workspace: Whether segments can be read only one workspace at a time.
         category: Truto's category.
@@ -74,11 +74,11 @@ INTEGRATIONS: Mapping[str, Integration] = {
     "klaviyo": Integration("Klaviyo", "oauth2", "cursor", 10, 10, _KLAVIYO_400),
     "mailerlite": Integration("MailerLite", "api_key", "page", 25, None),
 }
-"""The seven, by Truto's names. Customer.io has one page only, of any length."""
+"""The seven integrations, by Truto's names. Customer.io has a single page, of any length."""
 
 
 def integration(name: str) -> Integration:
-    """Look an integration up; one that is not among the seven is a CRM with offsets."""
+    """Look up an integration; any other than the seven is a CRM with offsets."""
     return INTEGRATIONS.get(name) or Integration(
         name.title(), "oauth2", "offset", 20, 100, category="crm"
     )

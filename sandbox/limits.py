@@ -17,8 +17,8 @@ RetryAfter = Literal[
     "ratelimit-reset-epoch-ms",
     "nothing",
 ]
-"""How a 429 states the time to wait: `Retry-After` in seconds or as a date, `ratelimit-reset` in
-seconds or as a timestamp in seconds or milliseconds, or no header at all."""
+"""The form in which a 429 states the time to wait: `Retry-After` in seconds or as a date,
+`ratelimit-reset` in seconds or as a timestamp in seconds or milliseconds, or no header at all."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class VendorLimit:
 
     Attributes:
         limit: Requests in each window.
-        window: Length of the window in seconds.
-        retry_after: How the 429 states the time to wait. With one of the timestamps, all
+        window: The length of the window in seconds.
+        retry_after: The form in which the 429 states the time to wait. If it is a timestamp, all
             `ratelimit-reset` headers have that form.
         announce: Whether every response has the `ratelimit-*` headers.
-        reset: Seconds to the reset in all headers, more than the window perhaps; none for what is
-            left of the window.
+        reset: Seconds until the reset in all headers, possibly more than the window; None for the
+            rest of the window.
     """
 
     limit: int
@@ -62,30 +62,30 @@ class VendorLimit:
 
 @dataclass
 class SlidingWindow:
-    """The latest requests that were let through; refused ones do not count."""
+    """The latest requests that were accepted; refused ones do not count."""
 
     _arrivals: deque[float] = field(default_factory=deque)
 
     def is_full(self, limit: Limit, now: float) -> bool:
-        """Whether a request that arrives `now` would exceed the limit."""
+        """Return whether a request that arrives `now` would exceed the limit."""
         while self._arrivals and self._arrivals[0] <= now - limit.seconds:
             self._arrivals.popleft()
         return len(self._arrivals) >= limit.requests
 
     def add(self, now: float) -> None:
-        """Count a request that was let through."""
+        """Count an accepted request."""
         self._arrivals.append(now)
 
 
 @dataclass
 class VendorBudget:
-    """What is left of a vendor's budget for one account."""
+    """The rest of a vendor's budget for one account."""
 
     _opened: float = -math.inf
     _used: int = 0
 
     def spend(self, limit: VendorLimit, now: float) -> bool:
-        """Take one request out of the budget; false if none was left."""
+        """Take one request from the budget; return False if none was left."""
         if now - self._opened >= limit.window:
             self._opened = now
             self._used = 0
@@ -95,13 +95,13 @@ class VendorBudget:
         return True
 
     def seconds_left(self, limit: VendorLimit, now: float) -> float:
-        """Seconds until the whole budget is back, or what the limit states instead."""
+        """Return the seconds until the whole budget returns, or the limit's own reset."""
         if limit.reset is not None:
             return limit.reset
         return max(0.0, limit.window - (now - self._opened))
 
     def headers(self, limit: VendorLimit, now: float) -> dict[str, str]:
-        """The state of the budget in Truto's normalized headers."""
+        """Return the state of the budget as Truto's normalized headers."""
         return {
             "ratelimit-limit": f"{limit.limit};w={limit.window:g}",
             "ratelimit-remaining": str(max(0, limit.limit - self._used)),
@@ -110,13 +110,13 @@ class VendorBudget:
 
 
 def retry_headers(form: RetryAfter, seconds: float) -> dict[str, str]:
-    """Headers that ask to wait for `seconds`, rounded up to the precision of the form."""
+    """Return headers that ask to wait `seconds`, rounded up to the precision of the form."""
     if form == "nothing":
         return {}
     if form == "seconds":
         return {"Retry-After": str(math.ceil(seconds))}
     if form == "date":
-        # A date has whole seconds only: rounding down would invite a retry that is too early.
+        # A date has whole seconds only, and rounding down would invite a retry that is too early.
         return {"Retry-After": formatdate(math.ceil(time.time() + seconds), usegmt=True)}
     return {"ratelimit-remaining": "0", "ratelimit-reset": _reset(form, seconds)}
 

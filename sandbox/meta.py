@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sandbox.environment import Account
 
-# `required` is a boolean on the property: Truto's form, which is not valid JSON Schema.
+# Truto writes `required` as a boolean of the property, which is not valid JSON Schema.
 _DATE = {"type": "string", "format": "date-time"}
 _STATUSES = ["active", "pending", "processing", "inactive", "failed"]
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ _TAG = {"type": "string", "description": "The tag to filter by"}
 
 
 def meta(account: Account) -> dict[str, Any]:
-    """The model of segments, with the fields that the account's override adds."""
+    """Return the model of segments, with the fields that the account's override adds."""
     workspace = {
         "type": "string",
         "description": "The workspace to read",

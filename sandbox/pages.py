@@ -1,4 +1,4 @@
-"""Pages of a list, as each vendor cuts them, and with everything that can go wrong with them."""
+"""The pages of a list, as each vendor cuts them, with everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     Matches = Callable[[Any], bool] | None
 
-# No list has a number of records with more digits.
+# No number of records has more digits.
 _LIMIT = re.compile(r"[1-9][0-9]{0,17}")
-# A real cursor keeps its position unless all these records before and after it are removed at once.
+# A real cursor keeps its position unless all of these records around it are deleted at once.
 _BEFORE, _AFTER = 10, 5
 
 
@@ -35,7 +35,7 @@ def list_page(
         request: The request.
         account: The account, which decides how its pages are cut and shown.
         records: The whole list.
-        scope: Which list it is; the cursors of another one are refused.
+        scope: The identity of the list; cursors of another list are refused.
         looping: Whether the account's loop, if it has one, affects this list.
     """
     limit, refusal = parse_limit(request)
@@ -74,9 +74,9 @@ def list_page(
 def cut_page(
     items: Any, start: int, size: int | None, matches: Matches = None
 ) -> tuple[list[Any], int | None]:
-    """The items of a page, and the index that the next one begins at; none at the end.
+    """Return the items of a page and the index at which the next page begins; None at the end.
 
-    Only indexes, so that the items can be made on demand and need not fit into memory.
+    It only indexes `items`, which can be made on demand and need not fit into memory.
     """
     page: list[Any] = []
     for index in range(start, len(items)):
@@ -93,7 +93,7 @@ def cut_page(
 
 
 def parse_limit(request: Request) -> tuple[int | None, Response | None]:
-    """The `limit` of a request, or Truto's refusal of one that is not valid."""
+    """Return the `limit` of a request, or Truto's refusal if it is not valid."""
     text = request.param("limit")
     if text is None:
         return None, None
@@ -111,7 +111,7 @@ def _read_page(
     *,
     looping: bool,
 ) -> tuple[list[Any], Position | None]:
-    """The records at a position, and the position that follows."""
+    """Return the records at a position, and the next position."""
     loop = account.loop if looping else None
     if loop == "empty" or (loop is None and position.step < account.empty_pages):
         return [], replace(position, step=position.step + 1)
@@ -129,7 +129,7 @@ def _read_page(
 def _read_oversized(
     position: Position, records: Records, size: int, limit: int, oversized: Oversized
 ) -> tuple[list[Any], Position | None]:
-    """A page that is smaller than Truto takes it to be, and the position that follows."""
+    """Return a page that is smaller than Truto assumes, and the next position."""
     page, _ = cut_page(records, position.index, size)
     following = position.index + limit
     return page, Position(following) if oversized == "skip" and following < len(records) else None
@@ -138,7 +138,7 @@ def _read_oversized(
 def _following(
     position: Position, end: int | None, records: Records, account: Account
 ) -> Position | None:
-    """The position after a page that ends before the index `end`, as the vendor counts it."""
+    """Return the position after a page that ends before the index `end`, as the vendor counts."""
     if end is None:
         return None
     if account.integration.paging == "page":
@@ -151,7 +151,7 @@ def _following(
 
 
 def _resume(position: Position, records: Records) -> int:
-    """The index that a position has now; a real cursor follows the records it was between."""
+    """Return the present index of a position; a real cursor follows its neighboring records."""
     last = position.index - 1
     if not position.before or (
         last < len(records) and _fingerprint(records[last]) == position.before[0]

@@ -1,4 +1,4 @@
-"""Environments ready to use: one for a demo, and one as large as is needed."""
+"""Environments for a demo, and of any size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandbox.limits import Limit
 
 _NAMESPACE = uuid.UUID("6f6a1d0e-5c0b-4b65-9a0c-7d1f4c2e8b11")
-# Vendor, tenant, region, segments.
+# Each row has a vendor, a tenant, a region and a number of segments.
 _DEMO = (
     ("klaviyo", "acme", "us", 43),
     ("activecampaign", "globex", "us", 24),
@@ -29,7 +29,7 @@ _DEMO = (
 
 
 def demo_environment() -> Environment:
-    """One account of each of the seven vendors, each of another tenant, with stable ids."""
+    """Return one account of each of the seven vendors, each of another tenant, with stable ids."""
     return Environment([_demo_account(*row) for row in _DEMO])
 
 
@@ -47,7 +47,7 @@ def _demo_account(vendor: str, tenant: str, region: str, count: int) -> Account:
 
 
 def break_account(account: Account, how: str) -> None:
-    """Break an account, in one of the ways of `BREAKS`."""
+    """Break an account in one of the ways in `BREAKS`."""
     BREAKS[how](account)
 
 
@@ -79,7 +79,7 @@ BREAKS: Mapping[str, Callable[[Account], None]] = {
     "throttled": _throttle,
     "empty": _empty,
 }
-"""How an account can be broken: the vendor no longer accepts its credentials, denies access, allows
+"""The ways to break an account: the vendor no longer accepts its credentials, denies access, allows
 two requests in 20 s, or has no segments for it."""
 
 
@@ -95,18 +95,18 @@ def large_environment(
     token_limit: Limit | None = None,
     account_limit: Limit | None = None,
 ) -> Environment:
-    """Many accounts of mixed vendors, whose segments are made on demand.
+    """Return many accounts of mixed vendors, whose segments are made on demand.
 
     Args:
-        accounts: How many accounts.
-        segments: Segments of each account.
+        accounts: The number of accounts.
+        segments: The number of segments of each account.
         vendors: The vendors, in turn.
-        page_size: Records a page; by default all of an account.
-        seed: Another seed makes other data.
+        page_size: Records per page; by default all of an account.
+        seed: A different seed makes different data.
         token: The API token.
         latency: Seconds before each response.
-        token_limit: Truto's limit for the token; none for no limit.
-        account_limit: Truto's limit for each account; none for no limit.
+        token_limit: Truto's limit for the token; None for no limit.
+        account_limit: Truto's limit for each account; None for no limit.
 
     Raises:
         ValueError: If a vendor is unknown.

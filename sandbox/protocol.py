@@ -1,4 +1,4 @@
-"""What a platform does with a connector's messages, for tests, benchmarks and the demo."""
+"""What a platform does with the messages of a connector: for tests, benchmarks and the demo."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def messages(output: str | bytes) -> list[dict[str, Any]]:
-    """Parse the lines of a connector's output, of which the last can be empty."""
-    # Not splitlines: a text can hold other ends of lines than that of the protocol.
+    """Return the messages in a connector's output, whose last line can be empty."""
+    # Not splitlines, because a text can contain other line breaks than the protocol's.
     lines = (output if isinstance(output, bytes) else output.encode()).split(b"\n")
     return [json.loads(line, parse_constant=_refuse) for line in lines if line]
 
@@ -28,7 +28,7 @@ def streams(*names: str, schema: Mapping[str, Any] | None = None) -> list[dict[s
 def configured_catalog(
     selected: Iterable[Mapping[str, Any]], sync_mode: str = "incremental"
 ) -> dict[str, Any]:
-    """Return the configured catalog that selects streams."""
+    """Return a configured catalog that selects these streams."""
     destination_mode = "overwrite" if sync_mode == "full_refresh" else "append_dedup"
     modes = {"sync_mode": sync_mode, "destination_sync_mode": destination_mode}
     return {"streams": [{"stream": dict(stream), **modes} for stream in selected]}

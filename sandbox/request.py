@@ -1,4 +1,4 @@
-"""A request as it arrived, and the log of all requests."""
+"""A request as it arrived, and a log of all requests."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Request:
         query: All parameters in their order, decoded.
         headers: Headers; names are case-insensitive.
         at: `time.monotonic()` of the arrival.
-        status: The status sent; none while it is pending and if the connection was dropped.
-        account_id: The integrated account that it names, whether there is one or not.
-        kind: The endpoint it is for.
+        status: The status that was sent; None while it is pending or if the connection was dropped.
+        account_id: The integrated account that it names, which may not exist.
+        kind: The kind of its endpoint.
         target: Path and query, as they were sent.
     """
 
@@ -50,18 +50,18 @@ class Request:
     target: str = ""
 
     def param(self, name: str) -> str | None:
-        """The first value of a parameter, or none."""
+        """Return the first value of a parameter, or None."""
         return next((value for key, value in self.query if key == name), None)
 
     def params(self, name: str) -> list[str]:
-        """All values of a parameter."""
+        """Return all values of a parameter."""
         return [value for key, value in self.query if key == name]
 
 
 def parse_request(
     method: str, target: str, headers: Mapping[str, str], arrived_at: float
 ) -> Request:
-    """Read a request from its method, its target as sent, and its headers."""
+    """Parse a request from its method, its target as sent, and its headers."""
     raw_path, _, raw_query = target.partition("?")
     path = unquote(raw_path)
     query = parse_qsl(raw_query, keep_blank_values=True)
@@ -80,7 +80,7 @@ def _endpoint(method: str, path: str) -> tuple[Kind, str | None]:
 
 
 class RequestLog:
-    """The requests in order of arrival; safe to use from any thread."""
+    """A log of the requests in order of arrival; any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class RequestLog:
         self._next_number = 0
 
     def add(self, request: Request) -> int:
-        """Add a request that has arrived; returns the number for `set_status`."""
+        """Add a request that has arrived, and return its number for `set_status`."""
         with self._lock:
             number = self._next_number
             self._next_number += 1
@@ -96,14 +96,14 @@ class RequestLog:
             return number
 
     def set_status(self, number: int, status: int) -> None:
-        """Set the status of a response; does nothing if the log was cleared since."""
+        """Set the status of a response; do nothing if the log has been cleared since."""
         with self._lock:
             request = self._requests.get(number)
             if request is not None:
                 self._requests[number] = replace(request, status=status)
 
     def snapshot(self) -> list[Request]:
-        """All requests so far."""
+        """Return all requests so far."""
         with self._lock:
             return list(self._requests.values())
 

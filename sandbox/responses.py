@@ -17,14 +17,14 @@ _NEVER_NAN = frozenset({str, int, bool, type(None)})
 
 @dataclass(frozen=True)
 class Response:
-    """What is sent back.
+    """A response to a request.
 
     Attributes:
         status: HTTP status.
         body: The bytes of the body, sent unchanged.
         headers: Headers besides `Content-Type` and `Content-Length`.
         content_type: The whole `Content-Type`, with its charset.
-        immediate: Whether Truto responds by itself, without the latency of a call to a vendor.
+        immediate: Whether Truto responds itself, without the latency of a call to a vendor.
     """
 
     status: int = 200
@@ -35,7 +35,7 @@ class Response:
 
 
 def ok(payload: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """A successful response."""
+    """Return a successful response."""
     return Response(200, encode(payload), headers or {})
 
 
@@ -47,7 +47,7 @@ def truto_error(
     details: Any = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error of Truto's own, without a call to the vendor."""
+    """Return Truto's own error, which needs no call to the vendor."""
     envelope = _envelope(status, message, insight)
     if details is not None:
         envelope["details"] = details
@@ -62,7 +62,7 @@ def vendor_error(
     insight: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error of the vendor's that Truto passes on, with the vendor's own body."""
+    """Return a vendor's error that Truto passes on, with the vendor's body."""
     envelope = _envelope(status, message, insight)
     envelope["truto_is_remote_error"] = True
     envelope["raw_response"] = raw_response
@@ -70,15 +70,15 @@ def vendor_error(
 
 
 def insight(name: str, description: str, value: Any) -> dict[str, Any]:
-    """One entry of `truto_error_insight`."""
+    """Return one entry of `truto_error_insight`."""
     return {name: {"description": description, "value": value}}
 
 
 def encode(payload: Any) -> bytes:
     """Encode anything that a test may put into a record as JSON.
 
-    Lone surrogates, integers of any size, keys that are not strings, NaN and infinities are
-    written as Python's own encoder writes them.
+    Lone surrogates, integers of any size, keys that are not strings, NaN and infinities come out
+    as Python's own encoder writes them.
 
     Raises:
         TypeError: If a value has no JSON form.
@@ -87,7 +87,7 @@ def encode(payload: Any) -> bytes:
         encoded = orjson.dumps(payload, default=_plain)
     except TypeError:
         return json.dumps(payload, default=_plain).encode()
-    # orjson silently turns NaN into null: only a body with a null can contain one.
+    # orjson silently turns NaN into null, so only a body with a null can contain one.
     if b"null" in encoded and _has_non_finite_number(payload):
         return json.dumps(payload, default=_plain).encode()
     return encoded
@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
 
 
 def _has_non_finite_number(payload: Any) -> bool:
-    # Most values have one of these few types: comparing the type itself keeps large pages fast.
+    # Most values have one of these few types, so comparing the type itself keeps large pages fast.
     pending = [payload]
     while pending:
         value = pending.pop()

@@ -1,4 +1,4 @@
-"""The sandbox on a socket: an event loop in its own thread."""
+"""The sandbox on a socket, with an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from sandbox.faults import Delivery
     from sandbox.responses import Response
 
-# Cursors are part of the URL and can have thousands of characters, three times as many if escaped.
+# A cursor is part of the URL. It can have thousands of characters, three times as many if escaped.
 _MAX_LINE_LENGTH = 256 * 1024
 _BACKLOG = 1_024
-# Time for the bytes before a reset to leave the socket: a reset discards those still in it.
+# The bytes before a reset need time to leave the socket, because a reset discards them there.
 _SECONDS_BEFORE_RESET = 0.02
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -36,7 +36,7 @@ class Sandbox:
     be changed from any thread while it runs.
 
     Attributes:
-        environment: What it serves.
+        environment: The environment that it serves.
     """
 
     def __init__(self, environment: Environment, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -53,13 +53,13 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, without a trailing slash; known once the sandbox has started."""
+        """Return the base URL without a trailing slash, once the sandbox has started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"  # ignore-https-check
 
     @property
     def config(self) -> dict[str, Any]:
-        """The connector's configuration that reads all accounts."""
+        """Return a configuration of the connector that reads all accounts."""
         accounts = self.environment.accounts
         return {
             "token": self.environment.token,
@@ -70,18 +70,18 @@ class Sandbox:
 
     @property
     def requests(self) -> list[Request]:
-        """The requests so far, in order of arrival."""
+        """Return the requests so far, in order of arrival."""
         return self._log.snapshot()
 
     def clear(self) -> None:
-        """Empty the log of requests."""
+        """Clear the log of requests."""
         self._log.clear()
 
     def start(self) -> None:
-        """Listen; returns once requests are accepted.
+        """Listen, and return once requests are accepted.
 
         Raises:
-            OSError: If the address cannot be listened on.
+            OSError: If it cannot listen on the address.
         """
         self._ready.clear()
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
@@ -131,7 +131,7 @@ class Sandbox:
         await self._stopping.wait()
 
         # A graceful shutdown would wait for responses that hang and for clients that do not read.
-        # Handlers that are still running are cancelled when the loop ends.
+        # The end of the loop cancels the handlers that are still running.
         listener.close()
         for connection in protocol.connections:
             if connection.transport is not None:
@@ -152,7 +152,7 @@ class Sandbox:
         if delivery.delay > 0:
             await asyncio.sleep(delivery.delay)
         if incoming.transport is not None and delivery.is_complete:
-            # Before the first byte is sent, so that a client with a response finds it in the log.
+            # Set it before the first byte, so that a client with a response finds it in the log.
             self._log.set_status(number, response.status)
         return await _deliver(incoming, response, delivery)
 
@@ -185,13 +185,13 @@ async def _deliver(
                 await partial.write(response.body[index : index + 1])
                 await asyncio.sleep(delivery.seconds_per_byte or 0)
     except ConnectionError:
-        # The client did not wait for the end of the body.
+        # The client left before the end of the body.
         pass
     return partial
 
 
 def _reset(incoming: web.BaseRequest) -> None:
-    """Drop the connection, and what has not been sent yet, with a TCP reset."""
+    """Drop the connection and all unsent bytes with a TCP reset."""
     if incoming.transport is None:
         return
     connection = incoming.transport.get_extra_info("socket")

@@ -1,9 +1,9 @@
 """Segments of the seven vendors, as Truto's unified API returns them.
 
 The data is made up and always the same: a record depends only on its vendor, its seed, its account
-and its index. `remote_data` has the form that the vendor documents, and the unified fields are
-filled where Truto fills them for this vendor. Dates are in the vendor's own form, because Truto
-does not validate what its mappings return.
+and its index. `remote_data` has the form that the vendor documents. The unified fields have values
+if Truto fills them for this vendor. Dates are in the vendor's own form, because Truto does not
+validate what its mappings return.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ONE_IN_TEN = 10
 
 
 class _Facts:
-    """The choices that make one record: the same ones each time."""
+    """The choices that make one record, the same each time."""
 
     def __init__(self, vendor: str, index: int, seed: int, account: int) -> None:
         key = f"{vendor}/{seed}/{account}/{index}".encode("utf-8", "surrogatepass")
@@ -75,24 +75,24 @@ class _Facts:
         )
 
     def number(self, below: int) -> int:
-        """The next number, from 0 up."""
+        """Return the next number, from 0 to less than `below`."""
         self._entropy, number = divmod(self._entropy, below)
         return number
 
     def text(self, length: int) -> str:
-        """Letters and digits, as in a short id."""
+        """Return letters and digits, as in a short id."""
         return "".join(_ALPHABET[self.number(len(_ALPHABET))] for _ in range(length))
 
     def hex(self, length: int) -> str:
-        """Hexadecimal digits."""
+        """Return hexadecimal digits."""
         return f"{self.number(16**length):0{length}x}"
 
     def one_in(self, chances: int) -> bool:
-        """True for about one record in so many."""
+        """Return True for about one record in so many."""
         return self.number(chances) == 0
 
     def _make_name(self) -> str:
-        # 7 and the number of names have no common divisor: no name is repeated before all are used.
+        # 7 and the number of names have no common divisor, so no name repeats before all are used.
         name = _NAMES[(self.index * 7 + self.account) % len(_NAMES)]
         cycle = self.index // len(_NAMES)
         if cycle == 0:
@@ -107,9 +107,9 @@ def segments(vendor: str, count: int, seed: int = 0, account: int = 0) -> list[R
 
     Args:
         vendor: Truto's name of the vendor, one of `VENDORS`.
-        count: How many.
-        seed: Another seed makes other data.
-        account: Another account of the same vendor has other data.
+        count: The number of segments.
+        seed: A different seed makes different data.
+        account: A different account of the same vendor has different data.
 
     Raises:
         ValueError: If the vendor is unknown.
@@ -119,7 +119,7 @@ def segments(vendor: str, count: int, seed: int = 0, account: int = 0) -> list[R
 
 @dataclass(frozen=True)
 class SegmentSequence(Sequence[Record]):
-    """Segments that are made on each access, and never kept.
+    """Segments that are made on each access and not stored.
 
     Raises:
         ValueError: If the vendor is unknown.
@@ -304,7 +304,7 @@ KLAVIYO_TAGS = (
     "9b0e1b5c-3b0a-4f3a-8d0e-0a3f5d1c7e02",
     "9b0e1b5c-3b0a-4f3a-8d0e-0a3f5d1c7e03",
 )
-"""The tags of Klaviyo's segments: each segment has none, one or several of them."""
+"""The tags of Klaviyo's segments, each of which has none, one or several of them."""
 
 
 def _klaviyo_tags(facts: _Facts) -> list[str]:
@@ -355,7 +355,7 @@ def _mailerlite(facts: _Facts) -> Record:
 
 
 def workspace_data(vendor: str, workspace_id: str, name: str) -> tuple[str | None, Record]:
-    """The `created_at` and the `remote_data` of a vendor's workspace."""
+    """Return the `created_at` and the `remote_data` of a vendor's workspace."""
     facts = _Facts(f"{vendor}/workspace/{workspace_id}", 0, 0, 0)
     if vendor == "beehiiv":
         created = int(facts.created.timestamp())

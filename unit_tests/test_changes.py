@@ -1,4 +1,4 @@
-"""What is new, changed and gone, and the time of each version."""
+"""The detection of new, changed and deleted records, and the time of each version."""
 
 import json
 import re
@@ -32,12 +32,12 @@ objects = st.dictionaries(st.text(), json_values, max_size=4)
 
 
 def canonical(value: Any) -> str:
-    """What makes two JSON values the same; in Python, 1, 1.0 and True are equal."""
+    """Return a text that tells JSON values apart: in Python, 1, 1.0 and True are equal."""
     return json.dumps(value, sort_keys=True)
 
 
 def reordered(value: Any) -> Any:
-    """The same value with the keys of each object in the reverse order."""
+    """Return the value with the keys of each object in reverse order."""
     if isinstance(value, dict):
         return {key: reordered(value[key]) for key in reversed(value)}
     return [reordered(entry) for entry in value] if isinstance(value, list) else value
@@ -47,7 +47,7 @@ def reordered(value: Any) -> Any:
 
 
 @given(objects)
-def test_any_record(record: dict[str, Any]) -> None:
+def test_order_of_keys(record: dict[str, Any]) -> None:
     """The fingerprint of a record does not depend on the order of its keys."""
     found = fingerprint(record)
 
@@ -56,7 +56,7 @@ def test_any_record(record: dict[str, Any]) -> None:
 
 
 @given(objects, st.text(), json_values)
-def test_any_record_value_changes(record: dict[str, Any], name: str, value: Any) -> None:
+def test_changed_value(record: dict[str, Any], name: str, value: Any) -> None:
     """The fingerprint of a record changes with any of its values."""
     changed = {**record, name: value}
     is_same = canonical(changed) == canonical(record)
@@ -77,14 +77,14 @@ def test_any_record_value_changes(record: dict[str, Any], name: str, value: Any)
         ([1], [[1]]),
     ],
 )
-def test_values_look_alike(first: Any, second: Any) -> None:
+def test_similar_values(first: Any, second: Any) -> None:
     """Values that look alike have different fingerprints."""
     assert fingerprint({"a": first}) != fingerprint({"a": second})
 
 
 def test_known_record() -> None:
     """A known record keeps its fingerprint in every version of the connector."""
-    # Else the first sync of a new version would emit everything again.
+    # Otherwise, the first sync with a new version would emit everything again.
     record = {"name": "é", "id": "1", "remote_data": {"b": [1, 2.5, None], "a": True}}
     assert fingerprint(record) == "k8vvizF6AF_1"
     assert fingerprint({**record, "count": 2**70}) == "7KkQWXJmEfV0"
@@ -94,7 +94,7 @@ def test_known_record() -> None:
 
 
 def at(nanoseconds: int) -> ChangeClock:
-    """A clock that stands still."""
+    """Return a clock that stands still."""
     return ChangeClock(now=lambda: nanoseconds)
 
 
@@ -106,8 +106,8 @@ def parsed(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
 
 
-def test_time_asked_rfc() -> None:
-    """A time is in RFC 3339, with microseconds."""
+def test_form_of_times() -> None:
+    """Times are in RFC 3339, with microseconds."""
     for nanoseconds, text in (
         (1_700_000_000_123_456_999, "2023-11-14T22:13:20.123456Z"),
         (1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000Z"),
@@ -116,7 +116,7 @@ def test_time_asked_rfc() -> None:
         assert at(nanoseconds).next() == text
 
 
-def test_no_time_of_own() -> None:
+def test_present_time() -> None:
     """Without an earlier time, the clock returns the present."""
     before = time.time()
     found = parsed(ChangeClock().next()).timestamp()
@@ -157,7 +157,7 @@ def test_last_time_of_earlier_sync() -> None:
 @pytest.mark.parametrize(
     "text", ["yesterday", "2030-01-02", "2030-01-02T03:04:05Z", "2030-01-02T03:04:05.1+00:00"]
 )
-def test_last_time_none_of_own(text: str) -> None:
+def test_invalid_last_time(text: str) -> None:
     """The clock rejects a last time that is not in its own form."""
     with pytest.raises(ValueError, match="does not match format"):
         ChangeClock(text)
@@ -178,7 +178,7 @@ def test_several_threads() -> None:
 
 def test_time_ahead() -> None:
     """A time ahead is later than the present and the last time."""
-    # It is not returned as a time: the next one is the present still.
+    # The clock does not use it up: the next time is still the present.
     clock = at(1_700_000_000_000_000_000)
     assert clock.ahead(150) == "2023-11-14T22:15:50.000000Z"
     assert clock.next() == "2023-11-14T22:13:20.000000Z"
@@ -186,7 +186,7 @@ def test_time_ahead() -> None:
     assert late.ahead(1.5) == "2030-01-02T03:04:06.500001Z"
 
 
-def test_last_time() -> None:
+def test_lead() -> None:
     """The lead is the seconds by which the last time is later than the present."""
     assert ChangeClock("1970-01-01T00:00:05.500000Z", lambda: 10**9).lead == 4.5
     assert ChangeClock("", lambda: 10**9).lead == -1.0
@@ -202,7 +202,7 @@ reads = st.lists(st.tuples(st.sampled_from("abcdef"), versions), max_size=12)
 @given(tables, reads)
 def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> None:
     """The destination gets exactly the records and versions that it lacks."""
-    # The model: a destination that takes in what is emitted, compared value by value.
+    # The model is a destination that stores what is emitted, compared value by value.
     known = {id_: fingerprint({"id": id_, **version}) for id_, version in table.items()}
     before = dict(known)
     detector = ChangeDetector(known)
@@ -222,7 +222,7 @@ def test_any_read(table: dict[str, Any], read: Iterable[tuple[str, Any]]) -> Non
     assert known == before
 
 
-def test_record_changes_and_goes_back() -> None:
+def test_change_and_back() -> None:
     """A record that changes and changes back counts as changed twice."""
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
     detector = ChangeDetector({})
@@ -230,13 +230,13 @@ def test_record_changes_and_goes_back() -> None:
     emitted = [
         detector.changed_fingerprint(record) for record in (first, first, second, second, first)
     ]
-    # Which of two versions a destination keeps is not certain: neither is remembered.
+    # A destination may keep either version, so the detector remembers neither.
     assert emitted == [fingerprint(first), None, "", None, ""]
     assert detector.missing_ids == []
 
 
 def test_two_reads() -> None:
-    """No record is missing if each of two reads lacks another one."""
+    """If two reads lack different records, no record is missing."""
     records = [{"id": id_} for id_ in "abc"]
     detector = ChangeDetector({record["id"]: fingerprint(record) for record in records})
 
@@ -252,8 +252,8 @@ def test_two_reads() -> None:
 @pytest.mark.parametrize(
     ("second", "agree"), [("abd", True), ("dba", True), ("abcd", False), ("ab", False)]
 )
-def test_two_reads_compared_they(second: str, agree: bool) -> None:
-    """Two reads agree if both have the same ids."""
+def test_agreement_of_reads(second: str, agree: bool) -> None:
+    """Two reads agree if both found the same ids."""
     detector = ChangeDetector(dict.fromkeys("abc", ""))
     for id_ in "abd":
         detector.changed_fingerprint({"id": id_})
@@ -264,15 +264,15 @@ def test_two_reads_compared_they(second: str, agree: bool) -> None:
     assert detector.reads_agree is agree
 
 
-def test_no_records() -> None:
-    """If no record is left, all of them are missing, in order."""
+def test_all_missing() -> None:
+    """If a read finds none of the known records, all of them are missing, in order."""
     detector = ChangeDetector({"b": "1", "c": "2", "a": "3"})
     assert detector.missing_ids == ["a", "b", "c"]
     assert detector.all_missing
     assert not ChangeDetector({}).all_missing
 
 
-def test_limit_more_records() -> None:
+def test_max_size() -> None:
     """With more records than the limit, the detector forgets the oldest."""
     detector = ChangeDetector({}, max_size=2)
     first, second, third = ({"id": id_} for id_ in "abc")

@@ -1,4 +1,4 @@
-"""The configuration parsed from what Airbyte passes."""
+"""The parsing of the configuration that Airbyte passes."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ FLAT: dict[str, Any] = {"token": "t0ken", "integrated_account_id": ACCOUNT_ID}
 
 
 def test_flat_form() -> None:
-    """All other fields than the required ones have a default."""
+    """All fields except the required ones have a default."""
     config = Config.parse(FLAT)
 
     assert (config.token, config.integrated_account_id) == ("t0ken", ACCOUNT_ID)
@@ -36,7 +36,7 @@ def test_unknown_keys_and_nulls() -> None:
 
 @pytest.mark.parametrize("blank", ["", " ", None])
 def test_blank_options(blank: str | None) -> None:
-    """Forms and tools leave blanks in optional fields, at any depth: they are as absent."""
+    """Blanks in optional fields, as forms and tools leave them, count as missing at any depth."""
     options = ("workspace_id", "tag_id", "page_size", "num_workers", "on_account_error", "api_url")
     given = {
         **FLAT,
@@ -54,11 +54,13 @@ def test_blank_options(blank: str | None) -> None:
 
 
 @pytest.mark.parametrize("token", [" t0ken\n", "Bearer t0ken", "\tBearer  t0ken "])
-def test_given_a_pasted_token_when_parsed_then_it_is_trimmed(token: str) -> None:
+def test_pasted_token(token: str) -> None:
+    """The parser removes blanks and a leading Bearer from a pasted token."""
     assert Config.parse({**FLAT, "token": token}).token == "t0ken"
 
 
-def test_given_a_token_when_printed_then_it_is_hidden() -> None:
+def test_printed_token() -> None:
+    """A printed configuration does not show its token."""
     assert "t0ken" not in repr(Config.parse(FLAT))
 
 
@@ -112,14 +114,14 @@ def test_given_a_token_when_printed_then_it_is_hidden() -> None:
     ],
 )
 def test_invalid_field(fields: dict[str, Any], message: str) -> None:
-    """An invalid field is reported in a sentence with its name."""
+    """The error for an invalid field names the field."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({**FLAT, **fields})
     assert message in str(wrong.value)
 
 
-def test_nothing_parsed_each() -> None:
-    """An empty configuration is reported with each missing field once."""
+def test_empty_configuration() -> None:
+    """The error for an empty configuration lists each missing field once."""
     with pytest.raises(ConfigError) as wrong:
         Config.parse({})
     assert str(wrong.value) == (
@@ -137,13 +139,14 @@ def test_nothing_parsed_each() -> None:
         ("http://localhost:8080", "http://localhost:8080"),
     ],
 )
-def test_given_a_url_when_parsed_then_it_is_trimmed(url: str, used: str) -> None:
+def test_api_url(url: str, used: str) -> None:
+    """The parser removes blanks and a trailing slash from the API URL."""
     assert Config.parse({**FLAT, "api_url": url}).api_url == used
 
 
 @pytest.mark.parametrize(("given", "parsed"), [(1, 1), (200, 200), (8.0, 8)])
-def test_upper_bound_of_workers(given: float, parsed: int) -> None:
-    """The parser accepts an upper bound of workers."""
+def test_num_workers(given: float, parsed: int) -> None:
+    """num_workers is an integer from 1 to 200, and can be written as a float."""
     config = Config.parse({**FLAT, "num_workers": given})
     assert config.num_workers == parsed
     assert type(config.num_workers) is int
@@ -160,7 +163,7 @@ def test_listed_accounts() -> None:
 
 @pytest.mark.parametrize("selection", [{}, {"integrations": [], "tenant_ids": []}])
 def test_all_accounts(selection: dict[str, Any]) -> None:
-    """The mode all leaves out nothing by default."""
+    """The mode all filters out nothing by default."""
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
 
     assert config.account_list == AccountFilter()
@@ -168,7 +171,7 @@ def test_all_accounts(selection: dict[str, Any]) -> None:
 
 
 def test_selected_accounts() -> None:
-    """The names of selected accounts are trimmed and in lower case."""
+    """The parser trims the integrations and tenants to read, and lowercases the integrations."""
     selection = {"integrations": [" Klaviyo", "brevo", " "], "tenant_ids": ["Acme ", ""]}
     config = Config.parse({**FLAT, "additional_accounts": {"mode": "all", **selection}})
     assert config.account_list == AccountFilter(
@@ -177,15 +180,15 @@ def test_selected_accounts() -> None:
 
 
 @given(st.uuids(), st.integers(1, 99))
-def test_any_account(account_id: UUID, count: int) -> None:
+def test_any_shard(account_id: UUID, count: int) -> None:
     """Every account is in exactly one shard, whatever the number of shards."""
     found = [n for n in range(1, count + 1) if Shard(n, count).contains(str(account_id))]
     assert len(found) == 1
 
 
-def test_account_sharded_shard() -> None:
+def test_known_shards() -> None:
     """The shard of an account never changes."""
-    # Another hash would move accounts between the connections of those who use it.
+    # Another hash would move accounts between the users' connections.
     assert [Shard(n, 5).contains(ACCOUNT_ID) for n in range(1, 6)] == [
         False,
         False,
@@ -202,9 +205,8 @@ def test_account_sharded_shard() -> None:
     ]
 
 
-def test_shard_parsed_accounts() -> None:
-    """Only the configured accounts of the shard are read."""
-    # The configured account is in one shard, like any other.
+def test_configured_account_in_shard() -> None:
+    """Only the shard that contains the configured account reads it, as for any account."""
     for number in range(1, 6):
         accounts = {"mode": "all", "shard": f" {number}/5 "}
         config = Config.parse({**FLAT, "additional_accounts": accounts})

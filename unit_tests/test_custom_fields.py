@@ -1,4 +1,4 @@
-"""The custom fields in Truto's description of a model, and the request for it."""
+"""The columns of the custom fields in Truto's description of a model."""
 
 import logging
 from typing import Any
@@ -20,7 +20,7 @@ json_values = st.recursive(
 
 @given(st.sampled_from(TYPES), st.sampled_from(["one", "listed", "nullable"]), json_values)
 def test_known_type_in_any_form(kind: str, form: str, other: Any) -> None:
-    """A known type in any form, when parsed: it is the column's."""
+    """A known type becomes the column's type, in whatever form it is written."""
     named = {"one": kind, "listed": [kind], "nullable": ["null", kind]}[form]
     column = parse_columns({"schema": {"properties": {"x": {"type": named, "items": other}}}})["x"]
 
@@ -28,8 +28,8 @@ def test_known_type_in_any_form(kind: str, form: str, other: Any) -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 100, 900])
-def test_model_nested_deeply(levels: int) -> None:
-    """A model that is nested deeply, when parsed: its column is flat."""
+def test_deep_field(levels: int) -> None:
+    """A deeply nested field becomes a flat column."""
     field: Any = {"type": "string"}
     for _ in range(levels):
         field = {"type": "object", "properties": {"inner": field}}

@@ -1,4 +1,4 @@
-"""The documentation has what the code does: each field, column, message, version and file."""
+"""The documentation covers each field, column, message, version and folder of the code."""
 
 import ast
 import json
@@ -39,8 +39,8 @@ TEXTS = {
 README, PAGE = TEXTS["README.md"], TEXTS["docs/truto-segments.md"]
 MESSAGES, CONTRIBUTING = TEXTS["docs/messages.md"], TEXTS["CONTRIBUTING.md"]
 
-# What Airbyte requires of a connector's page, in this order; its own headings are allowed behind
-# the set-up and the streams.
+# Airbyte requires these headings of a connector's page, in this order. After the set-up and the
+# streams, a page may have headings of its own.
 HEADINGS = [
     "# Truto Segments",
     "## Prerequisites",
@@ -98,7 +98,7 @@ def section(page: str, heading: str) -> str:
 
 
 def rows(page: str) -> list[list[str]]:
-    """The cells of each row of each table, without the tables' heads."""
+    """Return the cells of each row of each table, without the tables' heads."""
     lines = re.findall(r"^\| (.*) \|$", page, re.MULTILINE)
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
     rules = [number for number, row in enumerate(cells) if set("".join(row)) <= set(":- ")]
@@ -111,7 +111,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The name and the title of each field of the form, at any depth."""
+    """Yield the name and the title of each field of the form, at any depth."""
     for name, field in schema.get("properties", {}).items():
         if "title" in field:
             yield name, field["title"]
@@ -129,7 +129,7 @@ def column_type(schema: Mapping[str, Any]) -> str:
 
 
 def text_of(node: ast.AST) -> str | None:
-    """The text of a string in the code, with … for what is inserted."""
+    """Return the text of a string in the code, with … for inserted values."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return re.sub(r"%[\d.]*[a-z]|\{\}", "…", node.value)
     if isinstance(node, ast.JoinedStr):
@@ -138,7 +138,7 @@ def text_of(node: ast.AST) -> str | None:
 
 
 def calls(*names: str) -> list[str]:
-    """The first argument of each call of these functions and methods, where it is a text."""
+    """Return the first argument of each call of these functions and methods, if it is a text."""
     found = []
     for node in NODES:
         if isinstance(node, ast.Call) and node.args:
@@ -154,7 +154,7 @@ NODES = [
     for path in sorted(PACKAGE.rglob("*.py"))
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 ]
-# What can be wrong with the data of a partition follows its name.
+# Warnings about the data of a partition begin with the partition's name.
 DATA_ISSUES = [
     f"…: {text_of(value)}"
     for node in NODES
@@ -171,24 +171,24 @@ DOCUMENTED = [
 
 
 def is_documented(message: str) -> bool:
-    """Whether a row of the page has the message's first sentence, or all of it."""
+    """Return whether a row of the page has the message's first sentence, or all of it."""
     first = re.split(r"(?<=\.) ", message)[0]
     return any(row.fullmatch(text) for row in DOCUMENTED for text in (first, message))
 
 
-def test_page_headings_read() -> None:
-    """The page, when its headings are read: they are Airbyte's in order."""
+def test_headings() -> None:
+    """The guide has the headings that Airbyte requires and its own, in order."""
     assert headings(PAGE) == HEADINGS
 
 
 def test_required_fields() -> None:
-    """The required fields, when prerequisites are read: each title is there."""
+    """The prerequisites list the title of each required field."""
     for name in SPEC["required"]:
         assert SPEC["properties"][name]["title"] in section(PAGE, "## Prerequisites")
 
 
-def test_form_fields_listed() -> None:
-    """The form, when its fields are listed: those within others are among them."""
+def test_nested_fields() -> None:
+    """The listed fields of the form include those that are nested in others."""
     names = {name for name, _ in fields(SPEC)}
 
     assert names > {*SPEC["properties"], "ids", "integrations", "tenant_ids", "value"}
@@ -196,14 +196,14 @@ def test_form_fields_listed() -> None:
 
 @pytest.mark.parametrize(("name", "title"), list(fields(SPEC)))
 def test_field_of_form(name: str, title: str) -> None:
-    """A field of the form, when the page is read: it has its name and title."""
+    """The guide lists each field of the form by its name and title."""
     table = rows(section(PAGE, "### Configuration"))
 
     assert any(f"`{name}`" in " ".join(row) and title in " ".join(row) for row in table)
 
 
 def test_defaults_and_bounds() -> None:
-    """The defaults and bounds, when the page is read: they are there."""
+    """The guide has the defaults, bounds and options of the fields."""
     table = {row[1].strip("`"): row[2] for row in rows(section(PAGE, "### Configuration"))}
     properties = SPEC["properties"]
     workers, on_error = properties["num_workers"], properties["on_account_error"]
@@ -223,7 +223,7 @@ def test_defaults_and_bounds() -> None:
 
 @pytest.mark.parametrize("resolution", error_resolutions(), ids=lambda row: row.error_message)
 def test_row_of_error_table(resolution: Resolution) -> None:
-    """A row of the error table, when the page is read: type and retry are right."""
+    """The page of messages has the type and the retry of each row of the error table."""
     table = rows(section(MESSAGES, "## Failures of requests"))
     (row,) = [row for row in table if resolution.error_message in row[0].split("<br/>")]
     _, kind, is_retried, _ = row
@@ -234,8 +234,8 @@ def test_row_of_error_table(resolution: Resolution) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_operation_page_read(stream: str) -> None:
-    """An operation, when the page is read: messages begin with it."""
+def test_operations(stream: str) -> None:
+    """The page of messages has each operation that a message begins with."""
     declared: TrutoStream = getattr(Streams.build(Config.parse(CONFIG)), stream)
     assert is_documented(declared.request_for({"integrated_account_id": "x"}).operation)
     if stream == "integrated_accounts":
@@ -243,7 +243,7 @@ def test_operation_page_read(stream: str) -> None:
 
 
 def test_example_of_failure() -> None:
-    """The example of a failure is as the connector writes it."""
+    """The example of a failure is exactly what the connector writes."""
     (example,) = blocks(section(MESSAGES, "## How a failure looks"), "")
     resolution = errors.ERROR_MAPPING[401, Speaker.VENDOR]
     _, _, rest = example.partition(resolution.error_message)
@@ -255,8 +255,8 @@ def test_example_of_failure() -> None:
 
 
 @pytest.mark.parametrize("message", calls("ConfigError", "MachineError"))
-def test_configuration_error_in_code(message: str) -> None:
-    """A configuration error in the code, when the page is read: it is there."""
+def test_configuration_errors(message: str) -> None:
+    """The page of messages has each configuration error of the code."""
     assert is_documented(message)
 
 
@@ -282,15 +282,15 @@ def test_configuration_error_in_code(message: str) -> None:
     ids=str,
 )
 def test_mistake_in_configuration(given: dict[str, Any]) -> None:
-    """A mistake in the configuration, when the page is read: it has the message."""
+    """The page of messages has the error for each mistake in a configuration."""
     with pytest.raises(ConfigError) as mistake:
         Config.parse({**CONFIG, **given})
 
     assert is_documented(str(mistake.value))
 
 
-def test_code_messages_collected() -> None:
-    """The code, when its messages are collected: each kind is among them."""
+def test_collected_messages() -> None:
+    """The messages that are collected from the code include each kind."""
     assert "The catalog selects no stream, so nothing is read." in LOGGED
     assert any("…: records without an id: …." in text for text in LOGGED)
     assert any("was written by version 0.1" in text for text in LOGGED)
@@ -298,8 +298,8 @@ def test_code_messages_collected() -> None:
 
 
 @pytest.mark.parametrize("message", LOGGED)
-def test_line_of_log_in_code(message: str) -> None:
-    """A line of the log in the code, when the page is read: it is there."""
+def test_logged_messages(message: str) -> None:
+    """The page of messages has each message that the code logs."""
     assert is_documented(message)
 
 
@@ -311,14 +311,14 @@ def test_line_of_log_in_code(message: str) -> None:
         "The connector failed unexpectedly (…: …). ",
     ],
 )
-def test_another_end(message: str) -> None:
-    """Another end, when the page is read: it has the code's message."""
+def test_other_endings(message: str) -> None:
+    """The page of messages has the code's text for each other way that a command ends."""
     assert any((text_of(node) or "").startswith(message) for node in NODES)
     assert is_documented(message)
 
 
-def test_progress_of_sync() -> None:
-    """The progress of a sync, when the page is read: it has its lines."""
+def test_progress() -> None:
+    """The page of messages has the lines that report progress."""
     progress = Progress(found={"a", "b"}, failed={"a"})
 
     assert is_documented(progress.status_line([]))
@@ -326,8 +326,8 @@ def test_progress_of_sync() -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_stream_page_read(stream: str) -> None:
-    """A stream, when the page is read: it has its columns with their types."""
+def test_columns(stream: str) -> None:
+    """The guide lists the columns of each stream with their types."""
     properties = load_schema(stream)["properties"]
     table = rows(section(PAGE, f"### Columns of {stream}"))
 
@@ -337,8 +337,8 @@ def test_stream_page_read(stream: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_stream_texts_read(name: str) -> None:
-    """A stream, when the texts are read: they have its key and its name."""
+def test_streams(name: str) -> None:
+    """The guide has the primary key of each stream, and the README lists the stream."""
     keys = {row[0]: row[2] for row in rows(section(PAGE, "## Supported Streams"))}
     key = getattr(Streams.build(Config.parse(CONFIG)), name).primary_key
     names = [key] if isinstance(key, str) else key
@@ -347,8 +347,8 @@ def test_stream_texts_read(name: str) -> None:
     assert f"| `{name}` | " in README
 
 
-def test_states_of_page() -> None:
-    """The states of the page are the same after they were loaded and written."""
+def test_example_states() -> None:
+    """The guide's examples of a state stay the same when they are loaded and written."""
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
         IncrementalState.load(incremental, {}),
@@ -360,7 +360,7 @@ def test_states_of_page() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/truto-segments.md"])
 def test_recommended_configuration(page: str) -> None:
-    """The recommended configuration is valid."""
+    """The recommended configuration is valid, except for its placeholder of a token."""
     example = next(json.loads(block) for block in blocks(TEXTS[page], "json") if "token" in block)
 
     with pytest.raises(ConfigError, match="token"):
@@ -370,8 +370,8 @@ def test_recommended_configuration(page: str) -> None:
     assert parsed.skip_failed_accounts
 
 
-def test_version_changelogs_read() -> None:
-    """The version, when the changelogs are read: it is their first."""
+def test_changelogs() -> None:
+    """Both changelogs list the same versions, of which the current one is the first."""
     head = r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$"
     versions = re.findall(head, TEXTS["CHANGELOG.md"], re.MULTILINE)
     changelog = section(PAGE, "## Changelog")
@@ -381,15 +381,15 @@ def test_version_changelogs_read() -> None:
     assert "<details>" in changelog
 
 
-def test_version_image_named() -> None:
-    """The version, when an image is named: it has that tag."""
+def test_image_tags() -> None:
+    """Each image in the texts has the tag of the current version."""
     tags = re.findall(r"airbyte/source-truto-segments:([\d.]+\d)", "".join(TEXTS.values()))
 
     assert set(tags) == {VERSION}
 
 
 def test_layout_of_package() -> None:
-    """The layout that CONTRIBUTING shows has every folder of the package."""
+    """The layout in CONTRIBUTING has every folder of the package."""
     shown = re.findall(r"^  (\S+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE)
     folders = {path.parent.name for path in PACKAGE.glob("*/*") if "__pycache__" not in path.parts}
     modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
@@ -403,7 +403,7 @@ def test_layout_of_package() -> None:
 
 
 def test_layout_of_repository() -> None:
-    """The layout that CONTRIBUTING shows has each folder."""
+    """The layout in CONTRIBUTING has every folder of the repository."""
     shown = set(re.findall(r"^(\w+)/  +\S", section(CONTRIBUTING, "## Layout"), re.MULTILINE))
     tests = {"unit_tests", "integration_tests"}
     others = {"live_checks", "benchmarks", "scripts", "docs", "dbt"}
@@ -413,8 +413,8 @@ def test_layout_of_repository() -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_points(name: str) -> None:
-    """A text, when it points to a file or a heading: that is there."""
+def test_links(name: str) -> None:
+    """Each file and heading that a text refers to exists."""
     links = re.findall(r"\]\(([^)\s]+)\)", TEXTS[name])
     named = re.findall(
         r"(?:scripts|benchmarks|unit_tests|integration_tests|docs|\.github/workflows)/\w+\.\w+",

@@ -1,4 +1,4 @@
-"""The row of each failure, and the messages of the rows."""
+"""The error table: which row a failure has, and what its message is."""
 
 import json
 import socket
@@ -62,8 +62,8 @@ def interpret(status: int, body: ErrorBody = TRUTO, *, sent_cursor: bool = False
 # --- the message ---
 
 
-def test_row_raised_message() -> None:
-    """A row, when raised: the message has its detail and its guidance."""
+def test_message() -> None:
+    """A message consists of the operation, the row's text, the detail and the guidance."""
     error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
     assert error.summary == "Reading account a failed: the vendor was closed (HTTP 400)"
@@ -76,7 +76,7 @@ def test_row_raised_message() -> None:
 
 
 def test_no_account_and_no_detail() -> None:
-    """No account and no detail, when raised: the message is complete."""
+    """A message without an account and a detail is complete."""
     error = ReadError(RESOLUTION, "Listing the accounts")
 
     assert error.message == "Listing the accounts failed: the vendor was closed. Open the vendor."
@@ -84,8 +84,8 @@ def test_no_account_and_no_detail() -> None:
     assert error.detail == ""
 
 
-def test_secret_raised_masked() -> None:
-    """A secret, when raised: it is masked in every part."""
+def test_masked_secret() -> None:
+    """Secrets are masked in every part of a message."""
     SECRETS.replace(["s3cr3t-of-test-errors"], [])
     leaking = Resolution(
         FAIL, CONFIG, "no s3cr3t-of-test-errors", "Use s3cr3t-of-test-errors no more."
@@ -98,8 +98,8 @@ def test_secret_raised_masked() -> None:
     assert error.with_detail(", s3cr3t-of-test-errors").detail == " (****), ****"
 
 
-def test_error_detail_added() -> None:
-    """An error, when a detail is added: all else is the same."""
+def test_added_detail() -> None:
+    """Adding a detail changes no other part of an error, nor the original error."""
     error = ReadError(RESOLUTION, "Reading account a", "a", " (HTTP 400)")
 
     more = error.with_detail(", 3 times").with_detail("; status active")
@@ -112,8 +112,8 @@ def test_error_detail_added() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.error_message)
-def test_any_row(row: Resolution) -> None:
-    """Any row, when raised: its message reads as sentences."""
+def test_form_of_rows(row: Resolution) -> None:
+    """The text and the guidance of each row fit together as sentences."""
     assert row.error_message
     assert not row.error_message.endswith(".")
     assert row.guidance[0].isupper()
@@ -134,13 +134,13 @@ def test_any_row(row: Resolution) -> None:
         ),
     ],
 )
-def test_error_body(body: ErrorBody, detail: str) -> None:
-    """An error body, when described: its status reason and scopes are there."""
+def test_detail(body: ErrorBody, detail: str) -> None:
+    """The detail has the status of a response, its reason and the missing scopes."""
     assert response_detail(403, body) == detail
 
 
 def test_many_scopes() -> None:
-    """Many scopes, when described: they are one short line."""
+    """Many missing scopes are cut to one short line."""
     body = ErrorBody(missing_scopes=tuple(f"a:scope\n{number}" for number in range(1000)))
 
     detail = response_detail(403, body)
@@ -149,8 +149,8 @@ def test_many_scopes() -> None:
     assert "\n" not in detail
 
 
-def test_defect_reported_message() -> None:
-    """A defect, when reported: the message names its type and text."""
+def test_defect() -> None:
+    """The message for a defect has the type and the text of the exception."""
     error = unexpected_error("Reading segments", "a", KeyError("line\nbreak"))
 
     assert error.resolution is errors.UNEXPECTED
@@ -177,8 +177,8 @@ def test_defect_reported_message() -> None:
         (404, Scope.ACCOUNT, Scope.ACCOUNT),
     ],
 )
-def test_rejection_interpreted_only(status: int, of_truto: Scope, of_vendor: Scope) -> None:
-    """A rejection, when interpreted: only Truto's own can end the sync."""
+def test_scope_of_rejection(status: int, of_truto: Scope, of_vendor: Scope) -> None:
+    """Of the rejections, only Truto's own 401 and 403 end the sync."""
     assert interpret(status, TRUTO).scope is of_truto
     assert interpret(status, VENDOR).scope is of_vendor
     assert interpret(status, TRUTO).error_message != interpret(status, VENDOR).error_message
@@ -193,8 +193,8 @@ def test_rejection_interpreted_only(status: int, of_truto: Scope, of_vendor: Sco
         *((status, body, RETRY) for status in (500, 502, 503, 504) for body in (TRUTO, VENDOR)),
     ],
 )
-def test_status_interpreted_row(status: int, body: ErrorBody, action: ResponseAction) -> None:
-    """A status, when interpreted: its row decides whether it is retried."""
+def test_action_of_status(status: int, body: ErrorBody, action: ResponseAction) -> None:
+    """The row of a status and its speaker decides whether the request is retried."""
     resolution = interpret(status, body)
     assert resolution is ERROR_MAPPING[status, body.speaker]
     assert resolution.response_action is action
@@ -203,22 +203,22 @@ def test_status_interpreted_row(status: int, body: ErrorBody, action: ResponseAc
 
 
 @pytest.mark.parametrize("sent_cursor", [True, False])
-def test_404_interpreted_origin(sent_cursor: bool) -> None:
-    """A 404, when interpreted: its origin tells account from resource."""
+def test_not_found(sent_cursor: bool) -> None:
+    """Truto's 404 concerns the account, and the vendor's concerns the resource."""
     assert interpret(404, TRUTO, sent_cursor=sent_cursor) is errors.ACCOUNT_NOT_FOUND
     assert interpret(404, VENDOR, sent_cursor=sent_cursor) is errors.VENDOR_NOT_FOUND
 
 
 @pytest.mark.parametrize("status", [300, 302, 399])
-def test_redirect_interpreted(status: int) -> None:
-    """A redirect, when interpreted: it is not followed."""
+def test_redirect(status: int) -> None:
+    """A redirect is a failure that is not retried."""
     assert interpret(status, VENDOR) is errors.REDIRECTED
     assert errors.REDIRECTED.response_action is FAIL
 
 
 @pytest.mark.parametrize("status", [200, 204, 299])
 def test_success_without_body(status: int) -> None:
-    """A success without its body, when interpreted: it is malformed."""
+    """A successful status without a usable body is a malformed response."""
     assert interpret(status) is errors.MALFORMED
 
 
@@ -226,7 +226,7 @@ def test_success_without_body(status: int) -> None:
     ("body", "name"), [(TRUTO, "Truto"), (VENDOR, "the vendor")], ids=["truto", "vendor"]
 )
 def test_undocumented_status(body: ErrorBody, name: str) -> None:
-    """An undocumented status, when interpreted: its class decides."""
+    """Undocumented server errors are retried, and so are the 4xx that can pass; the rest is not."""
     for status in (406, 418, 451):
         assert interpret(status, body) == Resolution(
             FAIL, CONFIG, f"{name} rejected the request unexpectedly", CHECK_FILTERS
@@ -243,7 +243,7 @@ def test_undocumented_status(body: ErrorBody, name: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 418, 500, 503, 520, 522, 530])
 def test_gateway_status(status: int) -> None:
-    """A gateway's word condemns neither the token nor the account, whatever its status."""
+    """A gateway's response is retried whatever its status, and concerns at most one account."""
     for of_account in (True, False):
         found = interpret_response(status, GATEWAY, sent_cursor=True, of_account=of_account)
         assert found is errors.GATEWAY_ANSWERED
@@ -253,14 +253,14 @@ def test_gateway_status(status: int) -> None:
 
 
 def test_retry_times() -> None:
-    """Truto's own 503 becomes a block after three retries; all else is retried for 5 minutes."""
+    """Truto's own 503 is retried for 10 seconds, and every other failure for 5 minutes."""
     assert errors.BLOCKED.retry_seconds == 10
     assert {row.retry_seconds for row in ROWS if row is not errors.BLOCKED} == {300}
 
 
 @pytest.mark.parametrize("row", [errors.FORBIDDEN, errors.REDIRECTED])
 def test_rows_of_one_account(row: Resolution) -> None:
-    """What ends the sync has a row of its own for the case that only one account gets it."""
+    """Two rows that end the sync have a variant for the case that only one account fails."""
     assert row.scope is Scope.SYNC
     assert row.of_account is not None
     assert row.of_account.scope is Scope.ACCOUNT
@@ -272,7 +272,7 @@ def test_rows_of_one_account(row: Resolution) -> None:
 
 @pytest.mark.parametrize("speaker", [Speaker.TRUTO, Speaker.VENDOR])
 def test_missing_workspace(speaker: Speaker) -> None:
-    """A missing workspace, when interpreted: the vendor requires one."""
+    """A 400 that lists the workspace as missing means that the vendor requires one."""
     body = ErrorBody(speaker, "Not supported", missing_parameters=("list[id]", "workspace[id]"))
 
     assert interpret(400, body, sent_cursor=True) is errors.WORKSPACE_REQUIRED
@@ -282,7 +282,7 @@ def test_missing_workspace(speaker: Speaker) -> None:
 
 
 def test_unsupported_resource() -> None:
-    """An unsupported resource, when interpreted: only Truto can report it."""
+    """Only Truto's own 400 can report that a resource is not supported."""
     reason = "This Resource is NOT SUPPORTED for it"
 
     assert (
@@ -294,8 +294,8 @@ def test_unsupported_resource() -> None:
 
 
 @pytest.mark.parametrize("body", [TRUTO, VENDOR], ids=["truto", "vendor"])
-def test_cursor_request_rejected(body: ErrorBody) -> None:
-    """A cursor, when a request is rejected: it is the cursor."""
+def test_rejected_cursor(body: ErrorBody) -> None:
+    """A 400 for a request with a cursor means that the cursor was rejected."""
     assert interpret(400, body, sent_cursor=True) is errors.CURSOR_REJECTED
     assert errors.CURSOR_REJECTED.failure_type is FailureType.system_error
     assert interpret(400, body).error_message.endswith("rejected the request")
@@ -311,13 +311,13 @@ def test_cursor_request_rejected(body: ErrorBody) -> None:
     ],
 )
 def test_list_of_accounts(status: int, of_list: Resolution) -> None:
-    """The list of accounts, when it fails: the message names the list."""
+    """If the list of accounts fails, the message names the list."""
     assert interpret_response(status, TRUTO, sent_cursor=False, of_account=False) is of_list
     assert interpret(status) is not of_list
 
 
-def test_list_of_accounts_fails_otherwise() -> None:
-    """The list of accounts, when it fails otherwise: the row is the same."""
+def test_list_of_accounts_with_other_status() -> None:
+    """For any other status, the list of accounts has the same row as an account."""
     for status in (302, 401, 418, 500):
         found = interpret_response(status, TRUTO, sent_cursor=False, of_account=False)
         assert found == interpret(status)
@@ -337,9 +337,9 @@ def no_pool() -> Any:
         (requests.ReadTimeout(), errors.TIMED_OUT),
         (requests.ConnectTimeout(), errors.TIMED_OUT),
         (requests.exceptions.ProxyError(), errors.PROXY_ERROR),
-        # Airbyte Cloud's filter of requests, if the host's name cannot be resolved.
+        # Airbyte Cloud's request filter raises this if the host's name cannot be resolved.
         (requests.exceptions.InvalidURL(), errors.NAME_ERROR),
-        # A response with two different Content-Lengths.
+        # The response has two different Content-Lengths.
         (requests.exceptions.InvalidHeader(), errors.MALFORMED),
         (requests.exceptions.ContentDecodingError(), errors.MALFORMED),
         (requests.ConnectionError(), errors.CONNECTION_ERROR),
@@ -347,34 +347,34 @@ def no_pool() -> Any:
     ],
 )
 def test_no_response(error: requests.RequestException, expected: Resolution) -> None:
-    """No response, when interpreted: the exception has its row."""
+    """Each exception that comes instead of a response has its row."""
     assert interpret_exception(error) is expected
 
 
 def raised_from(cause: Exception) -> Exception:
-    """An error that names its cause."""
+    """Return an error with an explicit cause."""
     error = ValueError("outer")
     error.__cause__ = cause
     return error
 
 
 def raised_while(context: Exception) -> Exception:
-    """An error that came while another one was handled."""
+    """Return an error that was raised while another one was handled."""
     error = ValueError("outer")
     error.__context__ = context
     return error
 
 
 @pytest.mark.parametrize("wrap", [raised_from, raised_while])
-def test_chain_of_errors(wrap: Callable[[Exception], Exception]) -> None:
-    """A chain of errors, when asked: the innermost is the root cause."""
+def test_root_cause(wrap: Callable[[Exception], Exception]) -> None:
+    """The innermost error of a chain is the root cause."""
     assert root_cause(wrap(wrap(OSError("no\nroute")))) == "no route"
     assert root_cause(wrap(OSError())) == "OSError"
     assert root_cause(OSError("alone")) == "alone"
 
 
 def test_reason_of_urllib3() -> None:
-    """The reason of urllib3, when asked: it goes before what was handled."""
+    """urllib3's reason, or without one the cause, takes precedence over the context."""
     error = MaxRetryError(pool=no_pool(), url="/", reason=OSError("the reason"))
     error.__context__ = OSError("what was handled")
     assert root_cause(error) == "the reason"
@@ -384,16 +384,16 @@ def test_reason_of_urllib3() -> None:
     assert root_cause(error) == "the cause"
 
 
-def test_errors_cause_each_other() -> None:
-    """Errors that cause each other, when asked: it ends."""
+def test_circular_causes() -> None:
+    """The search for a root cause ends even if errors cause each other."""
     first, second = OSError("first"), OSError("second")
     first.__cause__, second.__cause__ = second, first
 
     assert root_cause(first) in {"first", "second"}
 
 
-def test_name_that_cannot_be_resolved() -> None:
-    """DNS has a row of its own, wherever it stands among the causes."""
+def test_unresolved_name() -> None:
+    """A name that cannot be resolved has its own row, wherever it is among the causes."""
     error = requests.ConnectionError()
     error.__cause__ = raised_from(NameResolutionError("h", no_pool(), socket.gaierror()))
     assert interpret_exception(error) is errors.NAME_ERROR
@@ -413,7 +413,7 @@ def test_name_that_cannot_be_resolved() -> None:
     ],
 )
 def test_settings_in_guidance(sent: list[str], settings: str) -> None:
-    """Only the settings that a rejected request had are to be checked."""
+    """The guidance lists only the settings that the rejected request used."""
     names, _, are = settings.partition("; ")
     guidance = "Send this message to Truto's support."
     if settings:
@@ -428,7 +428,7 @@ def test_settings_in_guidance(sent: list[str], settings: str) -> None:
     ("proxies", "variable"), [(["https"], "HTTPS_PROXY"), (["all"], "ALL_PROXY"), ([], "ALL_PROXY")]
 )
 def test_variable_of_proxy(proxies: list[str], variable: str) -> None:
-    """A proxy that fails is reported with the variable that sets it."""
+    """The guidance for a failed proxy names the variable that sets the proxy."""
     row = proxy_error(proxies)
     assert row.guidance == (
         f"Check the proxy settings of the machine that runs the sync ({variable}), and that the "

@@ -1,4 +1,4 @@
-"""The queue between the workers and the output: in order, bounded by bytes, and closed at once."""
+"""The queue between the workers and the output: its order, its bound in bytes and its end."""
 
 import threading
 from collections import deque
@@ -12,12 +12,12 @@ from source_truto_segments.sync.event_queue import CAPACITY_BYTES, EventQueue, S
 
 pytestmark = pytest.mark.timeout(10)
 
-# Long enough for a thread that does not wait to end; no test fails because it is too short.
+# A thread that does not wait ends within this time. If the time is too short, no test fails.
 A_MOMENT = 0.05
 
 
 class Putter(threading.Thread):
-    """Puts an event, in a thread of its own, for as long as that takes."""
+    """A thread that puts one event, and waits for as long as that takes."""
 
     def __init__(self, queue: EventQueue[str], event: str, size: int = 0) -> None:
         super().__init__(daemon=True)
@@ -41,8 +41,8 @@ class Putter(threading.Thread):
 
 @given(st.lists(st.integers(0, CAPACITY_BYTES // 2) | st.just(None), max_size=30))
 def test_any_order_of_puts_and_gets(steps: Sequence[int | None]) -> None:
-    """With room for all, the queue is first in, first out, in any order of puts and gets."""
-    # A number is the size of an event that is put, None takes one.
+    """With room for all events, the queue is first in, first out, in any order of steps."""
+    # A number puts an event of this size, and None takes an event.
     queue: EventQueue[int] = EventQueue()
     expected: deque[tuple[int, int]] = deque()
     for number, size in enumerate(steps):
@@ -71,8 +71,8 @@ def test_full_queue() -> None:
     assert [queue.get(0), queue.get(0), queue.get(0)] == ["second", "third", None]
 
 
-def test_full_queue_what_taken() -> None:
-    """An event goes on waiting if what is taken makes no room."""
+def test_still_full_queue() -> None:
+    """An event keeps waiting if the event that was taken makes no room."""
     queue: EventQueue[str] = EventQueue()
     queue.put("small", 1)
     queue.put("large", CAPACITY_BYTES)
@@ -85,7 +85,7 @@ def test_full_queue_what_taken() -> None:
     assert queue.get(0) == "next"
 
 
-def test_full_queue_event() -> None:
+def test_event_without_size() -> None:
     """An event without a size does not wait, even if the queue is full."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", 10 * CAPACITY_BYTES)
@@ -95,7 +95,7 @@ def test_full_queue_event() -> None:
     assert [queue.get(0) for _ in range(3)] == ["large", "status", "another"]
 
 
-def test_many_events_wait() -> None:
+def test_many_waiting_events() -> None:
     """All waiting events arrive as soon as there is room."""
     queue: EventQueue[str] = EventQueue()
     putters = [Putter(queue, str(number), CAPACITY_BYTES) for number in range(5)]
@@ -107,7 +107,7 @@ def test_many_events_wait() -> None:
 
 
 def test_empty_queue() -> None:
-    """An event that arrives within the timeout is taken."""
+    """An empty queue waits for an event until the timeout."""
     queue: EventQueue[str] = EventQueue()
     getter_waits = threading.Timer(A_MOMENT, queue.put, ["late"])
     getter_waits.start()
@@ -116,7 +116,7 @@ def test_empty_queue() -> None:
     assert queue.get(0.001) is None
 
 
-def test_queue_closed_events() -> None:
+def test_close() -> None:
     """Closing the queue drops its events and makes later ones fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)
@@ -130,7 +130,7 @@ def test_queue_closed_events() -> None:
     assert queue.get(0) is None
 
 
-def test_events_wait() -> None:
+def test_close_with_waiting_events() -> None:
     """Closing the queue makes all waiting events fail."""
     queue: EventQueue[str] = EventQueue()
     queue.put("large", CAPACITY_BYTES)

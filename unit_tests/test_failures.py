@@ -1,4 +1,4 @@
-"""Failures grouped by cause, and what a sync raises."""
+"""Failures grouped by cause, and the error that a sync raises."""
 
 import logging
 
@@ -43,7 +43,7 @@ def collected(*errors_: ReadError, skip: bool = False) -> Failures:
 
 
 def test_none() -> None:
-    """Nothing failed."""
+    """If nothing failed, there is nothing to raise or to report."""
     failures = collected()
     assert not failures
     assert not failures.any_of_sync
@@ -52,7 +52,7 @@ def test_none() -> None:
 
 
 def test_one_account(caplog: pytest.LogCaptureFixture) -> None:
-    """A single failure is raised as it is, and has one line in the log."""
+    """A single failure is raised as it is, and logged once."""
     error = failed("a")
     failures = collected(error, failed("a"))
     assert failures
@@ -64,7 +64,7 @@ def test_one_account(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_one_cause() -> None:
-    """Accounts that fail in the same way are one message."""
+    """Accounts that fail in the same way share one message."""
     failures = Failures(skip_accounts=False)
     for number, account in enumerate("abcde"):
         detail = f" (HTTP {500 + number % 4})"
@@ -82,7 +82,7 @@ def test_one_cause() -> None:
 
 
 def test_without_details() -> None:
-    """What nobody reported, and integrations that are not known, are left out."""
+    """A message leaves out details and integrations that are not known."""
     failures = collected(failed("a", detail=""), failed("b", detail=""))
     (text,) = failures.messages()
     assert failures.grouped() == [text]
@@ -93,7 +93,7 @@ def test_without_details() -> None:
 
 
 def test_most_accounts_first() -> None:
-    """The cause of most accounts comes first; the summary has the most urgent type."""
+    """The cause that affects most accounts comes first; the summary has the most urgent type."""
     failures = collected(
         failed("a", "one", SYSTEM), *(failed(x, "two") for x in "bcd"), failed("e", "three", CONFIG)
     )
@@ -111,7 +111,7 @@ def test_most_accounts_first() -> None:
 
 @pytest.mark.parametrize(("causes", "messages"), [(18, 18), (19, 19), (20, 19), (50, 19)])
 def test_many_causes(causes: int, messages: int) -> None:
-    """At most 20 messages in all, with the one that is raised; the last one counts the rest."""
+    """With the raised error, there are at most 20 messages, of which one counts the rest."""
     failures = collected(*(failed(f"a{n}", f"cause {n}") for n in range(causes)))
     found = failures.messages()
     assert len(found) == len([*failures.traced(None)]) == messages == min(causes, MAX_MESSAGES - 1)
@@ -123,7 +123,7 @@ def test_many_causes(causes: int, messages: int) -> None:
 
 
 def test_of_sync() -> None:
-    """What concerns the whole sync is raised, once, after what failed before."""
+    """A failure of the whole sync is raised once, after the earlier failures are reported."""
     refused = failed("b", "refused", CONFIG, scope=Scope.SYNC)
     failures = collected(failed("a"), refused, failed("c", "refused", CONFIG, scope=Scope.SYNC))
     assert failures.any_of_sync
@@ -135,7 +135,7 @@ def test_of_sync() -> None:
 
 
 def test_skipped() -> None:
-    """Skipped accounts are warnings; a defect and what concerns the whole sync are not."""
+    """Skipped accounts do not fail the sync, but a defect or a failure of the whole sync does."""
     failures = collected(failed("a"), failed("b", "other"), skip=True)
     assert failures.final_error() is None
     assert [*failures.traced(None)] == []
@@ -147,7 +147,7 @@ def test_skipped() -> None:
 
 
 def test_bounds() -> None:
-    """Lists of IDs and messages are bounded."""
+    """Lists of ids are cut to three, and messages to a maximum length."""
     assert shown([]) == ""
     assert shown(["a", "b", "c"]) == "a, b, c"
     assert shown([str(number) for number in range(1_003)]) == "0, 1, 2 and 1,000 more"
@@ -158,7 +158,7 @@ def test_bounds() -> None:
 
 
 def test_one_account_in_two_ways(caplog: pytest.LogCaptureFixture) -> None:
-    """What an account fails with once more is a line of the log, unless it is the same."""
+    """A second failure of an account is logged if it differs, and otherwise dropped."""
     caplog.set_level(logging.INFO)
     first, other = failed("a"), failed("a", detail=" (HTTP 502)")
     failures = collected(first, failed("a"), other)
@@ -170,7 +170,7 @@ def test_one_account_in_two_ways(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_names_with_their_count() -> None:
-    """Of names that are the first of many, all are listed."""
+    """If the caller passes a total, all names are listed and the rest is counted."""
     assert shown(["a", "b", "c", "d"], 4) == "a, b, c, d"
     assert shown(["a", "b", "c", "d"], 14) == "a, b, c, d and 10 more"
 

@@ -1,4 +1,4 @@
-"""What the page tells the person who sets it up: its queries, commands and figures are true."""
+"""The queries, commands and figures in the guide are correct."""
 
 import json
 import math
@@ -34,25 +34,25 @@ TABLES = [*STREAMS, "history_segments"]
 
 
 def block(heading: str, language: str) -> list[str]:
-    """The code of one language in a section, indented or not."""
+    """Return the code blocks of one language in a section, indented or not."""
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", section(PAGE, heading), FENCED)
 
 
 def requests_of(vendor: Vendor, segments: int) -> int:
-    """The requests for an account in a sync of all streams."""
+    """Return the number of requests for an account in a sync of all streams."""
     size = {"klaviyo": 10, "customerio": math.inf}.get(vendor.name, vendor.page_size or 0)
     return max(1, math.ceil(segments / size)) + vendor.has_workspaces
 
 
 def cost(accounts: int, segments: int, of: list[Vendor]) -> str:
-    """A cell of the page's table."""
+    """Return a cell of the guide's table."""
     each = sum(requests_of(vendor, segments) for vendor in of) / len(of)
     total = math.ceil(accounts / 100) + math.ceil(accounts * each)
     return f"{total:,} ({math.ceil(total / 50 / 6) / 10} min)"
 
 
 def test_cost_tables() -> None:
-    """The tables of requests and minutes are what the vendors' page sizes make of them."""
+    """The tables of requests and minutes follow from the vendors' page sizes."""
     table = rows(section(PAGE, "## What a sync costs"))
     klaviyo = [VENDORS["klaviyo"]]
 
@@ -70,7 +70,7 @@ def test_cost_tables() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_cost_of_a_sync(size: int) -> None:
-    """A sync sends as many requests as the table counts."""
+    """A sync sends as many requests as the table says."""
     environment = demo_environment()
     environment.accounts = []
     for number, vendor in enumerate(VENDORS):
@@ -93,7 +93,7 @@ def test_cost_of_a_sync(size: int) -> None:
 
 @pytest.fixture
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Tables as destinations have them, with the demo's segments and two deletions."""
+    """Yield tables as destinations have them, with the demo's records."""
     with duckdb.connect() as found:
         for table in TABLES:
             types = ", ".join(
@@ -127,7 +127,7 @@ def insert(database: duckdb.DuckDBPyConnection, table: str, row: dict[str, Any])
 
 
 def test_first_queries(database: duckdb.DuckDBPyConnection) -> None:
-    """Segments by customer, and the members of each segment where its vendor reports them."""
+    """The queries count segments by customer, and the members that the vendors report."""
     by_customer, members = block("## First queries", "sql")
 
     assert [row[:3] for row in database.execute(by_customer).fetchall()][:2] == [
@@ -147,7 +147,7 @@ def test_first_queries(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_runbook(database: duckdb.DuckDBPyConnection) -> None:
-    """Who must reconnect, and the rows of a customer who left."""
+    """The queries find who must reconnect, and remove the rows of a customer who left."""
     to_reconnect, removal = block("## When a customer disconnects", "sql")
     update = "UPDATE integrated_accounts SET"
     database.execute(f"{update} status = 'needs_reauth' WHERE integration = 'brevo'")
@@ -164,7 +164,7 @@ def test_runbook(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_deletions(database: duckdb.DuckDBPyConnection) -> None:
-    """What was deleted this week, with soft delete, and with the newest name of an Append table."""
+    """The queries find this week's deletions, with soft delete and in an Append table."""
     soft, appended = block("## What was deleted", "sql")
     account = demo_environment().accounts[0]
     key = {"integrated_account_id": account.id, "id": "s"}
@@ -185,7 +185,7 @@ def test_deletions(database: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_names_in_remote_data() -> None:
-    """Each name in the table of what a vendor has is in its records."""
+    """A vendor's records have each field that the guide's table lists for it."""
     for label, members, _, further in rows(section(PAGE, "## What each vendor has")):
         (vendor,) = (vendor.name for vendor in SEVEN if vendor.label == label)
         found = json.dumps(vendors.segments(vendor, 1)[0]["remote_data"])
@@ -194,7 +194,7 @@ def test_names_in_remote_data() -> None:
 
 
 def test_listing_of_accounts() -> None:
-    """The command that lists accounts prints their IDs, and nothing of their settings."""
+    """The command that lists accounts prints their ids, and none of their settings."""
     (command,) = block("## Setup guide", "shell")
     url, code = re.findall(r'"(https:[^"]+)" \| python3 -c \'(.*)\'', command, re.DOTALL)[0]
     with Sandbox(demo_environment()) as sandbox:
@@ -220,7 +220,7 @@ def test_listing_of_accounts() -> None:
 
 
 def test_meltano() -> None:
-    """The settings for Meltano are valid, and the keys are those of the streams."""
+    """The settings for Meltano are valid, and their keys are those of the streams."""
     (text,) = block("### With Meltano:", "yaml")
     given = yaml.safe_load(text)["plugins"]["extractors"][0]["config"]
     image = yaml.safe_load((ROOT / "metadata.yaml").read_text())["data"]["dockerRepository"]
@@ -236,7 +236,7 @@ def test_meltano() -> None:
 
 
 def test_models() -> None:
-    """Each model is in the page and in the package, whose columns are all described."""
+    """The guide and the dbt package have the same models, and each column is described."""
     folder = ROOT / "dbt"
     models = {path.stem for path in (folder / "models").glob("*.sql")}
     described = yaml.safe_load((folder / "models" / "truto.yml").read_text())["models"]

@@ -1,4 +1,4 @@
-"""What is installed for the image and for a release is named by version and hash."""
+"""The image and a release install packages that are pinned by version and hash."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ HASH = r" \\\n    --hash=sha256:[0-9a-f]{64}"
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_lock_is_current(name: str) -> None:
-    """Each direct dependency is there, in its range; if not: bash scripts/lock.sh."""
+    """The lock has each direct dependency, in its range. If not, run scripts/lock.sh."""
     locked = [
         Requirement(line) for line in re.findall(r"^[^ ].*?(?= \\$)", text(name), re.MULTILINE)
     ]
@@ -33,12 +33,12 @@ def test_lock_is_current(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_lock_has_hashes_alone(name: str) -> None:
-    """Every package has hashes, and nothing names an index, a link or a file."""
+    """Every package has hashes, and no line names an index, a link or a file."""
     assert re.fullmatch(rf"(?:[a-z0-9._-]+==[^\s;]+(?: ; [^\\\n]+)?(?:{HASH})+\n)+", text(name))
 
 
 def test_image_is_built_from_its_lock() -> None:
-    """Nothing else reaches the image."""
+    """The image gets its dependencies only from the lock."""
     installs = re.findall(r"pip --python \S+ install(?:.*\\\n)*.*", DOCKERFILE)
 
     assert "--require-hashes --requirement requirements.lock" in installs[0]
@@ -48,7 +48,7 @@ def test_image_is_built_from_its_lock() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflow(path: Path) -> None:
-    """Actions are named by their commit, and what publishes waits for an environment."""
+    """Actions are pinned to a commit, and jobs that publish have an environment."""
     content = path.read_text()
     jobs = yaml.safe_load(content)["jobs"].values()
 

@@ -32,13 +32,13 @@ changes = st.builds(
     st.sampled_from([change.value for change in Change]),
     st.sampled_from([reason.value for reason in Reason]),
 )
-# Nulls are left out before: see ColumnSelection.project.
+# ColumnSelection.project has left out nulls before.
 data = st.dictionaries(st.text(), json_values.filter(lambda value: value is not None), max_size=4)
 records = st.lists(st.tuples(data, st.lists(changes, max_size=2)), max_size=3)
 
 
 def plain(message: AirbyteMessage) -> Any:
-    """A message as the CDK prints it."""
+    """Return a message as the CDK prints it."""
     return json.loads(orjson.dumps(AirbyteMessageSerializer.dump(message)))
 
 
@@ -52,8 +52,8 @@ def test_any_records(found: list[Any], stream: str, emitted_at: int) -> None:
     assert batch.lines().encode() == b"".join(line + b"\n" for line in lines)
 
 
-def test_records_written_each() -> None:
-    """Each record is a line with its changes."""
+def test_lines_of_records() -> None:
+    """Each record becomes one line, with its changes."""
     change = FieldChange("name", "NULLED", "SOURCE_SERIALIZATION_ERROR")
     batch = RecordBatch(
         stream_name="segments",
@@ -87,13 +87,15 @@ def test_records_written_each() -> None:
     assert end == ""
 
 
-def test_given_no_records_when_written_then_there_is_no_line() -> None:
+def test_no_records() -> None:
+    """A batch without records has no lines and no messages."""
     batch = RecordBatch(stream_name="segments")
     assert batch.lines() == ""
     assert list(batch.messages()) == []
 
 
-def test_given_a_status_when_made_then_it_names_the_stream() -> None:
+def test_status() -> None:
+    """A status message names its stream, and has no reasons."""
     message = plain(status_message("segments", AirbyteStreamStatus.COMPLETE))
 
     assert message["type"] == "TRACE"
@@ -105,7 +107,7 @@ def test_given_a_status_when_made_then_it_names_the_stream() -> None:
 
 
 def test_rate_limit() -> None:
-    """The status of a rate limit is RUNNING, with the time at which the stream goes on."""
+    """The status of a rate limit is RUNNING, with the time at which the stream continues."""
     message = plain(rate_limited_message("segments", 1_700_000_000_123))
 
     assert message["type"] == "TRACE"
@@ -117,7 +119,7 @@ def test_rate_limit() -> None:
     ]
 
 
-def test_state_made_streams() -> None:
+def test_state() -> None:
     """A state message has the whole state of its stream."""
     blob = {"states": [{"partition": {}, "cursor": {"records": {"1": "x"}}}], "filters": {}}
     message = plain(state_message("segments", blob))

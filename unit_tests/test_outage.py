@@ -1,4 +1,4 @@
-"""One request probes while nothing gets through."""
+"""During an outage, one request at a time probes whether it has ended."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from source_truto_segments.truto.outage import Outage
 
 
 class Time:
-    """A time that the test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -26,13 +26,13 @@ def outage(time: Time) -> Outage:
 
 
 def test_none(outage: Outage) -> None:
-    """Without a failure, every request may go out."""
+    """Without a failure, every request may be sent."""
     assert [outage.wait() for _ in range(3)] == [0.0] * 3
     assert outage.since is None
 
 
 def test_one_probe_at_a_time(outage: Outage, time: Time) -> None:
-    """After a failure, requests wait; then one may go out, and the others wait for it."""
+    """After a failure, requests wait; then one may be sent, and the others wait for it."""
     outage.failed(99.0)
     assert outage.since == 99.0
     assert outage.wait() == 1.0
@@ -43,7 +43,7 @@ def test_one_probe_at_a_time(outage: Outage, time: Time) -> None:
 
 
 def test_longer_waits(outage: Outage, time: Time) -> None:
-    """The pauses between probes double up to a minute; the outage began with the first failure."""
+    """The pauses between probes double up to a minute, and the start of the outage stays."""
     waits = []
     for _ in range(9):
         outage.failed(time.now)
@@ -55,7 +55,7 @@ def test_longer_waits(outage: Outage, time: Time) -> None:
 
 
 def test_end(outage: Outage, time: Time) -> None:
-    """Whatever gets through ends it; the next one begins with a short pause again."""
+    """A request that gets through ends the outage, and the next outage has short pauses again."""
     for _ in range(4):
         outage.failed(100.0)
     outage.reached()
@@ -67,7 +67,7 @@ def test_end(outage: Outage, time: Time) -> None:
 
 @pytest.mark.parametrize("sent_at", [99.0, 100.0])
 def test_something_got_through(outage: Outage, sent_at: float) -> None:
-    """A failure is no outage if anything got through since the request was sent."""
+    """A failure is no outage if another request got through since the failed one was sent."""
     outage.reached()
     outage.failed(sent_at)
     assert outage.since is None
@@ -75,7 +75,7 @@ def test_something_got_through(outage: Outage, sent_at: float) -> None:
 
 
 def test_withdrawn_probe(outage: Outage, time: Time) -> None:
-    """A request that may probe and does not go out leaves it to the next."""
+    """If a request that may probe is not sent, the next one may probe instead."""
     outage.failed(100.0)
     time.now = 101.0
     assert outage.wait() == 0.0

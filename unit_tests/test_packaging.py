@@ -37,18 +37,18 @@ SOURCES = {
 }
 FOLDERS = ("truto", "records", "sync")
 OURS = {PACKAGE, "builtins"}
-# Documented in spite of its name.
+# Public and documented in spite of its name.
 PUBLIC = {"os._exit"}
 
 
 def in_dockerfile(pattern: str) -> str:
-    """What the pattern's group holds in the one line that it fits."""
+    """Return the pattern's group from the one line that the pattern matches."""
     (found,) = re.findall(rf"^{pattern}$", DOCKERFILE, re.MULTILINE)
     return str(found)
 
 
 def all_uses(workflow: Any) -> list[str]:
-    """The actions and workflows that a workflow uses, at whatever depth."""
+    """Return the actions and workflows that a workflow uses, at any depth."""
     if isinstance(workflow, list):
         return [used for item in workflow for used in all_uses(item)]
     if not isinstance(workflow, dict):
@@ -60,8 +60,8 @@ def all_uses(workflow: Any) -> list[str]:
 @pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="Airbyte's models of metadata.yaml end at Python 3.12"
 )
-def test_airbytes_model() -> None:
-    """Airbyte's model, when metadata is validated: it fits."""
+def test_model_of_metadata() -> None:
+    """metadata.yaml is valid for Airbyte's model."""
     models = importlib.import_module(
         "airbyte_connector_models.metadata.v0.connector_metadata_definition_v0"
     )
@@ -69,40 +69,40 @@ def test_airbytes_model() -> None:
     models.ConnectorMetadataDefinitionV0.model_validate(METADATA)
 
 
-def test_metadata_definition_id() -> None:
-    """Metadata, when its definition id is read: it is a UUID of version 4."""
+def test_definition_id() -> None:
+    """The definition id is a UUID of version 4."""
     definition_id = uuid.UUID(DATA["definitionId"])
 
     assert str(definition_id) == DATA["definitionId"]
     assert definition_id.version == 4
 
 
-def test_api_url_of_spec() -> None:
-    """The api URL of the spec, when hosts are allowed: it is the only one."""
+def test_allowed_hosts() -> None:
+    """The only allowed host is that of the default API URL."""
     api_url = SPEC["connectionSpecification"]["properties"]["api_url"]["default"]
 
     assert DATA["allowedHosts"] == {"hosts": [api_url.removeprefix("https://")]}
 
 
-def test_spec_metadata_read() -> None:
-    """The spec, when metadata is read: both name the same documentation."""
+def test_documentation_url() -> None:
+    """The spec and the metadata have the same documentation URL."""
     assert DATA["documentationUrl"] == SPEC["documentationUrl"]
 
 
-def test_metadata_file_named() -> None:
-    """Metadata, when a file is named in it: the file is there."""
+def test_icon_exists() -> None:
+    """The icon that the metadata names exists."""
     assert (ROOT / DATA["icon"]).is_file()
 
 
 def test_suggested_streams() -> None:
-    """The suggested streams, when looked for: each has a schema."""
+    """Each suggested stream has a schema."""
     schemas = {path.stem for path in (ROOT / "source_truto_segments" / "schemas").iterdir()}
 
     assert set(DATA["suggestedStreams"]["streams"]) <= schemas
 
 
-def test_version_setup_asked() -> None:
-    """The version, when setup is asked: its name and version are the same."""
+def test_name_and_version_of_setup() -> None:
+    """setup.py has the metadata's name and the package's version."""
     asked = subprocess.run(
         [sys.executable, "setup.py", "--quiet", "--name", "--version"],
         cwd=ROOT,
@@ -114,33 +114,34 @@ def test_version_setup_asked() -> None:
     assert asked.stdout.split() == [DATA["remoteRegistries"]["pypi"]["packageName"], VERSION]
 
 
-def test_version() -> None:
-    """The image has the version and the name of the metadata, which are the package's."""
+def test_labels_of_image() -> None:
+    """The image's labels and the metadata have the same name, and the package's version."""
     assert DATA["dockerImageTag"] == VERSION == in_dockerfile(r"LABEL io\.airbyte\.version=(.*)")
     assert in_dockerfile(r"LABEL io\.airbyte\.name=(.*)") == DATA["dockerRepository"]
 
 
-def test_images_base() -> None:
-    """The image's base, when it is named: by digest and as in metadata."""
+def test_base_image() -> None:
+    """The base image is pinned by digest, and the same as in the metadata."""
     base = in_dockerfile(r"ARG BASE_IMAGE=(.*)")
 
     assert re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", base)
     assert base == DATA["connectorBuildOptions"]["baseImage"]
 
 
-def test_image_airbyte_starts() -> None:
-    """The image, when Airbyte starts it: both entry points are the same."""
+def test_entry_point() -> None:
+    """The image's entry point and Airbyte's variable for it are the same."""
     entrypoint: list[str] = json.loads(in_dockerfile(r"ENTRYPOINT (.*)"))
 
     assert " ".join(entrypoint) == in_dockerfile(r'ENV AIRBYTE_ENTRYPOINT="(.*)"')
 
 
-def test_given_the_image_when_it_runs_then_not_as_root() -> None:
+def test_user_of_image() -> None:
+    """The image does not run as root."""
     assert in_dockerfile(r"USER (.*)") == "airbyte"
 
 
-def test_icon_measured_square() -> None:
-    """The icon, when measured: it is square and small."""
+def test_size_of_icon() -> None:
+    """The icon is square and small."""
     icon = ET.fromstring(ICON.read_text())  # noqa: S314 - a file of this project
     x, y, width, height = icon.attrib["viewBox"].split()
 
@@ -149,8 +150,8 @@ def test_icon_measured_square() -> None:
     assert ICON.stat().st_size < 4_000
 
 
-def test_icon_searched_runs() -> None:
-    """The icon, when searched: it runs nothing and loads nothing."""
+def test_content_of_icon() -> None:
+    """The icon neither runs nor loads anything."""
     icon = ET.fromstring(ICON.read_text())  # noqa: S314 - a file of this project
     names = {element.tag.rpartition("}")[2] for element in icon.iter()}
     attributes = [item for element in icon.iter() for item in element.attrib.items()]
@@ -161,8 +162,8 @@ def test_icon_searched_runs() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflow_read_yaml(path: Path) -> None:
-    """A workflow: it is YAML that may only read by default."""
+def test_workflow_permissions(path: Path) -> None:
+    """By default, a workflow may only read."""
     workflow = yaml.safe_load(path.read_text())
 
     assert workflow["permissions"] == {"contents": "read"}
@@ -170,7 +171,7 @@ def test_workflow_read_yaml(path: Path) -> None:
 
 
 def test_supported_pythons() -> None:
-    """The supported pythons, when the tests run: on each of them."""
+    """The workflow tests each supported Python."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     tested = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
     classified = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
@@ -183,7 +184,7 @@ def is_private(name: str) -> bool:
 
 
 def private_names(node: ast.AST) -> set[str]:
-    """The private names that a piece of code defines: its functions, classes and attributes."""
+    """Return the private names of the functions, classes and attributes that code defines."""
     found: set[str] = set()
     for inner in ast.walk(node):
         if isinstance(inner, ast.FunctionDef | ast.ClassDef):
@@ -194,7 +195,7 @@ def private_names(node: ast.AST) -> set[str]:
 
 
 def private_uses(source: str) -> Iterator[str]:
-    """The uses of private names that the source of a module does not define itself."""
+    """Yield the uses of private names that the source of a module does not define itself."""
     tree = ast.parse(source)
     own = private_names(tree)
     imported: set[str] = set()
@@ -226,7 +227,7 @@ def classes_of(module: ModuleType) -> list[type]:
 
 
 def shared_privates(kind: type) -> set[str]:
-    """The private names that a class has in common with a base class of somebody else's."""
+    """Return the private names that a class shares with bases from other packages."""
     bases = [base for base in kind.__mro__[1:] if base.__module__.partition(".")[0] not in OURS]
     return {name for base in bases for name in names_in(kind) & names_in(base)}
 
@@ -235,14 +236,14 @@ def names_in(kind: type) -> set[str]:
     try:
         source = inspect.getsource(kind)
     except (OSError, TypeError):
-        # Written in C, as io's classes are, and typing.Generic from Python 3.12 on: such a class
-        # has no instance attributes.
+        # The class is written in C, as those of io and, from Python 3.12 on, typing.Generic are.
+        # Such a class has no instance attributes.
         return {name for name in vars(kind) if name[0] == "_" and not name.endswith("__")}
     return private_names(ast.parse(dedent(source)))
 
 
 def undeclared(sources: dict[str, str], requirements: list[str]) -> set[str]:
-    """The top-level modules that are imported and belong to no requirement."""
+    """Return the imported top-level modules that belong to no requirement."""
     imported: set[str] = set()
     for source in sources.values():
         for node in ast.walk(ast.parse(source)):
@@ -255,13 +256,13 @@ def undeclared(sources: dict[str, str], requirements: list[str]) -> set[str]:
 
 
 def modules_of(distribution: str) -> set[str]:
-    """The top-level modules of an installed distribution."""
+    """Return the top-level modules of an installed distribution."""
     paths = importlib.metadata.files(distribution) or []
     return {path.parts[0].partition(".")[0] for path in paths}
 
 
 def imported_modules(source: str) -> set[str]:
-    """The modules of the package that a piece of code imports."""
+    """Return the modules of the package that a piece of code imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -273,13 +274,13 @@ def imported_modules(source: str) -> set[str]:
 
 
 def folder_of(module: str) -> str:
-    """The folder of a module within the package; "" at its top."""
+    """Return the folder of a module within the package; "" at its top."""
     _, folder, *rest = [*module.split("."), ""]
     return folder if rest and folder in FOLDERS else ""
 
 
 def requirements_of_setup() -> list[Requirement]:
-    """The install_requires of setup.py."""
+    """Return the install_requires of setup.py."""
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())):
         if isinstance(node, ast.keyword) and node.arg == "install_requires":
             return list(map(Requirement, ast.literal_eval(node.value)))
@@ -287,14 +288,14 @@ def requirements_of_setup() -> list[Requirement]:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_packages_code(module: str) -> None:
-    """The package's code: it uses no private member of others."""
+def test_no_private_uses(module: str) -> None:
+    """A module uses no private name that it does not define itself."""
     assert [use for use in private_uses(SOURCES[module]) if use not in PUBLIC] == []
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if not name.endswith("__init__")])
-def test_packages_classes(module: str) -> None:
-    """The package's classes, when compared with their bases: they share no private name."""
+def test_no_shared_private_names(module: str) -> None:
+    """The package's classes share no private name with bases from other packages."""
     for kind in classes_of(importlib.import_module(module)):
         assert shared_privates(kind) == set(), kind
 
@@ -314,13 +315,13 @@ def test_packages_classes(module: str) -> None:
         ("class A:\n  def _f(self): self._f()\n  def g(self, e): return e.__cause__", []),
     ],
 )
-def test_code_searched(source: str, expected: list[str]) -> None:
-    """Code, when searched for private uses: those of others are found."""
+def test_search_for_private_uses(source: str, expected: list[str]) -> None:
+    """The search finds each use of a private name that the code does not define itself."""
     assert list(private_uses(source)) == expected
 
 
-def test_class_with_private_name_of_base() -> None:
-    """A class with a private name of its base, when compared: it is found."""
+def test_search_for_shared_private_names() -> None:
+    """The search finds a private name that a class has in common with its base."""
 
     class Adapter(HTTPAdapter):
         def _f(self) -> None:
@@ -329,8 +330,8 @@ def test_class_with_private_name_of_base() -> None:
     assert shared_privates(Adapter) == {"_pool_block"}
 
 
-def test_packages_imports() -> None:
-    """The package's imports, when compared with setup: each is declared."""
+def test_requirements() -> None:
+    """setup.py declares each imported package, and no package that is not imported."""
     names = [requirement.name for requirement in requirements_of_setup()]
 
     assert undeclared(SOURCES, names) == set()
@@ -341,7 +342,7 @@ def test_packages_imports() -> None:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_direction_of_imports(module: str) -> None:
-    """Truto's API and the rows know neither each other, nor the sync, nor what Airbyte sees."""
+    """truto/ and records/ import only from themselves; sync/ also from both, config and streams."""
     allowed = {
         "truto": {"truto"},
         "records": {"records"},
@@ -356,7 +357,7 @@ def test_direction_of_imports(module: str) -> None:
 
 
 def test_no_import_circle() -> None:
-    """Modules can be ordered so that each imports only those before it."""
+    """The modules can be ordered so that each imports only those before it."""
     remaining = {name: imported_modules(source) - {name} for name, source in SOURCES.items()}
     while free := [name for name, needs in remaining.items() if not needs & remaining.keys()]:
         for name in free:
@@ -366,7 +367,7 @@ def test_no_import_circle() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["VERSION", "py.typed", "spec.json", "schemas/*.json"])
-def test_file_not_python(pattern: str) -> None:
-    """A file that is not python, when packaged: it is there and declared."""
+def test_package_data(pattern: str) -> None:
+    """Each file that is not Python exists, and setup.py declares it."""
     assert list((ROOT / "source_truto_segments").glob(pattern))
     assert f'"{pattern}"' in (ROOT / "setup.py").read_text()

@@ -1,4 +1,4 @@
-"""The next page, and lists that would never end."""
+"""The request for the next page, and the detection of lists that would not end."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from source_truto_segments.truto.responses import Page, Speaker, parse_page
 
 
 def read(pages: list[Page]) -> int:
-    """How many pages come before a loop is detected."""
+    """Return how many pages come before a loop is detected."""
     detector = PaginationLoopDetector()
     for number, page in enumerate(pages):
         try:
@@ -51,13 +51,15 @@ def page(cursor: str | None, *ids: Any) -> Page:
     return page_of([{"id": id_} for id_ in ids], cursor)
 
 
-def test_given_a_cursor_when_asked_then_it_is_the_next_page() -> None:
+def test_next_page() -> None:
+    """The cursor of a page requests the next one, even after a page without records."""
     assert next_page_token(page("a b&c=%", 1)) == {"next_cursor": "a b&c=%"}
     assert next_page_token(page(None, 1)) is None
     assert next_page_token(page("x")) == {"next_cursor": "x"}
 
 
-def test_given_a_cursor_comes_back_then_it_is_a_loop() -> None:
+def test_repeated_cursor() -> None:
+    """A cursor that comes back is a loop."""
     assert read([page("a", 1), page("b", 2), page("a", 3)]) == 2
     assert read([page("a", 1), page("a", 2)]) == 1
 
@@ -70,8 +72,8 @@ def test_same_records_under_new_cursors(period: int) -> None:
     assert read(pages) == 2 * period
 
 
-def test_page_comes_twice() -> None:
-    """A page that comes twice is neither new nor a loop."""
+def test_repeated_page() -> None:
+    """A page that comes again is not new; the third time, it is a loop."""
     detector = PaginationLoopDetector()
     pages = [page("a", 1), page("b", 2), page("c", 1), page("d", 2), page("e"), page("f", 3)]
     assert [detector.is_new(each) for each in pages] == [True, True, False, False, True, True]
@@ -85,14 +87,15 @@ def test_same_ids_with_other_contents() -> None:
     assert read(pages) == 20
 
 
-def test_given_empty_pages_then_they_are_no_loop_for_long() -> None:
+def test_empty_pages() -> None:
+    """Empty pages are a loop only if there are very many in a row."""
     pages = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
     assert read(pages) == MAX_EMPTY_PAGES - 1
     pages[500] = page("500", 1)
     assert read(pages) == len(pages)
 
 
-def test_record_before_empty_pages() -> None:
+def test_page_before_empty_pages() -> None:
     """Pages with records before the empty ones do not count."""
     empty = [page(str(number)) for number in range(MAX_EMPTY_PAGES + 5)]
     assert read([page("first", 1), *empty]) == MAX_EMPTY_PAGES
@@ -113,15 +116,14 @@ def test_record_before_empty_pages() -> None:
     ],
     ids=["cursor", "records", "nothing"],
 )
-def test_given_a_loop_then_its_message_names_what_was_repeated(
-    pages: list[Page], message: str
-) -> None:
+def test_message_of_loop(pages: list[Page], message: str) -> None:
+    """The error for a loop reports what was repeated."""
     with pytest.raises(PaginationLoopError) as loop:
         follow(pages)
     assert str(loop.value) == message
 
 
-def test_records_too_deep_to_serialize() -> None:
+def test_deep_records() -> None:
     """A loop is detected even if the records are too deep to serialize."""
     deep: Any = {}
     for _ in range(400):
@@ -131,14 +133,14 @@ def test_records_too_deep_to_serialize() -> None:
 
 
 def too_deep(levels: int, **innermost: Any) -> dict[str, Any]:
-    """A record that cannot be serialized as it is."""
+    """Return a record that cannot be serialized as it is."""
     deep: dict[str, Any] = innermost
     for _ in range(levels):
         deep = {"a": deep}
     return deep
 
 
-def test_records_too_deep_they_differ() -> None:
+def test_different_deep_records() -> None:
     """Different records that are too deep to serialize are no loop."""
     pages = [Page([too_deep(400, n=number)], str(number)) for number in range(9)]
     assert read(pages) == 9
@@ -146,8 +148,8 @@ def test_records_too_deep_they_differ() -> None:
     assert read([*pages, *repeated]) == 10
 
 
-def test_records_of_countless_levels() -> None:
-    """Records of countless levels are identified by their ids."""
+def test_bottomless_records() -> None:
+    """Records with a huge number of levels are identified by their ids."""
     ids = [1, 2.5, "a", "b"]
     pages = [Page([{"id": id_, **too_deep(100_000)}], str(id_)) for id_ in ids]
     pages.append(Page([{"id": too_deep(100_000)}], "no id"))
@@ -157,12 +159,13 @@ def test_records_of_countless_levels() -> None:
 
 
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=30, unique_by=tuple))
-def test_given_any_pages_without_a_loop_then_none_is_detected(contents: list[list[int]]) -> None:
+def test_any_pages(contents: list[list[int]]) -> None:
+    """Pages that all differ are no loop."""
     pages = [page(str(number), *ids) for number, ids in enumerate(contents)]
     assert read(pages) == len(pages)
 
 
-def test_records_nothing_identifies() -> None:
+def test_unidentified_records() -> None:
     """If nothing identifies the records, only the cursors show a loop."""
     deepest = too_deep(100_000)
     detector = PaginationLoopDetector()

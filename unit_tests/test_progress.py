@@ -1,4 +1,4 @@
-"""How far a sync has come, in a line."""
+"""The lines that report the progress of a sync."""
 
 from collections import Counter
 
@@ -43,9 +43,8 @@ from source_truto_segments.truto.rate_limiter import Delay
     ],
     ids=["nothing", "some", "failed", "many"],
 )
-def test_given_what_happened_when_reported_then_it_is_one_line(
-    progress: Progress, line: str
-) -> None:
+def test_status_line(progress: Progress, line: str) -> None:
+    """The progress line counts accounts, failures and records."""
     assert progress.status_line([]) == line
 
 
@@ -80,7 +79,7 @@ def of_account(account_id: str) -> Delay:
     ],
     ids=["token", "account", "environment", "three", "many"],
 )
-def test_delays_reported_line(delays: list[Delay], waiting: str) -> None:
+def test_delays(delays: list[Delay], waiting: str) -> None:
     """The progress line reports what the sync is waiting for."""
     line = Progress({"a"}, is_all_found=True).status_line(delays)
     assert line == (
@@ -89,7 +88,7 @@ def test_delays_reported_line(delays: list[Delay], waiting: str) -> None:
 
 
 def test_one_of_each() -> None:
-    """What there is one of is no plural."""
+    """A count of one has a noun in the singular."""
     progress = Progress({"a"}, is_all_found=True, done={"a"}, records=Counter(segments=1))
     line = "Progress: the sync has finished 1 of 1 account and emitted 1 record."
 
@@ -99,7 +98,7 @@ def test_one_of_each() -> None:
 
 
 def test_sync_without_failures() -> None:
-    """The summary of a sync without failures counts each stream."""
+    """The summary of a sync without failures counts the records of each stream."""
     found = {str(number) for number in range(1500)}
     progress = Progress(found, records=Counter(segments=12_345, workspaces=1))
 

@@ -1,4 +1,4 @@
-"""When the next request may go out, and what servers say about waiting."""
+"""When the next request may be sent, and how long servers ask to wait."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -37,7 +37,7 @@ class FakeClock:
 def exhaust(
     limiter: RateLimiter, account_id: str | None, *, has_response: bool = True
 ) -> tuple[int, Delay]:
-    """Sends requests of an account until it has to wait: how many there were, and the delay."""
+    """Send an account's requests until it has to wait; return their number and the delay."""
     for sent in range(2 * TOKEN_LIMIT):
         delay = limiter.try_acquire(account_id)
         if delay is not None:
@@ -72,9 +72,9 @@ def test_token_limit() -> None:
 
 
 @pytest.mark.parametrize(("share", "budget"), [(2, 242), (5, 97), (99, 4)])
-def test_share_reached_all(share: int, budget: int) -> None:
-    """All shares together stay within the limit."""
-    # An account belongs to one share only, so its own limit stays.
+def test_shares(share: int, budget: int) -> None:
+    """All shares together stay within the token's limit."""
+    # An account belongs to one share only, so its own limit is not divided.
     limiter = RateLimiter(FakeClock(), share)
 
     sent, _ = exhaust(limiter, "account-0")
@@ -87,7 +87,7 @@ def test_share_reached_all(share: int, budget: int) -> None:
 
 
 def test_requests_of_environment() -> None:
-    """Requests of the environment count for the token."""
+    """Requests without an account count towards the token's limit."""
     sent, delay = exhaust(RateLimiter(FakeClock()), None)
 
     assert sent == TOKEN_BUDGET
@@ -95,7 +95,7 @@ def test_requests_of_environment() -> None:
 
 
 def test_account_limit() -> None:
-    """At an account's limit, other accounts go on."""
+    """At an account's limit, other accounts continue."""
     limiter = RateLimiter(FakeClock())
     sent, delay = exhaust(limiter, "a")
 
@@ -106,7 +106,7 @@ def test_account_limit() -> None:
     assert limiter.try_acquire(None) is None
 
 
-def test_requests_to_wait() -> None:
+def test_waiting_requests() -> None:
     """Requests that have to wait do not count."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 5, "a limit")
@@ -120,7 +120,7 @@ def test_requests_to_wait() -> None:
 
 
 def test_full_window() -> None:
-    """An account goes on once the responses in its full window are old."""
+    """An account continues once the responses in its full window are old enough."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     exhaust(limiter, "a")
@@ -177,7 +177,7 @@ def test_blame_at_the_accounts_limit() -> None:
 
 @pytest.mark.parametrize("in_flight", [0, 1])
 def test_blame_at_the_tokens_limit(in_flight: int) -> None:
-    """The token's own full window is evidence if no other request can tell."""
+    """The token's own full window is evidence, unless a request in flight can still tell."""
     limiter = RateLimiter(FakeClock())
     for number in range(TOKEN_BUDGET):
         assert limiter.try_acquire(f"{number}") is None
@@ -245,7 +245,7 @@ def test_block_of_token() -> None:
 
 
 def test_block_of_account() -> None:
-    """A longer block of an account holds for that account alone."""
+    """A longer block of an account replaces a shorter one, and affects that account alone."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     limiter.block("a", 5, "the first")
@@ -260,7 +260,7 @@ def test_block_of_account() -> None:
 
 @pytest.mark.parametrize(("of_token", "of_account"), [(10.0, 5.0), (5.0, 10.0)])
 def test_blocks_of_token_and_account(of_token: float, of_account: float) -> None:
-    """Blocks of token and account, when asked: the account waits for its own first."""
+    """If both the account and the token are blocked, the account's own wait comes first."""
     clock = FakeClock()
     limiter = RateLimiter(clock)
     limiter.block(None, of_token, "Truto's limit")
@@ -281,7 +281,7 @@ def test_blocks_of_token_and_account(of_token: float, of_account: float) -> None
     ],
 )
 def test_full_window_and_block(blocked_for: float, delay: Delay) -> None:
-    """Of a full window and a block, the longer wait holds."""
+    """If the window is full and the account is blocked, the longer wait applies."""
     limiter = RateLimiter(FakeClock())
     exhaust(limiter, "a")
     limiter.block("a", blocked_for, "the vendor's limit")
@@ -289,8 +289,8 @@ def test_full_window_and_block(blocked_for: float, delay: Delay) -> None:
     assert limiter.try_acquire("a") == delay
 
 
-def test_account_done() -> None:
-    """Nothing is known of an account after it was discarded."""
+def test_discard() -> None:
+    """Discarding an account forgets its block and its requests."""
     limiter = RateLimiter(FakeClock())
     limiter.block("a", 10, "the vendor's limit")
     limiter.discard("a")
@@ -302,8 +302,8 @@ def test_account_done() -> None:
     assert limiter.try_acquire("a") is None
 
 
-def test_request_in_flight() -> None:
-    """A request in flight still counts after its account was discarded."""
+def test_discard_with_request_in_flight() -> None:
+    """An account with a request in flight cannot be discarded."""
     limiter = RateLimiter(FakeClock())
     assert limiter.try_acquire("a") is None
     limiter.block("a", 10, "the vendor's limit")
@@ -315,15 +315,15 @@ def test_request_in_flight() -> None:
     assert exhaust(limiter, "a")[0] == int(ACCOUNT_LIMIT * 0.97)
 
 
-def test_account_never_asked() -> None:
-    """Discarding an account that was never asked does nothing."""
+def test_discard_of_unknown_account() -> None:
+    """Discarding an account without any request does nothing."""
     limiter = RateLimiter(FakeClock())
     limiter.discard("a")
 
     assert limiter.try_acquire("a") is None
 
 
-# --- what servers say ---
+# --- the waits that servers ask for ---
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_account_never_asked() -> None:
         ({"ratelimit-reset": "0"}, 0.0),
         ({"ratelimit-reset": "x"}, None),
         ({"ratelimit-reset": "-7"}, None),
-        # A number of this size is no number of seconds, but a timestamp.
+        # A number of this size is a timestamp, not a number of seconds.
         ({"ratelimit-reset": str(TIMESTAMP + 30)}, 30.0),
         ({"ratelimit-reset": f"{TIMESTAMP + 30}.5"}, 30.5),
         ({"ratelimit-reset": f"{TIMESTAMP + 30}500"}, 30.5),
@@ -362,14 +362,14 @@ def test_account_never_asked() -> None:
         ({"Retry-After": "9" * 400}, A_YEAR),
     ],
 )
-def test_headers_parsed_they(headers: dict[str, str], seconds: float | None) -> None:
-    """The headers of a response say how long to wait."""
+def test_forms_of_headers(headers: dict[str, str], seconds: float | None) -> None:
+    """Retry-After and ratelimit-reset are parsed in any form, and Retry-After comes first."""
     found = parse_retry_after(headers, NOW)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
 
 
-def test_date_no_time() -> None:
-    """Without a time, a date counts from the present."""
+def test_date_without_now() -> None:
+    """If the caller passes no time, a date counts from the present."""
     in_an_hour = datetime.now(timezone.utc) + timedelta(hours=1)
 
     for headers in (
@@ -395,7 +395,7 @@ def test_any_headers(headers: dict[str, str]) -> None:
 
 @given(st.datetimes(min_value=datetime(1900, 1, 1)), st.integers(-23 * 60, 23 * 60))
 def test_any_date(local: datetime, minutes: int) -> None:
-    """The wait lasts until it, for a year at most."""
+    """The wait for a date lasts until then, but at most a year."""
     date = local.replace(microsecond=0, tzinfo=timezone(timedelta(minutes=minutes)))
     seconds = (date - NOW).total_seconds()
     expected = min(max(0, seconds), A_YEAR)
@@ -435,14 +435,14 @@ def test_announced_budget() -> None:
         ("0", str(2 * TIMESTAMP), 60.0),
     ],
 )
-def test_announced_budget_used_up(remaining: str, reset: str, seconds: float) -> None:
-    """A used-up announced budget blocks for a minute at most."""
+def test_long_announced_wait(remaining: str, reset: str, seconds: float) -> None:
+    """A used-up announced budget blocks its account for a minute at most."""
     delay = announce(remaining, reset).try_acquire("a")
     assert delay == Delay(seconds, "the vendor's announced limit", "a")
 
 
-def test_announced_budget_reset_timestamp() -> None:
-    """A reset that is a timestamp blocks until then."""
+def test_announced_timestamp() -> None:
+    """A reset that is a timestamp blocks the account until then."""
     reset = datetime.now(timezone.utc) + timedelta(seconds=40)
     delay = announce("0", str(reset.timestamp())).try_acquire("a")
 
@@ -454,13 +454,13 @@ def test_announced_budget_reset_timestamp() -> None:
     ("remaining", "reset"),
     [("0", "0"), ("0", ""), ("0", "soon"), ("", "30"), ("none", "30"), ("0", "1000000000")],
 )
-def test_announced_budget_says_nothing(remaining: str, reset: str) -> None:
+def test_unusable_announcement(remaining: str, reset: str) -> None:
     """An announced budget without usable values blocks nothing."""
     assert announce(remaining, reset).try_acquire("a") is None
 
 
 def test_no_headers_or_no_account() -> None:
-    """Without headers or an account, nothing is blocked."""
+    """Without both headers or without an account, nothing is blocked."""
     limiter = RateLimiter(FakeClock())
     limiter.update_from_headers("a", {})
     limiter.update_from_headers("a", {"ratelimit-remaining": "0"})

@@ -46,12 +46,12 @@ json_values = st.recursive(
 
 
 def select(properties: Any = None, stream: str = "segments") -> ColumnSelection:
-    """The columns of a configured catalog; without properties, of one that selects everything."""
+    """Return the columns of a catalog, which without properties selects everything."""
     return ColumnSelection.from_schema(stream, {"properties": properties} if properties else {})
 
 
 def columns(*names: str, **properties: Any) -> ColumnSelection:
-    """The columns of a catalog that selects these."""
+    """Return the columns of a catalog that selects these."""
     return select({**{name: MODEL[name] for name in names}, **properties})
 
 
@@ -66,7 +66,7 @@ def named(changes: list[Any]) -> list[tuple[str, str, str]]:
 
 
 def nested(levels: int, kind: type) -> Any:
-    """A value with so many levels of lists or objects around a text."""
+    """Return a text within so many levels of lists or objects."""
     value: Any = "x"
     for _ in range(levels):
         value = [value] if kind is list else {"a": value}
@@ -112,7 +112,7 @@ def nested(levels: int, kind: type) -> Any:
     ],
 )
 def test_date_in_any_form(value: Any, expected: str | None) -> None:
-    """A date in any form, when coerced: it comes out in one."""
+    """A date in any form becomes a timestamp in UTC."""
     for name in DATES:
         record, changes = coerce({"id": "1", name: value})
         assert record[name] == expected
@@ -145,8 +145,8 @@ def test_date_in_any_form(value: Any, expected: str | None) -> None:
         {"date": "2023-01-02"},
     ],
 )
-def test_no_valid_date(value: Any) -> None:
-    """No valid date, when coerced: it is null and named."""
+def test_invalid_date(value: Any) -> None:
+    """An invalid date becomes null, and the change is reported."""
     for name in DATES:
         record, changes = coerce({"id": "1", name: value})
         assert record[name] is None
@@ -155,8 +155,8 @@ def test_no_valid_date(value: Any) -> None:
 
 @pytest.mark.parametrize("zone", ["Z", "", "+00:00"])
 @pytest.mark.parametrize("digits", ["1234567", "123456789", "12345600001"])
-def test_more_digits_than_timestamp_holds(digits: str, zone: str) -> None:
-    """More digits than a timestamp holds, when coerced: the cut is named."""
+def test_long_fraction(digits: str, zone: str) -> None:
+    """A fraction of more than six digits is cut, and the change is reported."""
     record, changes = coerce({"id": "1", "updated_at": f"2023-01-02T03:04:05.{digits}{zone}"})
 
     assert record["updated_at"] == f"2023-01-02T03:04:05.{digits[:6]}Z"
@@ -167,8 +167,8 @@ def test_more_digits_than_timestamp_holds(digits: str, zone: str) -> None:
     "value",
     ["2023-01-02T03:04:05.1234560Z", "2023-01-02T03:04:05.123456000", "2023-01-02T03:04:05   UTC"],
 )
-def test_nothing_but_zeros_to_cut(value: str) -> None:
-    """Nothing but zeros to cut, when coerced: no change is named."""
+def test_zeros_and_blanks(value: str) -> None:
+    """If only zeros or blanks are cut, no change is reported."""
     _, changes = coerce({"updated_at": value})
     assert changes == []
 
@@ -178,7 +178,7 @@ def test_nothing_but_zeros_to_cut(value: str) -> None:
     [("a", "a"), ("", ""), (53, "53"), (2**70, str(2**70)), (1.5, "1.5"), (True, "true")],
 )
 def test_number_for_text(value: Any, expected: str) -> None:
-    """A number for a text, when coerced: it is its text."""
+    """A number or a boolean in a column of texts becomes its text."""
     for name in TEXTS:
         record, changes = coerce({name: value})
         assert record[name] == expected
@@ -187,7 +187,7 @@ def test_number_for_text(value: Any, expected: str) -> None:
 
 @pytest.mark.parametrize("value", [{}, [], {"en": "x"}, ["x"], 2.0**63, -(2.0**63), 1e300])
 def test_object_for_text(value: Any) -> None:
-    """An object for a text, when coerced: it is null and named."""
+    """Any other value in a column of texts becomes null, and the change is reported."""
     for name in TEXTS:
         record, changes = coerce({name: value})
         assert record[name] is None
@@ -208,30 +208,30 @@ def test_object_for_text(value: Any) -> None:
     ],
 )
 def test_boolean_in_any_form(value: Any, expected: bool | None) -> None:
-    """A boolean in any form, when coerced: it is one."""
+    """A boolean in any form becomes a boolean."""
     record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is expected
     assert changes == []
 
 
 @pytest.mark.parametrize("value", ["yes", 2, -1, 0.5, [], {}])
-def test_no_boolean(value: Any) -> None:
-    """No boolean, when coerced: it is null and named."""
+def test_invalid_boolean(value: Any) -> None:
+    """A value that is no boolean becomes null, and the change is reported."""
     record, changes = coerce({"is_starred": value})
     assert record["is_starred"] is None
     assert [change.field for change in changes] == ["is_starred"]
 
 
 @pytest.mark.parametrize("value", ["{}", [], [{}], 1, True])
-def test_remote_data_not_object(value: Any) -> None:
-    """Remote_data that is not an object, when coerced: it is null and named."""
+def test_invalid_remote_data(value: Any) -> None:
+    """remote_data that is not an object becomes null, and the change is reported."""
     record, changes = coerce({"remote_data": value})
     assert record["remote_data"] is None
     assert [change.field for change in changes] == ["remote_data"]
 
 
 def test_fields_of_override() -> None:
-    """Fields of an override, when coerced: they pass untouched."""
+    """Fields that an override adds pass unchanged."""
     raw = {"id": "1", "score": 10**20, "tags": [None, {"a": "2021-08-06 10:17:45"}], "x": None}
     assert coerce(raw) == (raw, [])
 
@@ -263,7 +263,7 @@ def test_fields_of_override() -> None:
     ],
 )
 def test_custom_column(schema: Any, value: Any, expected: Any) -> None:
-    """A custom column, when coerced: its type is made."""
+    """A value in a custom column is converted to the column's type, if that is clear."""
     record, changes = coerce({"custom": value}, {"custom": schema})
 
     assert record["custom"] == expected
@@ -273,36 +273,36 @@ def test_custom_column(schema: Any, value: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "object", "array"])
 def test_text_for_another_type(kind: str) -> None:
-    """A text for another type, when coerced: it is null and named."""
+    """A text that cannot be converted becomes null, and the change is reported."""
     record, changes = coerce({"custom": "x"}, {"custom": {"type": ["null", kind]}})
 
     assert record == {"custom": None}
     assert named(changes) == [("custom", "NULLED", "SOURCE_SERIALIZATION_ERROR")]
 
 
-def test_another_type_for_column_of_model() -> None:
-    """Another type for a column of the model, when coerced: the model's holds."""
+def test_type_of_model() -> None:
+    """A column of the model has the model's type, whatever the catalog declares."""
     record, _ = coerce({"id": 5, "updated_at": 0}, {"id": {"type": "integer"}, "updated_at": {}})
     assert record == {"id": "5", "updated_at": "1970-01-01T00:00:00Z"}
 
 
 def test_columns_of_connector() -> None:
-    """Columns of the connector, when coerced: they are not touched."""
-    # But for a workspace_id of an override's own.
+    """The connector's own columns are not converted, except workspace_id."""
+    # An override can add a workspace_id of its own.
     raw = {"integrated_account_id": 5, "workspace_id": 6}
     assert coerce(raw) == ({**raw, "workspace_id": "6"}, [])
 
 
-def test_record_calls_itself_deleted() -> None:
-    """A record that calls itself deleted, when coerced: only the connector does."""
+def test_reserved_columns() -> None:
+    """The _ab_cdc_ columns of a record from the API are dropped; the connector sets its own."""
     raw = {"id": "1", "_ab_cdc_updated_at": "2021-08-06", "_ab_cdc_deleted_at": "2021-08-06"}
     for page in (None, page_of(raw)):
         assert coerce_on(page, raw, select()) == ({"id": "1"}, [])
     assert len(raw) == 3
 
 
-def test_column_excluded() -> None:
-    """A column that is excluded, when coerced: its value is not looked at."""
+def test_excluded_column() -> None:
+    """The value of an excluded column is not converted."""
     raw = {"id": 1, "created_at": "yesterday", "updated_at": "2021-08-06"}
     record, changes = coerce_record(raw, columns("name", "updated_at"))
 
@@ -315,9 +315,8 @@ def test_column_excluded() -> None:
     [None, {}, {"type": "object"}, {"properties": {}}, {"properties": []}, {"properties": ["id"]}],
 )
 @pytest.mark.parametrize("stream", STREAMS)
-def test_given_no_columns_when_selected_then_it_is_everything(
-    stream: str, schema: dict[str, Any] | None
-) -> None:
+def test_no_columns(stream: str, schema: dict[str, Any] | None) -> None:
+    """A catalog without columns selects everything."""
     selected = ColumnSelection.from_schema(stream, schema)
     record = {"id": "1", "unknown": 5}
 
@@ -329,8 +328,8 @@ def test_given_no_columns_when_selected_then_it_is_everything(
     assert whole.project(record) == {"id": "1"}
 
 
-def test_columns_selected_truto() -> None:
-    """Columns, when selected: Truto excludes the others."""
+def test_selected_columns() -> None:
+    """The request excludes the columns that are not selected."""
     selected = columns("name", "remote_data")
     others = ["created_at", "description", "is_starred", "last_calculated_at", "status"]
     params = {"truto_exclude_fields[]": [*others, "updated_at"]}
@@ -343,22 +342,22 @@ def test_columns_selected_truto() -> None:
     ("needs_remote_data", "params"), [(False, {"truto_ignore_remote_data": "true"}), (True, {})]
 )
 def test_all_but_remote_data(needs_remote_data: bool, params: dict[str, Any]) -> None:
-    """All but remote_data, when selected: it is ignored where nobody needs it."""
+    """Without the column remote_data, the request ignores it, unless the read needs it."""
     selected = columns(*(set(MODEL) - {"remote_data", "workspace_id", "_ab_cdc_deleted_at"}))
 
     assert selected.query_params(needs_remote_data=needs_remote_data) == params
 
 
 def test_name_alone() -> None:
-    """Name alone, when selected: Truto ignores and excludes the rest."""
+    """If only the name is selected, the request leaves out every other field but the id."""
     params = columns("name").query_params()
     assert params["truto_ignore_remote_data"] == "true"
     assert "id" not in params["truto_exclude_fields[]"]
     assert len(params["truto_exclude_fields[]"]) == len(MODEL) - len(CONNECTOR) - 3
 
 
-def test_columns_projected_they() -> None:
-    """Columns, when projected: they stay and what is required."""
+def test_projection() -> None:
+    """A projection keeps the selected and the required columns."""
     record = {
         "integrated_account_id": "a",
         "workspace_id": "w",
@@ -385,14 +384,15 @@ def test_columns_projected_they() -> None:
 
 
 @pytest.mark.parametrize("names", [list(MODEL), ["name", "status"]])
-def test_given_nulls_when_projected_then_they_are_left_out(names: list[str]) -> None:
+def test_projection_of_nulls(names: list[str]) -> None:
+    """A projection leaves out nulls."""
     record = {"id": "1", "name": None, "status": "", "unknown": None}
     assert columns(*names).project(record) == {"id": "1", "status": ""}
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_catalog_lacks_column(stream: str) -> None:
-    """A catalog, when it lacks the column of deletions: there are none."""
+def test_column_of_deletions(stream: str) -> None:
+    """A catalog that lacks the column of deletions gets none."""
     schema = load_schema(stream)["properties"]
     names = set(schema) - {"_ab_cdc_deleted_at"}
 
@@ -401,8 +401,8 @@ def test_catalog_lacks_column(stream: str) -> None:
     assert select({"_ab_cdc_deleted_at": {}}, stream).has_deletions
 
 
-def test_account_columns_selected() -> None:
-    """An account, when columns are selected: its id stays."""
+def test_projection_of_account() -> None:
+    """A projection of an account keeps its id."""
     selected = select({"status": {}}, "integrated_accounts")
     record = {"id": "1", "status": "active", "region": "eu", "_ab_cdc_updated_at": "x"}
 
@@ -413,7 +413,7 @@ def test_account_columns_selected() -> None:
 
 
 def coerce_on(page: Page | None, raw: dict[str, Any], columns: ColumnSelection) -> Any:
-    """A record that stood on a page, coerced."""
+    """Coerce a record that was on a page."""
     if page is None:
         return coerce_record(raw, columns)
     return coerce_record(
@@ -426,13 +426,13 @@ def coerce_on(page: Page | None, raw: dict[str, Any], columns: ColumnSelection) 
 
 
 def page_of(*records: dict[str, Any]) -> Page:
-    """A page as Truto sends it."""
+    """Return a page as Truto sends it."""
     return parse_page(json.dumps({"result": records}).encode())
 
 
 @pytest.mark.parametrize("kind", [list, dict])
 def test_many_levels(kind: type) -> None:
-    """Many levels, when coerced: only what can be written stays."""
+    """A value with too many levels to be written becomes null, and the change is reported."""
     raw = {"id": "1", "writable": nested(199, kind), "deep": nested(200, kind), "empty": kind()}
     record, changes = coerce_on(Page([raw], None), raw, select())
 
@@ -441,16 +441,16 @@ def test_many_levels(kind: type) -> None:
     assert orjson.dumps([[[[record]]]])
 
 
-def test_page_can_be_written() -> None:
-    """A page that can be written, when coerced: its levels are not counted."""
+def test_writable_page() -> None:
+    """If a whole page can be written, the levels of its records are not counted."""
     raw = {"remote_data": nested(200, dict)}
 
     assert coerce(raw) == (raw, [])
     assert coerce_on(Page([raw], None, digest=b"known"), raw, select()) == (raw, [])
 
 
-def test_any_nul() -> None:
-    """Any nul, when coerced: it is replaced and named."""
+def test_nul() -> None:
+    """NUL characters in names and values are replaced, and the changes are reported."""
     raw = {
         "id": "1",
         "name": "a\0b",
@@ -477,8 +477,8 @@ def test_any_nul() -> None:
     assert raw == before
 
 
-def test_no_nul_in_page() -> None:
-    """No nul in a page, when coerced: none is looked for."""
+def test_page_without_nul() -> None:
+    """If a page has no NUL, its records are not searched for it."""
     raw = {"id": "1", "name": "a\0b"}
     assert coerce_on(Page([raw], None, digest=b"known"), raw, select()) == (raw, [])
     clean = {"id": "1", "name": "ab"}
@@ -486,7 +486,7 @@ def test_no_nul_in_page() -> None:
 
 
 def test_nul_and_many_levels() -> None:
-    """A nul and many levels, when coerced: the change names the column."""
+    """If a column with NUL in its name has too many levels, the change has the new name."""
     raw = {"id": "1", "de\0ep": nested(200, dict)}
     record, changes = coerce_on(Page([raw], None, may_have_nul=True), raw, select())
 
@@ -498,7 +498,7 @@ def test_nul_and_many_levels() -> None:
 
 @pytest.mark.parametrize("over", [0, 1])
 def test_record_above_limit(over: int) -> None:
-    """A record above the limit, when coerced: its remote_data is null."""
+    """A record above the size limit loses its remote_data, and the change is reported."""
     raw: dict[str, Any] = {"id": "1", "remote_data": {"text": ""}}
     raw["remote_data"]["text"] = "x" * (MAX_RECORD_BYTES - len(serialize(raw)) + over)
     record, changes = coerce_on(page_of(raw), raw, select())
@@ -509,7 +509,7 @@ def test_record_above_limit(over: int) -> None:
 
 
 def test_page_below_limit() -> None:
-    """A page below the limit, when coerced: its records are not measured."""
+    """If a whole page is within the size limit, its records are not measured."""
     raw = {"id": "1", "remote_data": {"text": "x" * MAX_RECORD_BYTES}}
     small = Page([raw], None, digest=b"known", size=MAX_RECORD_BYTES)
 
@@ -524,8 +524,8 @@ NO_ACCOUNT: dict[str, Any] = {
 }
 
 
-def test_account_taken() -> None:
-    """An account, when taken as a record: it has its columns and no secrets."""
+def test_account_record() -> None:
+    """The record of an account has its columns, and no secrets."""
     copied = {
         "tenant_id": "acme",
         "status": "active",
@@ -587,7 +587,7 @@ def test_account_taken() -> None:
     ],
 )
 def test_account_in_any_form(entry: dict[str, Any], fields: dict[str, Any]) -> None:
-    """An account in any form, when taken as a record: the rest is null."""
+    """An account in any form becomes a record, in which null stands for what is missing."""
     assert account_record(entry) == {**NO_ACCOUNT, **fields}
 
 
@@ -601,8 +601,8 @@ def test_account_in_any_form(entry: dict[str, Any], fields: dict[str, Any]) -> N
         ({"integration": {"name": "brevo", "category": "x"}}, {"name": "brevo", "category": "x"}),
     ],
 )
-def test_account_integration_asked(entry: dict[str, Any], integration: dict[str, Any]) -> None:
-    """An account, when its integration is asked for: it has a name or none."""
+def test_integration_of_account(entry: dict[str, Any], integration: dict[str, Any]) -> None:
+    """An account's integration is an object, whose name can be None."""
     assert integration_of(entry) == integration
 
 
@@ -611,7 +611,7 @@ def test_account_integration_asked(entry: dict[str, Any], integration: dict[str,
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(MODEL, json_values)))
 def test_any_json_in_any_field(raw: dict[str, Any]) -> None:
-    """Any JSON in any field, when coerced: it validates and stays."""
+    """Any JSON in any field becomes a valid record, which does not change again."""
     for name in CONNECTOR:
         raw.pop(name, None)
     record, changes = coerce(raw)
@@ -632,7 +632,7 @@ def test_any_json_in_any_field(raw: dict[str, Any]) -> None:
     st.integers(-14 * 60, 14 * 60),
 )
 def test_any_moment_in_any_zone(local: datetime, minutes: int) -> None:
-    """Any moment in any zone, when coerced: it is the same moment."""
+    """A moment in any zone stays the same moment."""
     moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     record, changes = coerce({"updated_at": moment.isoformat()})
 
@@ -647,7 +647,8 @@ def test_any_moment_in_any_zone(local: datetime, minutes: int) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=4e12))
-def test_given_any_epoch_when_coerced_then_it_is_near(value: float) -> None:
+def test_any_epoch(value: float) -> None:
+    """A timestamp in seconds or milliseconds is right to the millisecond."""
     record, _ = coerce({"updated_at": value})
     seconds = value / 1000 if value >= 1e11 else value
     assert record["updated_at"] is not None
@@ -657,8 +658,8 @@ def test_given_any_epoch_when_coerced_then_it_is_near(value: float) -> None:
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_stream_schema(stream: str) -> None:
-    """A stream: its schema has its key its cursor and its deletions."""
+def test_schemas(stream: str) -> None:
+    """Each schema has the key of its stream, the cursor and the column of deletions."""
     schema = load_schema(stream)
     key: Any = getattr(Streams.build(Config("t", "a")), stream).primary_key
 
@@ -668,7 +669,7 @@ def test_stream_schema(stream: str) -> None:
     assert {*required, "_ab_cdc_deleted_at"} <= set(schema["properties"])
 
 
-def test_no_such_stream() -> None:
-    """No such stream, when its schema is loaded: it fails."""
+def test_unknown_stream() -> None:
+    """Loading the schema of an unknown stream fails."""
     with pytest.raises(FileNotFoundError):
         load_schema("contacts")

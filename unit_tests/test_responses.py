@@ -52,29 +52,31 @@ def page(**body: Any) -> bytes:
     ],
 )
 def test_any_form_of_result(result: Any, ids: list[str | None]) -> None:
-    """Any form of result, when parsed: its records are found."""
+    """The parser finds the records in any form of result."""
     assert [record.get("id") for record in parse_page(page(result=result)).records] == ids
 
 
 def test_admin_key() -> None:
-    """The admin key, when parsed: its records are found."""
+    """The parser finds the records under results, the admin API's key, as well."""
     assert parse_page(page(results=[{"id": "1"}])).records == [{"id": "1"}]
 
 
-def test_response_parsed_page() -> None:
-    """A response, when parsed: the page has its size."""
+def test_size_of_page() -> None:
+    """A page has the size of its response in bytes."""
     assert parse_page(b'{"result": []}').size == 14
     assert parse_page('{"result": ["é"]}'.encode()).size == 18
 
 
 @pytest.mark.parametrize("cursor", [None, ""])
-def test_given_no_cursor_when_parsed_then_it_is_the_end(cursor: str | None) -> None:
+def test_last_page(cursor: str | None) -> None:
+    """A missing, null or empty cursor marks the last page."""
     assert parse_page(page(result=[], next_cursor=cursor)).next_cursor is None
     assert parse_page(page(result=[])).next_cursor is None
 
 
 @pytest.mark.parametrize("cursor", ["0", " ", 'a+b/c=&%{}"é漢', 7, "x" * 10_000])
-def test_given_a_cursor_when_parsed_then_it_is_kept(cursor: Any) -> None:
+def test_cursor(cursor: Any) -> None:
+    """Any other cursor is kept as it is, as a string."""
     assert parse_page(page(result=[], next_cursor=cursor)).next_cursor == str(cursor)
 
 
@@ -83,7 +85,7 @@ def test_given_a_cursor_when_parsed_then_it_is_kept(cursor: Any) -> None:
     [(True, True), (False, False), (None, False), ("true", False), (1, False)],
 )
 def test_partial_flag(flag: Any, is_partial: bool) -> None:
-    """The partial flag, when parsed: only true counts."""
+    """Only the value true marks a page as partial."""
     assert parse_page(page(result=[], is_partial_response=flag)).is_partial is is_partial
     assert parse_page(page(result=[])).is_partial is False
 
@@ -97,14 +99,14 @@ def test_partial_flag(flag: Any, is_partial: bool) -> None:
         ({"id": None, "remote_data": {}}, 1, 0),
     ],
 )
-def test_entries_not_objects(result: Any, count: int, invalid: int) -> None:
-    """Entries that are not objects, when parsed: they are counted."""
+def test_invalid_entries(result: Any, count: int, invalid: int) -> None:
+    """The parser counts entries that are not objects."""
     parsed = parse_page(page(result=result))
     assert (len(parsed.records), parsed.invalid_entries) == (count, invalid)
 
 
-def test_pages_parsed_records() -> None:
-    """Pages, when parsed: their records alone make the digest."""
+def test_digest() -> None:
+    """The digest of a page depends on its records alone."""
     record = {"id": "1", "n": 1.5}
     digest = parse_page(page(result=[record], next_cursor="a")).digest
 
@@ -115,8 +117,8 @@ def test_pages_parsed_records() -> None:
         assert parse_page(page(result=records)).digest != digest
 
 
-def test_records_cannot_be_written() -> None:
-    """Records that cannot be written, when parsed: there is no digest."""
+def test_no_digest() -> None:
+    """A page whose records cannot be written has no digest."""
     depth = 250
     deep = b'{"result":[{"x":%s1%s}]}' % (b'{"a":' * depth, b"}" * depth)
     assert parse_page(deep).digest is None
@@ -124,7 +126,7 @@ def test_records_cannot_be_written() -> None:
     assert parse_page(b'{"result":[{"id":"\\ud800", "n": %d}]}' % 2**70).digest is None
 
 
-# A whole response of Truto's list of accounts has secrets in it, so no part of it is shown.
+# These bodies begin like JSON. Truto's list of accounts has secrets, so no part of them is shown.
 BROKEN = [b'{"secret": 1', b'[{"secret": 1', b' \r\n\t{"secret"}', b'\xef\xbb\xbf[{"secret": 1']
 
 
@@ -147,14 +149,15 @@ BROKEN = [b'{"secret": 1', b'[{"secret": 1', b' \r\n\t{"secret"}', b'\xef\xbb\xb
         (b'{"result": [], "next_cursor": 1.5}', "the next_cursor is not a string: 1.5"),
     ],
 )
-def test_another_body(body: bytes, message: str) -> None:
-    """Another body, when parsed: the message says how it differs."""
+def test_malformed_page(body: bytes, message: str) -> None:
+    """The error for any other body describes what is wrong with it."""
     with pytest.raises(MalformedResponseError) as malformed:
         parse_page(body)
     assert str(malformed.value) == message
 
 
-def test_given_an_object_when_parsed_then_it_is_that() -> None:
+def test_object() -> None:
+    """A JSON object is parsed, and anything else is malformed."""
     assert parse_object(b' {"a": [1]} ') == {"a": [1]}
     with pytest.raises(MalformedResponseError, match="the response is not a JSON object"):
         parse_object(b'"a"')
@@ -169,19 +172,20 @@ def test_given_an_object_when_parsed_then_it_is_that() -> None:
         (b'["\\ud800", %d, 1.5, null]' % 2**70, ["\ufffd", 2**70, 1.5, None]),
     ],
 )
-def test_what_only_grammar_allows(content: bytes, value: Any) -> None:
-    """What only the grammar allows, when parsed: it can be written."""
+def test_replaced_values(content: bytes, value: Any) -> None:
+    """Values that are valid JSON but cannot be written as JSON again are replaced."""
     assert parse_json(content) == value
 
 
 @pytest.mark.parametrize("content", [b"nan", b"[1,]", b"+1", b"", b"{", b"'a'"])
-def test_given_what_is_not_json_when_parsed_then_it_fails(content: bytes) -> None:
+def test_invalid_json(content: bytes) -> None:
+    """Bytes that are not JSON cannot be parsed."""
     with pytest.raises(ValueError, match=r"JSON|Expecting"):
         parse_json(content)
 
 
-def test_json_nested_too_deeply() -> None:
-    """JSON that is nested too deeply, when parsed: it fails."""
+def test_deep_json() -> None:
+    """JSON that is nested too deeply cannot be parsed."""
     with pytest.raises(ValueError, match=r"^the JSON is nested too deeply$"):
         parse_json(b"[" * 100_000 + b"]" * 100_000)
 
@@ -189,7 +193,7 @@ def test_json_nested_too_deeply() -> None:
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers(), max_size=3), max_size=3))
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_encoding(encoding: str, records: list[Any]) -> None:
-    """The page is the same in each encoding of Unicode."""
+    """A page is the same in each encoding of Unicode."""
     text = json.dumps({"result": records, "next_cursor": "é"}, ensure_ascii=False)
     parsed = parse_page(text.encode(encoding))
     assert (parsed.records, parsed.next_cursor) == (records, "é")
@@ -197,7 +201,7 @@ def test_encoding(encoding: str, records: list[Any]) -> None:
 
 @given(st.binary() | envelopes.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes(body: bytes) -> None:
-    """Any bytes, when parsed: there is a page or it is malformed."""
+    """Any bytes are either a page or malformed."""
     try:
         parsed = parse_page(body)
     except MalformedResponseError:
@@ -207,8 +211,8 @@ def test_any_bytes(body: bytes) -> None:
 
 
 @given(st.binary() | envelopes.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_parsed(body: bytes) -> None:
-    """Any bytes, when parsed as an error: it never fails."""
+def test_any_error(body: bytes) -> None:
+    """Any bytes can be parsed as an error, whose reason is one short line."""
     error = parse_error(body)
     assert len(error.reason) <= MAX_EXCERPT_LENGTH
     assert "\n" not in error.reason
@@ -228,8 +232,8 @@ def test_any_bytes_parsed(body: bytes) -> None:
         ({}, ""),
     ],
 )
-def test_error_body(body: dict[str, Any], reason: str) -> None:
-    """An error body, when parsed: its first text is the reason."""
+def test_reason(body: dict[str, Any], reason: str) -> None:
+    """The first text in the body of an error is its reason."""
     assert parse_error(json.dumps(body).encode()).reason == reason
 
 
@@ -237,8 +241,8 @@ KEYS_IN_ORDER = ["message", "error_description", "error", "detail", "title", "er
 
 
 @pytest.mark.parametrize("index", range(len(KEYS_IN_ORDER)))
-def test_several_texts_in_error(index: int) -> None:
-    """Several texts in an error, when asked: the first by name is its text."""
+def test_order_of_texts(index: int) -> None:
+    """If an error has several texts, the names of their keys decide which one is its text."""
     error = {key: f"of {key}" for key in reversed(KEYS_IN_ORDER[index:])}
     assert error_text({**error, "code": "x"}) == f"of {KEYS_IN_ORDER[index]}"
     assert error_text({"message": "", "error": [], "reason": {"message": "inner"}}) == "inner"
@@ -263,12 +267,13 @@ def test_several_texts_in_error(index: int) -> None:
         ({"message": {"message": {"message": "inner"}}}, "inner"),
     ],
 )
-def test_given_any_form_of_error_when_asked_then_it_has_a_text(value: Any, text: str) -> None:
+def test_text_of_error(value: Any, text: str) -> None:
+    """An error in any form has a text, unless it is empty."""
     assert error_text(value) == text
 
 
-def test_error_of_many_levels() -> None:
-    """An error of many levels, when asked: ten are looked through."""
+def test_levels_of_error() -> None:
+    """The search for an error's text goes ten levels deep."""
 
     def nest(value: Any, levels: int) -> Any:
         for _ in range(levels):
@@ -282,8 +287,8 @@ def test_error_of_many_levels() -> None:
     assert error_text([nest("found", 10)]) == "{message}"
 
 
-def test_error_json_does_not_know() -> None:
-    """An error that JSON does not know, when asked: it still has a text."""
+def test_bottomless_error() -> None:
+    """An error that is too deep for JSON still has a text."""
     deep: Any = 5
     for _ in range(100_000):
         deep = {"x": deep}
@@ -293,7 +298,7 @@ def test_error_json_does_not_know() -> None:
 
 
 def test_whole_error() -> None:
-    """A whole error, when parsed: each part is there."""
+    """Each part of an error is parsed."""
     body = {
         "message": "Forbidden",
         "truto_is_remote_error": True,
@@ -325,8 +330,8 @@ def test_whole_error() -> None:
         (b"5", "5"),
     ],
 )
-def test_something_else_than_error_object(content: bytes, reason: str) -> None:
-    """Something else than an error object, when parsed: its text is the reason."""
+def test_error_without_object(content: bytes, reason: str) -> None:
+    """If an error's body is not an object, a gateway sent it, and its text is the reason."""
     assert parse_error(content) == ErrorBody(Speaker.GATEWAY, reason)
 
 
@@ -335,7 +340,7 @@ def test_something_else_than_error_object(content: bytes, reason: str) -> None:
     [["workspace[id]"], "workspace[id]", {"workspace[id]": "x"}, [{"name": "workspace[id]"}]],
 )
 def test_missing_parameters_in_any_form(value: Any) -> None:
-    """Missing parameters in any form, when parsed: they are listed."""
+    """The parser finds missing parameters in any form."""
     insight = {"missing_required_query_parameters": {"description": "d", "value": value}}
     body = json.dumps({"message": "m", "truto_error_insight": insight}).encode()
     assert parse_error(body).missing_parameters == ("workspace[id]",)
@@ -352,7 +357,7 @@ ENVELOPE = {"statusCode": 503, "error": "Service Unavailable", "message": ""}
         ({**ENVELOPE, "truto_is_remote_error": False}, Speaker.TRUTO),
         ({**ENVELOPE, "truto_is_remote_error": "true"}, Speaker.TRUTO),
         (ENVELOPE, Speaker.TRUTO),
-        # What load balancers, firewalls and API gateways are known to send.
+        # Load balancers, firewalls and API gateways are known to send these.
         ({"message": "Forbidden"}, Speaker.GATEWAY),
         ({"statusCode": 401, "message": "Access denied due to missing key"}, Speaker.GATEWAY),
         ({"statusCode": "503", "error": "x", "message": "y"}, Speaker.GATEWAY),
@@ -363,7 +368,7 @@ ENVELOPE = {"statusCode": 503, "error": "Service Unavailable", "message": ""}
     ],
 )
 def test_speaker(body: Any, speaker: Speaker) -> None:
-    """Only Truto's whole envelope is Truto's word."""
+    """Without the vendor's mark, an error is Truto's only if it has Truto's whole envelope."""
     content = body if isinstance(body, str) else json.dumps(body)
     assert parse_error(content.encode()).speaker is speaker
 
@@ -376,14 +381,14 @@ def test_speaker(body: Any, speaker: Speaker) -> None:
         ("x" * (MAX_EXCERPT_LENGTH + 1), "x" * (MAX_EXCERPT_LENGTH - 1) + "…"),
     ],
 )
-def test_text_excerpted_blanks(text: str, line: str) -> None:
-    """A text, when excerpted: blanks are one and what is cut is marked."""
+def test_excerpt(text: str, line: str) -> None:
+    """An excerpt joins blanks, drops control characters, and marks where it is cut."""
     assert excerpt(text) == line
 
 
 @given(st.text(max_size=2000))
 def test_any_text(text: str) -> None:
-    """Any text, when excerpted: it is one short line."""
+    """The excerpt of any text is one short line."""
     line = excerpt(text)
     assert len(line) <= MAX_EXCERPT_LENGTH
     assert line == line.strip()
@@ -392,7 +397,7 @@ def test_any_text(text: str) -> None:
 
 @given(json_values)
 def test_any_value(value: Any) -> None:
-    """Any value is one short line in an excerpt."""
+    """The excerpt of any value is one short line."""
     line = excerpt(value)
     assert len(line) <= MAX_EXCERPT_LENGTH
     assert not set(line) & set("\n\r\t\x00\x1b")
@@ -401,7 +406,7 @@ def test_any_value(value: Any) -> None:
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.just("a\0b"), max_size=3), max_size=3))
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32"])
 def test_nul_anywhere(encoding: str, records: list[dict[str, str]]) -> None:
-    """A nul anywhere, when parsed: the page may have one."""
+    """A page with a NUL anywhere is marked, in each encoding."""
     parsed = parse_page(page(result=records).decode().encode(encoding))
 
     assert parsed.records == records
@@ -412,5 +417,6 @@ def test_nul_anywhere(encoding: str, records: list[dict[str, str]]) -> None:
 @pytest.mark.parametrize(
     "record", [{"id": "1"}, {"id": "\x01\n\\"}, {"id": "u0000"}, {"id": "0000", "n": 0}]
 )
-def test_given_no_nul_when_parsed_then_the_page_has_none(record: dict[str, Any]) -> None:
+def test_no_nul(record: dict[str, Any]) -> None:
+    """A page without a NUL is not marked, even if it has similar texts."""
     assert not parse_page(page(result=[record], next_cursor="0")).may_have_nul

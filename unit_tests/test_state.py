@@ -1,4 +1,4 @@
-"""The state of a stream as pure data: whatever happens between, the destination is right."""
+"""The state of a stream, as pure data."""
 
 import json
 import re
@@ -52,18 +52,18 @@ def incremental(*entries: dict[str, Any], **blob: Any) -> IncrementalState:
 
 
 def stored(blob: dict[str, Any]) -> dict[str, Any]:
-    """A state as it comes back from Airbyte: through JSON."""
+    """Return a state as it comes back from Airbyte, through JSON."""
     found: dict[str, Any] = json.loads(json.dumps(blob))
     return found
 
 
 def versions(*ids: str) -> dict[str, str]:
-    """The fingerprints of records that consist of their ids."""
+    """Return the fingerprints of records that have only an id."""
     return {id_: fingerprint({"id": id_}) for id_ in ids}
 
 
 def known_ids(state: StreamState, partition: str) -> list[str]:
-    """The records that a state knows in just this version, of all whose deletion it notices."""
+    """Return the ids that the state tracks, and knows in exactly the version of `versions`."""
     detector = state.detector(partition)
     assert detector is not None
     return [
@@ -72,7 +72,7 @@ def known_ids(state: StreamState, partition: str) -> list[str]:
 
 
 def is_empty(state: StreamState) -> bool:
-    """Whether everything is read and emitted."""
+    """Return whether a sync that begins with this state reads and emits everything."""
     detector = state.detector("a")
     return (
         detector is not None
@@ -91,7 +91,7 @@ def is_empty(state: StreamState) -> bool:
     + [{**NEUTRAL, "states": [entry({"complete": True, "records": {"1": "x"}})]}],
 )
 def test_state_of_finished_sync(load: Any, blob: dict[str, Any]) -> None:
-    """The state of a finished sync, when loaded: everything is read."""
+    """With an empty state, or that of a finished full refresh, everything is read."""
     assert is_empty(load(blob))
 
 
@@ -107,7 +107,7 @@ def test_state_of_finished_sync(load: Any, blob: dict[str, Any]) -> None:
     ],
 )
 def test_state_of_version_0_1(load: Any, cursor: dict[str, Any]) -> None:
-    """A state of version 0.1, when loaded: it is recognized."""
+    """The loader recognizes a state of version 0.1 as outdated."""
     newer = {"complete": True, "records": {}}
     for entries in ([entry(cursor)], [entry(newer), entry(cursor, "b")], [entry(newer | cursor)]):
         with pytest.raises(OutdatedStateError):
@@ -116,7 +116,7 @@ def test_state_of_version_0_1(load: Any, cursor: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("load", LOADS)
 def test_state_of_other_mode(load: Any) -> None:
-    """The state of the other mode, when loaded: everything is read."""
+    """With the state of the other sync mode, everything is read."""
     other = {"records": versions("1")} if load is load_full else {"complete": True}
     entries = [entry(other), entry({"future": "cursor"}, "b")]
 
@@ -125,7 +125,7 @@ def test_state_of_other_mode(load: Any) -> None:
 
 @pytest.mark.parametrize("load", LOADS)
 def test_other_filters(load: Any) -> None:
-    """Other filters, when loaded: everything is read."""
+    """With other filters than those in the state, everything is read."""
     cursor = {"complete": True, "records": versions("1")}
     blob = {"states": [entry(cursor)], "filters": {"tag_id": "t"}}
 
@@ -139,8 +139,8 @@ def test_other_filters(load: Any) -> None:
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_partitions_in_any_order(load: Any) -> None:
-    """Partitions in any order, when stored: they are sorted."""
+def test_order_of_partitions(load: Any) -> None:
+    """The state lists partitions in order, whenever they were completed."""
     state = load({})
     for partition in ("b", "c", "a"):
         assert state.complete(partition)
@@ -152,14 +152,14 @@ def test_partitions_in_any_order(load: Any) -> None:
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_account_id_in_another_form(load: Any) -> None:
-    """An account id in another form, when loaded: it is the same account."""
+def test_form_of_account_id(load: Any) -> None:
+    """An account id with blanks or capitals is the same account."""
     state = load({"states": [entry({"complete": True, "records": {}}, " A-b\n")]})
     assert list(state.partitions) == ["a-b"]
 
 
 def message(detail: str) -> str:
-    """The whole message, as a pattern."""
+    """Return a pattern that matches the whole message."""
     return f"^{re.escape(detail)}$"
 
 
@@ -188,9 +188,8 @@ NO_CURSOR = "an entry has no partition or no cursor"
         ),
     ],
 )
-def test_given_another_form_when_loaded_then_it_is_said_why(
-    load: Any, blob: dict[str, Any], detail: str
-) -> None:
+def test_invalid_state(load: Any, blob: dict[str, Any], detail: str) -> None:
+    """A state in another form is rejected, with the reason."""
     with pytest.raises(InvalidStateError, match=message(detail)):
         load(blob)
 
@@ -204,8 +203,8 @@ def test_given_another_form_when_loaded_then_it_is_said_why(
         ({"states": [entry({"records": {"\ud800": "x"}})]}, "str is not valid UTF-8"),
     ],
 )
-def test_what_cannot_be_written_again(load: Any, blob: dict[str, Any], reason: str) -> None:
-    """What cannot be written again, when loaded: it is said why."""
+def test_unwritable_state(load: Any, blob: dict[str, Any], reason: str) -> None:
+    """A state that cannot be written again is rejected, with the reason."""
     with pytest.raises(InvalidStateError) as invalid:
         load({"states": [], **blob})
     assert str(invalid.value).startswith(f"it cannot be written again ({reason}")
@@ -215,7 +214,7 @@ def test_what_cannot_be_written_again(load: Any, blob: dict[str, Any], reason: s
 
 
 def test_complete_partitions() -> None:
-    """Complete partitions, when loaded: only they are not read again."""
+    """A resumed full refresh skips only the partitions that are complete."""
     state = full(
         entry({"complete": True}),
         entry({"complete": False}, "b"),
@@ -223,7 +222,7 @@ def test_complete_partitions() -> None:
         {"partition": {}, "cursor": {"complete": True}},
     )
 
-    # Version 0.2 noted the list of accounts as a whole.
+    # Version 0.2 stored the list of accounts as one partition, which is not skipped.
     assert sorted(state.partitions) == ["a"]
     assert [state.detector(partition) is None for partition in "abcd"] == (
         [True, False, False, False]
@@ -231,7 +230,7 @@ def test_complete_partitions() -> None:
 
 
 def test_full_refresh() -> None:
-    """A full refresh, when records come: each version is emitted once."""
+    """A full refresh does not emit the same version of a record twice in a row."""
     detector = full().detector("a")
     assert detector is not None
     first, second = {"id": "1", "name": "a"}, {"id": "1", "name": "b"}
@@ -242,12 +241,12 @@ def test_full_refresh() -> None:
     assert detector.missing_ids == []
     for number in range(10_000):
         assert detector.changed_fingerprint({"id": f"other {number}"})
-    # So long ago that it is forgotten: the memory does not grow with the partition.
+    # The detector has forgotten it: its memory does not grow with the partition.
     assert detector.changed_fingerprint(first)
 
 
-def test_full_refresh_stored_complete() -> None:
-    """A full refresh, when stored: it is complete partitions and its start."""
+def test_snapshot_of_full_refresh() -> None:
+    """The state of a full refresh has its filters, its complete partitions and its start."""
     state = FullRefreshState({"tag_id": "t"}, NOW)
     state.complete("a")
 
@@ -262,7 +261,7 @@ def test_full_refresh_stored_complete() -> None:
 
 
 def test_other_columns() -> None:
-    """Other columns, when a full refresh is resumed: everything is read."""
+    """A full refresh with other columns is not resumed."""
     state = FullRefreshState({"columns": ["id", "name"]}, NOW)
     state.complete("a")
     blob = stored(state.snapshot())
@@ -270,7 +269,7 @@ def test_other_columns() -> None:
     assert load_full(blob, columns=["id", "name"]).detector("a") is None
     for columns in (["id"], None):
         assert load_full(blob, columns=columns).detector("a") is not None
-    # Version 0.2 noted no columns.
+    # Version 0.2 stored no columns.
     del blob["filters"]["columns"]
     assert load_full(blob, columns=["id"]).detector("a") is None
 
@@ -286,8 +285,8 @@ def test_other_columns() -> None:
         (timedelta(seconds=1) - RESUME_MAX_AGE, True),
     ],
 )
-def test_attempt_of_long_ago(age: timedelta, is_resumed: bool) -> None:
-    """An attempt of long ago, when loaded: everything is read."""
+def test_age_of_attempt(age: timedelta, is_resumed: bool) -> None:
+    """An attempt of long ago is not resumed, so everything is read."""
     started_at = NOW - age
     for text in (
         started_at.isoformat(),
@@ -301,8 +300,8 @@ def test_attempt_of_long_ago(age: timedelta, is_resumed: bool) -> None:
         assert datetime.fromisoformat(state.snapshot()["started_at"]) == expected
 
 
-def test_attempts_one_after_another() -> None:
-    """Attempts one after another, when stored: the first start stays."""
+def test_repeated_attempts() -> None:
+    """Repeated attempts keep the start of the first one."""
     first = FullRefreshState({}, NOW - timedelta(hours=20))
     second = FullRefreshState.load(stored(first.snapshot()), {}, NOW - timedelta(hours=10))
     second.complete("a")
@@ -314,21 +313,22 @@ def test_attempts_one_after_another() -> None:
 
 
 @pytest.mark.parametrize("started_at", ["yesterday", 10**15, ["2026-01-01"], "  ", False])
-def test_start_no_time(started_at: Any) -> None:
-    """A start that is no time, when loaded: it is said why."""
+def test_invalid_start(started_at: Any) -> None:
+    """A start that is not a time is rejected, with the reason."""
     with pytest.raises(InvalidStateError, match=message("its started_at is not a valid timestamp")):
         full(started_at=started_at)
 
 
-def test_full_refresh_finished_state() -> None:
-    """A full refresh, when finished: its state is the neutral one."""
+def test_final_state_of_full_refresh() -> None:
+    """A finished full refresh has the neutral state."""
     assert full(entry({"complete": True})).final_snapshot() == NEUTRAL
 
 
 # --- incremental ---
 
 
-def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
+def test_known_fingerprints() -> None:
+    """The fingerprints of a loaded state are known, each in its partition."""
     state = incremental(
         entry({"records": {**versions("1", "2"), "3": "another"}}),
         entry({"records": {}}, "b"),
@@ -341,15 +341,15 @@ def test_given_fingerprints_when_loaded_then_they_are_known() -> None:
     assert known_ids(state, "a") == ["1", "2"]
     assert state.detector("a").missing_ids == ["1", "2", "3"]
     assert [state.detector(partition).missing_ids for partition in "bcd"] == [[], [], []]
-    # Each account of the list is known by itself.
+    # Each account of the list has become a partition.
     assert known_ids(state, "4") == ["4"]
     assert sorted(state.partitions) == ["4", "a", "b", "c"]
     assert state.cursor_value == MOMENT
     assert state.detector("a") is not None
 
 
-def test_what_written() -> None:
-    """What was written, when stored: the state counts just that."""
+def test_snapshot() -> None:
+    """The state has exactly the records that were written and not removed."""
     state = IncrementalState({"tag_id": "t"})
     assert state.snapshot() == {"states": [], "filters": {"tag_id": "t"}}
     state.add("a", {"1": "x", "2": "y"}, MOMENT)
@@ -367,8 +367,8 @@ def test_what_written() -> None:
     assert state.snapshot()["states"] == [entry({"records": {"3": "x"}})]
 
 
-def test_snapshot_more_read() -> None:
-    """A snapshot, when more is read: it stays as it was."""
+def test_later_records() -> None:
+    """A snapshot stays as it was while more is read."""
     state = incremental(entry({"records": {"1": "x"}}))
     blob = state.snapshot()
     state.add("a", {"2": "y"}, MOMENT)
@@ -377,7 +377,7 @@ def test_snapshot_more_read() -> None:
 
 
 def test_partition_without_records() -> None:
-    """A partition without records, when complete: the state names it."""
+    """The state has an entry for a complete partition without records."""
     state = incremental(entry({"records": {"1": "x"}}))
     assert state.complete("b")
     assert not state.complete("a")
@@ -388,9 +388,9 @@ def test_partition_without_records() -> None:
     ]
 
 
-def test_sync_in_progress() -> None:
-    """A sync in progress, when it is killed: the next one emits everything."""
-    # Behind the state, the destination may have got what the API no longer has.
+def test_killed_sync() -> None:
+    """After a killed sync, the next one emits everything."""
+    # After this state, the destination may have received versions that the API no longer has.
     state = incremental(entry({"records": versions("1", "2")}))
     blob = state.snapshot(reserved=LATER)
     assert blob == {**state.snapshot(), "in_progress": True, "cursor_value": LATER}
@@ -401,8 +401,8 @@ def test_sync_in_progress() -> None:
     assert "in_progress" not in killed.snapshot()
 
 
-def test_partitions_not_read() -> None:
-    """Partitions that are not read, when finished: they keep their entries."""
+def test_unread_partitions() -> None:
+    """Partitions that a sync does not read keep their entries, marked unread."""
     of_a, other = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "other")
     state = incremental(of_a, other)
 
@@ -418,8 +418,8 @@ def test_partitions_not_read() -> None:
     assert again.snapshot()["states"] == [of_a, other]
 
 
-def test_account_of_list() -> None:
-    """An account of the list, when stored: all that are read are one partition."""
+def test_list_of_accounts() -> None:
+    """The accounts that are read form one partition, and each unread one keeps an entry."""
     records = {"a": "x", "b": "y"}
     one = {"partition": {}, "cursor": {"records": records}}
     state = IncrementalState.load({"states": [one]}, {}, is_list=True)
@@ -435,7 +435,7 @@ def test_account_of_list() -> None:
 
 
 def test_same_account_in_two_forms() -> None:
-    """The same account in two forms, when they differ: its version is unknown."""
+    """If two entries have different versions of an account, its version is unknown."""
     one = {"partition": {}, "cursor": {"records": {"a": "x", "b": "y"}}}
     state = incremental(one, entry({"records": {"a": "z"}}), entry({"records": {"b": "y"}}, "b"))
 
@@ -445,8 +445,8 @@ def test_same_account_in_two_forms() -> None:
     ]
 
 
-def test_partition_empty_at_once() -> None:
-    """A partition that is empty at once, when stored: the next sync knows."""
+def test_emptied_partition() -> None:
+    """If a partition suddenly has no records, the state tells the next sync."""
     state = incremental(entry({"records": {"1": "x"}}))
     assert not state.was_emptied("a")
     assert state.complete("a", emptied=True)
@@ -459,14 +459,14 @@ def test_partition_empty_at_once() -> None:
     assert not again.was_emptied("a")
 
 
-def test_pairs_in_another_order() -> None:
-    """Pairs in another order, when loaded: the filters are the same."""
+def test_order_of_pairs() -> None:
+    """The filters are the same if pairs with different names change their order."""
     filters = {"remote_query": [["b", "1"], ["a", "2"], ["a", "1"]]}
     blob = {"states": [entry({"records": versions("1")})], "filters": filters}
 
     for pairs, is_same in (
         ([["a", "2"], ["b", "1"], ["a", "1"]], True),
-        # Of values of one name, a vendor can take the last.
+        # If a name has several values, a vendor may use the last one.
         ([["a", "1"], ["b", "1"], ["a", "2"]], False),
     ):
         given = read_filters(
@@ -474,13 +474,13 @@ def test_pairs_in_another_order() -> None:
         )
         state = load_incremental(blob, **given)
         assert is_empty(state) is not is_same
-        # What is written holds no value, and is the same as version 0.2's.
+        # The written filters are digests, which match the values that version 0.2 stored.
         assert state.snapshot()["filters"] == given
         assert load_incremental({**blob, "filters": given}, **given).partitions == {"a"}
 
 
 def test_selected_accounts_of_version_0_2() -> None:
-    """The selected accounts of version 0.2, when loaded: they are no filter."""
+    """The selected accounts in a state of version 0.2 are no filter."""
     filters = {"configured": ["a"], "integrations": ["klaviyo"], "tenant_ids": ["t"]}
     blob = {"states": [entry({"records": versions("1")})], "filters": filters}
 
@@ -489,7 +489,7 @@ def test_selected_accounts_of_version_0_2() -> None:
 
 @pytest.mark.parametrize("records", [[], "x", 5, {"1": 5}, {"1": "x", "2": None}, [{"1": "x"}]])
 def test_records_without_fingerprints(records: Any) -> None:
-    """Records without fingerprints, when loaded: it is said why."""
+    """Records that are not fingerprints by id are rejected, with the reason."""
     detail = "a cursor's records are not fingerprints by id"
     with pytest.raises(InvalidStateError, match=message(detail)):
         incremental(entry({"records": records}))
@@ -509,16 +509,16 @@ def test_records_without_fingerprints(records: Any) -> None:
         True,
     ],
 )
-def test_cursor_value_of_no_sync(cursor_value: Any) -> None:
-    """A cursor value of no sync, when loaded: it is said why."""
+def test_invalid_cursor_value(cursor_value: Any) -> None:
+    """A cursor value that no sync can have written is rejected, with the reason."""
     with pytest.raises(
         InvalidStateError, match=message("its cursor_value is not a valid timestamp")
     ):
         incremental(cursor_value=cursor_value)
 
 
-def test_time_beyond_nothing_can_be_reserved() -> None:
-    """A time beyond which nothing can be reserved, when loaded: it is said why."""
+def test_latest_cursor_value() -> None:
+    """A cursor value after which no time can be reserved is rejected, with the reason."""
     value = "9999-12-31T23:57:00.000000Z"
     assert load_incremental({"states": [], "cursor_value": value}).cursor_value == value
     with pytest.raises(
@@ -527,8 +527,8 @@ def test_time_beyond_nothing_can_be_reserved() -> None:
         load_incremental({"states": [], "cursor_value": "9999-12-31T23:58:00.000000Z"})
 
 
-def test_other_filters_loaded_cursor() -> None:
-    """Other filters, when loaded: the cursor values still go on."""
+def test_cursor_value_with_other_filters() -> None:
+    """With other filters, the cursor value still continues."""
     blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "cursor_value": MOMENT}
     state = load_incremental(blob, tag_id="t")
 
@@ -550,7 +550,7 @@ def with_records(records: dict[str, dict[str, str]]) -> IncrementalState:
 
 @given(partitions)
 def test_any_records(records: dict[str, dict[str, str]]) -> None:
-    """Any records, when stored and loaded: the state is the same."""
+    """Any records are the same after the state was stored and loaded."""
     state = with_records(records)
     again = load_incremental(stored(state.snapshot()))
 
@@ -569,10 +569,8 @@ def small_state(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_state")
 @given(partitions, partitions)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_more_records_than_there_room(
-    records: dict[str, dict[str, str]], more: dict[str, dict[str, str]]
-) -> None:
-    """More records than there is room for, when stored: whole partitions are left out."""
+def test_full_state(records: dict[str, dict[str, str]], more: dict[str, dict[str, str]]) -> None:
+    """If there are more records than room, whole partitions are left out."""
     state = with_records(records)
     blob = state.snapshot()
     left_out = set(state.untracked)
@@ -584,11 +582,11 @@ def test_more_records_than_there_room(
         assert known_ids(again, partition) == (
             [] if partition in left_out else sorted(of_partition)
         )
-    # Nothing is left out for which there is room; a few bytes of each partition count twice.
+    # No partition is left out if it fits; a few bytes of each partition count twice.
     room = 600 - len(orjson.dumps(blob)) - len("null") * len(records)
     assert all(len(orjson.dumps(records[partition])) > room for partition in left_out)
 
-    # Who has room keeps it, as long as it does not itself grow beyond it.
+    # A partition that has room keeps it, as long as it does not outgrow it.
     for partition in left_out:
         again.add(partition, {**records[partition], **more.get(partition, {})}, MOMENT)
     again.snapshot()
@@ -596,8 +594,8 @@ def test_more_records_than_there_room(
 
 
 @pytest.mark.usefixtures("small_state")
-def test_no_room_for_all() -> None:
-    """No room for all, when stored: those that are not read lose it first."""
+def test_unread_partition_without_room() -> None:
+    """If there is not enough room, the partitions that were not read lose it first."""
     half = versions(*(f"record {number:02}" for number in range(12)))
     state = incremental(entry({"records": half}))
     state.add("b", half, MOMENT)
@@ -609,7 +607,7 @@ def test_no_room_for_all() -> None:
 
 @pytest.mark.usefixtures("small_state")
 def test_new_partition() -> None:
-    """A new partition, when stored in between: the others keep their room."""
+    """In a state that is written during a sync, a new partition takes no room from the others."""
     half = versions(*(f"record {number:02}" for number in range(9)))
     state = incremental(entry({"records": half}, "b"))
     state.add("a", {**half, **versions("1", "2", "3")}, MOMENT)
@@ -620,8 +618,8 @@ def test_new_partition() -> None:
 
 
 @pytest.mark.usefixtures("small_state")
-def test_other_streams() -> None:
-    """Other streams, when room is asked for: all of them stay within it."""
+def test_room_beside_other_streams() -> None:
+    """The states of all streams together stay within the room."""
     assert state_module.room_beside([]) == 600
     # Each stream has an eighth, whatever the others need.
     assert state_module.room_beside([10, 100]) == 600 - 75 - 100
@@ -630,7 +628,7 @@ def test_other_streams() -> None:
 
 @pytest.mark.usefixtures("small_state")
 def test_room_again() -> None:
-    """Room again, when stored: the records are known again."""
+    """Once there is room again, the records are tracked again."""
     large = {str(number): "0123456789ab" for number in range(30)}
     state = with_records({"a": large, "b": {"1": "x"}})
     assert state.snapshot()["states"] == [
@@ -645,7 +643,7 @@ def test_room_again() -> None:
 
 @pytest.mark.usefixtures("small_state")
 def test_room_for_one_partition() -> None:
-    """Room for one partition, when stored: the one that had it keeps it."""
+    """If there is room for one of two partitions, the one that had it keeps it."""
     half = versions(*(f"record {number:02}" for number in range(12)))
     state = incremental(entry({"records": None}), entry({"records": half}, "b"))
     state.add("a", half, MOMENT)
@@ -662,7 +660,7 @@ def test_room_for_one_partition() -> None:
 def test_last_byte_of_room(
     missing: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last byte of room, when stored: it is used."""
+    """The state uses its room to the last byte."""
     state = incremental(entry({"records": versions("1")}))
     size = len(orjson.dumps(state.snapshot())) + len("null")
     monkeypatch.setattr(state_module, "MAX_STATE_BYTES", size - missing)
@@ -671,11 +669,12 @@ def test_last_byte_of_room(
     assert list(state.untracked) == left_out
 
 
-def test_given_the_limit_then_it_is_below_what_airbyte_saves() -> None:
+def test_limit() -> None:
+    """The limit of a state is below what Airbyte saves."""
     assert state_module.MAX_STATE_BYTES == 8_000_000
 
 
-# --- what narrows a read ---
+# --- filters ---
 
 
 def configured(**fields: Any) -> Config:
@@ -685,8 +684,8 @@ def configured(**fields: Any) -> Config:
     )
 
 
-def test_configuration_asked_stream() -> None:
-    """A configuration, when asked: a stream has the filters that narrow it."""
+def test_filters_of_stream() -> None:
+    """A stream's filters are the settings that narrow its read."""
     pairs = [{"name": "a", "value": "b"}, {"name": "c", "value": "d"}]
     narrow = configured(workspace_id="w", tag_id="t", remote_query=pairs)
 

@@ -1,4 +1,4 @@
-"""Numbers, JSON and U+0000, as pure functions; the other values are in test_records.py."""
+"""Numbers, JSON and NUL, as pure functions; test_records.py tests the other values."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ from source_truto_segments.records.values import (
         ("  ", None),
     ],
 )
-def test_given_a_number_in_any_form_when_coerced_then_it_is_one(value: Any, expected: Any) -> None:
+def test_number_in_any_form(value: Any, expected: Any) -> None:
+    """A number in any form becomes a number."""
     found = number(value)
     assert found == expected
     assert type(found) is type(expected)
@@ -43,7 +44,8 @@ def test_given_a_number_in_any_form_when_coerced_then_it_is_one(value: Any, expe
 @pytest.mark.parametrize(
     "value", ["five", "5,5", "0x5", "1_000", "NaN", "Infinity", ".5", "+5", "٥", True, None, [], {}]
 )
-def test_given_no_number_when_coerced_then_it_fails(value: Any) -> None:
+def test_invalid_number(value: Any) -> None:
+    """A value that is no number is rejected."""
     with pytest.raises(CoercionError):
         number(value)
     with pytest.raises(CoercionError):
@@ -71,7 +73,7 @@ def test_integer_in_any_form(value: Any, expected: int | None) -> None:
 
 
 @pytest.mark.parametrize("value", [5.5, "5.5", 2.0**63, -(2.0**63), 1e300, "1e30"])
-def test_number_not_exact_integer(value: Any) -> None:
+def test_inexact_integer(value: Any) -> None:
     """A number that is not an exact integer is rejected."""
     with pytest.raises(CoercionError):
         integer(value)
@@ -86,7 +88,7 @@ json_values = st.recursive(
 
 
 def strings(value: Any) -> Iterator[str]:
-    """All strings and keys of a value."""
+    """Yield all strings and keys of a value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -96,7 +98,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 @given(json_values)
-def test_any_value(value: Any) -> None:
+def test_any_value_without_nul(value: Any) -> None:
     """Replacing NUL leaves none, and changes nothing else."""
     clean = without_nul(value)
 
@@ -118,8 +120,8 @@ json_objects = st.dictionaries(
 
 
 @given(json_objects, st.sampled_from([0, 2**63, 2**70, -(2**70)]))
-def test_any_value_serialized_json(value: dict[str, Any], number: int) -> None:
-    """Any value is serialized as JSON of the same value."""
+def test_any_serialized_value(value: dict[str, Any], number: int) -> None:
+    """Any value is serialized as one line of JSON that has the same value."""
     value = {**value, "number": number}
 
     for option in (0, orjson.OPT_SORT_KEYS):
@@ -130,8 +132,8 @@ def test_any_value_serialized_json(value: dict[str, Any], number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 2**64, -(2**63) - 1])
-def test_keys_serialized_they(number: int) -> None:
-    """Keys are sorted only if that is requested."""
+def test_order_of_keys(number: int) -> None:
+    """Keys are sorted only if the caller asks for it."""
     value = {"b": {"d": number, "c": 1}, "a": 2}
     as_given, in_order = serialize(value), serialize(value, option=orjson.OPT_SORT_KEYS)
 
@@ -142,6 +144,7 @@ def test_keys_serialized_they(number: int) -> None:
     assert json.loads(as_given) == json.loads(in_order) == value
 
 
-def test_given_what_is_no_json_when_serialized_then_it_fails() -> None:
+def test_unserializable_value() -> None:
+    """A value without a JSON form cannot be serialized."""
     with pytest.raises(TypeError):
         serialize({"a": object()})

@@ -1,4 +1,4 @@
-"""Tasks side by side in threads, with a time that stands still until a test moves it on."""
+"""Concurrent tasks in threads, with a clock that stands still until a test advances it."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from integration_tests.support import FakeClock
 from source_truto_segments.sync import worker_pool
 from source_truto_segments.sync.event_queue import CAPACITY_BYTES, SyncCancelledError
 from source_truto_segments.sync.worker_pool import Clock, RateLimited, Task, TaskFailed, WorkerPool
@@ -18,17 +19,17 @@ from source_truto_segments.truto.rate_limiter import Delay
 
 pytestmark = pytest.mark.timeout(6)
 
-# Real seconds. What has to happen happens long before; no test waits for them to pass.
+# Real seconds. What has to happen takes much less; no test waits until they have passed.
 SOON = 2.0
-# Long enough for what must not happen to be seen; no test fails because it is too short.
+# What must not happen would happen within this time. If the time is too short, no test fails.
 A_MOMENT = 0.05
 
 
-class FakeClock(Clock):
-    """A time that only `advance_to` moves on."""
+class ManualClock(Clock):
+    """A clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
-        # All times that the pool waited for.
+        # The times until which the pool waited.
         self.deadlines: list[float] = []
         self._now = 0.0
         self._waiting = threading.Condition()
@@ -45,12 +46,12 @@ class FakeClock(Clock):
         condition.wait()
 
     def expect_wait_until(self, deadline: float) -> None:
-        """Comes back once the pool waits for just this time."""
+        """Return once the pool waits until exactly this time."""
         with self._waiting:
             assert self._waiting.wait_for(lambda: self.deadlines[-1:] == [deadline], SOON)
 
     def advance_to(self, deadline: float) -> None:
-        """Lets time pass, once the pool waits for just this time."""
+        """Advance to this time, once the pool waits until exactly then."""
         self.expect_wait_until(deadline)
         self.pass_to(deadline)
 
@@ -60,27 +61,13 @@ class FakeClock(Clock):
             self._pool.notify_all()
 
 
-class JumpingClock(Clock):
-    """A time that every wait moves on at once."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        return self._now
-
-    def wait(self, condition: threading.Condition, seconds: float) -> None:
-        del condition
-        self._now += seconds
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def make_pool(clock: FakeClock) -> Iterator[Callable[..., WorkerPool[Any]]]:
+def make_pool(clock: ManualClock) -> Iterator[Callable[..., WorkerPool[Any]]]:
     pools: list[WorkerPool[Any]] = []
 
     def make(*tasks: Task[Any], workers: int = 1, is_open: bool = True) -> WorkerPool[Any]:
@@ -105,7 +92,7 @@ def task(*steps: Any) -> Task[Any]:
 
 
 def events(pool: WorkerPool[Any]) -> Iterator[Any]:
-    """The events of a pool, without the ticks."""
+    """Return the events of a pool, without the ticks."""
     return (event for event in pool.events(SOON) if event is not None)
 
 
@@ -132,13 +119,14 @@ class Page:
 # --- tasks and workers ---
 
 
-def test_given_no_tasks_when_run_then_there_are_no_events(make_pool: MakePool) -> None:
+def test_no_tasks(make_pool: MakePool) -> None:
+    """A pool without tasks has no events."""
     assert list(events(make_pool())) == []
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_tasks_run_every(workers: int, make_pool: MakePool) -> None:
-    """Tasks: every event comes and those of a task in order."""
+def test_many_tasks(workers: int, make_pool: MakePool) -> None:
+    """Every event arrives, and the events of each task in order."""
     tasks = [task(*[(name, number) for number in range(20)]) for name in range(10)]
     found = list(events(make_pool(*tasks, workers=workers)))
 
@@ -148,13 +136,13 @@ def test_tasks_run_every(workers: int, make_pool: MakePool) -> None:
 
 
 def test_one_worker(make_pool: MakePool) -> None:
-    """One worker, when tasks run: it is one after another."""
+    """A single worker runs one task after another."""
     pool = make_pool(task("a1", "a2"), task("b1", "b2"), task("c"))
     assert list(events(pool)) == ["a1", "a2", "b1", "b2", "c"]
 
 
 def test_task_submits_another(make_pool: MakePool) -> None:
-    """A task, when it submits another: that runs too."""
+    """A task can submit another one, which runs too."""
     pool = make_pool()
 
     def parent() -> Task[Any]:
@@ -165,8 +153,8 @@ def test_task_submits_another(make_pool: MakePool) -> None:
     assert list(events(pool)) == ["parent", "child"]
 
 
-def test_pool_not_open(make_pool: MakePool) -> None:
-    """A pool that is not open: one task alone goes on."""
+def test_unverified_token(make_pool: MakePool) -> None:
+    """Until the token is verified, only one task runs."""
     may_go_on = threading.Event()
 
     def first() -> Task[Any]:
@@ -183,7 +171,8 @@ def test_pool_not_open(make_pool: MakePool) -> None:
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["before", "meanwhile"])
-def test_given_a_pool_when_opened_then_all_workers_run(is_open: bool, make_pool: MakePool) -> None:
+def test_verified_token(is_open: bool, make_pool: MakePool) -> None:
+    """Once the token is verified, all workers run."""
     together = threading.Barrier(3)
     pool = make_pool(workers=3, is_open=is_open)
 
@@ -198,7 +187,7 @@ def test_given_a_pool_when_opened_then_all_workers_run(is_open: bool, make_pool:
 
 
 def test_more_tasks_than_workers(make_pool: MakePool) -> None:
-    """More tasks than workers: no more workers are busy."""
+    """If there are more tasks than workers, the pool starts no further workers."""
     pairs = threading.Barrier(2)
     threads = set()
 
@@ -212,8 +201,8 @@ def test_more_tasks_than_workers(make_pool: MakePool) -> None:
     assert len(threads) == 2
 
 
-def test_workers_idle(clock: FakeClock, make_pool: MakePool) -> None:
-    """Workers that are idle, when tasks go on: all of them are used."""
+def test_idle_workers(clock: ManualClock, make_pool: MakePool) -> None:
+    """When tasks continue, all idle workers are used."""
     together = threading.Barrier(3)
     threads = set()
 
@@ -233,8 +222,8 @@ def test_workers_idle(clock: FakeClock, make_pool: MakePool) -> None:
     assert len(threads) == 3
 
 
-def test_task_fails(make_pool: MakePool) -> None:
-    """A task that fails: its error is an event and others go on."""
+def test_failed_task(make_pool: MakePool) -> None:
+    """The error of a failed task becomes an event, and the other tasks continue."""
     error = ValueError("a defect")
 
     def failing() -> Task[Any]:
@@ -245,8 +234,8 @@ def test_task_fails(make_pool: MakePool) -> None:
     assert list(events(pool)) == ["before", TaskFailed(error), "other"]
 
 
-def test_task_cancelled(make_pool: MakePool) -> None:
-    """A task that is cancelled: it just ends."""
+def test_cancelled_task(make_pool: MakePool) -> None:
+    """A cancelled task ends without a failure."""
 
     def cancelled() -> Task[Any]:
         yield "before"
@@ -255,8 +244,8 @@ def test_task_cancelled(make_pool: MakePool) -> None:
     assert list(events(make_pool(cancelled(), task("other")))) == ["before", "other"]
 
 
-def test_no_event_for_while(make_pool: MakePool) -> None:
-    """No event for a while: there is a tick."""
+def test_ticks(make_pool: MakePool) -> None:
+    """While no event arrives, the pool yields None."""
     may_go_on = threading.Event()
 
     def slow() -> Task[Any]:
@@ -269,8 +258,8 @@ def test_no_event_for_while(make_pool: MakePool) -> None:
     assert "late" in list(found)
 
 
-def test_event_takes_while(make_pool: MakePool) -> None:
-    """An event that takes a while: there is no tick before it."""
+def test_late_event(make_pool: MakePool) -> None:
+    """Before an event that arrives in time, the pool does not yield None."""
 
     def slow() -> Task[Any]:
         threading.Event().wait(A_MOMENT)
@@ -281,7 +270,7 @@ def test_event_takes_while(make_pool: MakePool) -> None:
 
 @dataclass
 class StartedWorkers:
-    """The workers that were started, or were to be, on a machine that allows only so many."""
+    """The workers that the pool tried to start on a machine that allows only so many."""
 
     allowed: int = 100
     threads: list[threading.Thread] = field(default_factory=list)
@@ -307,8 +296,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> StartedWorkers:
     return found
 
 
-def test_few_tasks(started: StartedWorkers, clock: FakeClock, make_pool: MakePool) -> None:
-    """Few tasks: no worker is started for nothing."""
+def test_few_tasks(started: StartedWorkers, clock: ManualClock, make_pool: MakePool) -> None:
+    """The pool starts no more workers than its tasks need, and all of them end."""
     found = events(make_pool(task(of_account(10), "a"), workers=8))
     assert next(found) == RateLimited(10.0)
     clock.advance_to(10)
@@ -316,14 +305,14 @@ def test_few_tasks(started: StartedWorkers, clock: FakeClock, make_pool: MakePoo
     (worker,) = started.threads
     assert started.scheduler is not None
     for thread in (worker, started.scheduler):
-        # Where the process ends, a request that hangs must not keep it.
+        # A request that hangs must not keep the process from ending.
         assert thread.daemon
         thread.join(SOON)
         assert not thread.is_alive()
 
 
-def test_worker_did_much_alone(started: StartedWorkers, make_pool: MakePool) -> None:
-    """A worker that did much alone, when opened: the others start."""
+def test_late_verification(started: StartedWorkers, make_pool: MakePool) -> None:
+    """If the token is verified after many tasks, the other workers still start."""
     together = threading.Barrier(3)
     pool = make_pool(*(task() for _ in range(5)), workers=3, is_open=False)
 
@@ -343,10 +332,8 @@ def test_worker_did_much_alone(started: StartedWorkers, make_pool: MakePool) -> 
 
 
 @pytest.mark.parametrize("allowed", [1, 2])
-def test_machine_without_further_threads(
-    allowed: int, started: StartedWorkers, make_pool: MakePool
-) -> None:
-    """A machine without further threads: those that there are go on."""
+def test_too_few_threads(allowed: int, started: StartedWorkers, make_pool: MakePool) -> None:
+    """If no further thread can start, the running ones continue."""
     started.allowed = allowed
     together = threading.Barrier(allowed)
     pool = make_pool(workers=4, is_open=False)
@@ -359,12 +346,12 @@ def test_machine_without_further_threads(
     for name in range(4):
         pool.submit(side_by_side(name))
     assert sorted(events(pool)) == [0, 1, 2, 3]
-    # One more is tried at most once.
+    # The pool tries to start one more at most once.
     assert len(started.threads) <= allowed + 1
 
 
-def test_machine_without_any_thread(started: StartedWorkers, make_pool: MakePool) -> None:
-    """A machine without any thread: that is an event."""
+def test_no_threads(started: StartedWorkers, make_pool: MakePool) -> None:
+    """If no worker can start at all, the pool reports that as a failure."""
     started.allowed = 0
     pool = make_pool(task("a"), task("b"), workers=4)
 
@@ -374,7 +361,7 @@ def test_machine_without_any_thread(started: StartedWorkers, make_pool: MakePool
 
 
 def test_no_thread_for_the_scheduler(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
-    """Not even the scheduler starts: the cause is an event, and the pool can be closed."""
+    """If the scheduler cannot start, the pool reports the cause, and can be closed."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -418,7 +405,7 @@ def test_defect_of_the_pool(
 
 
 def test_slow_first_task(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
-    """A first request that is slow holds the second back for a moment only."""
+    """A slow first request holds back the second one for a moment only."""
     monkeypatch.setattr(worker_pool, "PROBE_SECONDS", A_MOMENT)
     may_end = threading.Event()
 
@@ -432,8 +419,8 @@ def test_slow_first_task(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -
     assert list(found) == []
 
 
-def test_task_that_waits_keeps_no_event(clock: FakeClock, make_pool: MakePool) -> None:
-    """What a task has yielded is freed while it waits."""
+def test_event_of_waiting_task(clock: ManualClock, make_pool: MakePool) -> None:
+    """The event that a task has yielded is freed while the task waits."""
     kept: list[weakref.ref[Page]] = []
 
     def waiting() -> Task[Any]:
@@ -454,8 +441,8 @@ def test_task_that_waits_keeps_no_event(clock: FakeClock, make_pool: MakePool) -
 # --- delays ---
 
 
-def test_delay_task_waits(clock: FakeClock, make_pool: MakePool) -> None:
-    """A delay, when a task waits: it holds no worker."""
+def test_waiting_task(clock: ManualClock, make_pool: MakePool) -> None:
+    """A task that waits holds no worker."""
     pool = make_pool(task("a1", backoff(10), "a2"), task("b"), workers=1)
     found = events(pool)
 
@@ -464,8 +451,8 @@ def test_delay_task_waits(clock: FakeClock, make_pool: MakePool) -> None:
     assert list(found) == ["a2"]
 
 
-def test_delays_time_passes(clock: FakeClock, make_pool: MakePool) -> None:
-    """Delays, when time passes: each task goes on at its time."""
+def test_delays(clock: ManualClock, make_pool: MakePool) -> None:
+    """Each task continues as soon as its delay has passed."""
 
     def twice() -> Task[Any]:
         yield backoff(10)
@@ -484,7 +471,7 @@ def test_delays_time_passes(clock: FakeClock, make_pool: MakePool) -> None:
     assert list(found) == ["b again"]
 
 
-def test_retries_do_not_starve_new_tasks(clock: FakeClock, make_pool: MakePool) -> None:
+def test_retries_do_not_starve_new_tasks(clock: ManualClock, make_pool: MakePool) -> None:
     """Tasks that had to wait get one start in ten while others have not begun."""
     may_go_on = threading.Event()
     pool = make_pool(*(task(backoff(10), "retry") for _ in range(4)))
@@ -506,8 +493,8 @@ def test_retries_do_not_starve_new_tasks(clock: FakeClock, make_pool: MakePool) 
     assert order.count("retry") == 4
 
 
-def test_tasks_wait(clock: FakeClock, make_pool: MakePool) -> None:
-    """Tasks that wait, when asked: their delays are named."""
+def test_delays_of_waiting_tasks(clock: ManualClock, make_pool: MakePool) -> None:
+    """The pool returns the delays of the tasks that wait."""
     first, second = of_account(10, "a"), of_account(20, "b")
     pool = make_pool(task(first), task(second), task("both wait"))
     assert pool.delays() == []
@@ -524,8 +511,8 @@ def test_tasks_wait(clock: FakeClock, make_pool: MakePool) -> None:
     assert pool.delays() == []
 
 
-def test_delay_of_token(clock: FakeClock, make_pool: MakePool) -> None:
-    """A delay of the token, when one task meets it: no other starts before it."""
+def test_delay_of_token(clock: ManualClock, make_pool: MakePool) -> None:
+    """After one task meets a delay of the token, no other starts before the delay has passed."""
     delay = of_token(10)
     pool = make_pool(task(delay, "a"), task("b"))
     found = events(pool)
@@ -540,8 +527,8 @@ def test_delay_of_token(clock: FakeClock, make_pool: MakePool) -> None:
     assert pool.delays() == []
 
 
-def test_delay_of_token_others_under(clock: FakeClock, make_pool: MakePool) -> None:
-    """A delay of the token, when others are under way: only their step ends."""
+def test_token_delay_of_running_tasks(clock: ManualClock, make_pool: MakePool) -> None:
+    """During a delay of the token, running tasks finish only their current step."""
     both_run, may_go_on = threading.Barrier(2), threading.Event()
     pool = make_pool(workers=2)
 
@@ -570,8 +557,8 @@ def test_delay_of_token_others_under(clock: FakeClock, make_pool: MakePool) -> N
     assert sorted(str(event) for event in found if event) == ["a", "b again", "c"]
 
 
-def test_delay_of_token_shorter_one(clock: FakeClock, make_pool: MakePool) -> None:
-    """A delay of the token, when a shorter one follows: the longer holds."""
+def test_shorter_token_delay(clock: ManualClock, make_pool: MakePool) -> None:
+    """A shorter delay of the token does not replace a longer one."""
     both_run, may_go_on = threading.Barrier(2), threading.Event()
 
     def longer() -> Task[Any]:
@@ -596,7 +583,7 @@ def test_delay_of_token_shorter_one(clock: FakeClock, make_pool: MakePool) -> No
 
 
 def test_real_clock() -> None:
-    """The real clock, when a task waits: time passes."""
+    """With the real clock, a delay takes real time."""
     clock = Clock()
     times = [clock.now()]
 
@@ -613,7 +600,7 @@ def test_real_clock() -> None:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> list[list[Any]]:
-    """Tasks of events (numbers) and delays."""
+    """Draw tasks that consist of events (numbers) and delays."""
     delays = st.builds(
         Delay,
         st.sampled_from([0.0, 0.5, 1.0, 7.0]),
@@ -628,8 +615,8 @@ def schedules(draw: st.DrawFn) -> list[list[Any]]:
 @given(schedules(), st.integers(1, 4))
 @settings(max_examples=60)
 def test_any_tasks(schedule: Sequence[Sequence[Any]], workers: int) -> None:
-    """Any tasks: all events come in order and no delay is cut short."""
-    clock = JumpingClock()
+    """All events of any tasks arrive in order, and no delay is cut short."""
+    clock = FakeClock()
     pool: WorkerPool[Any] = WorkerPool(workers, clock)
     too_early = []
 
@@ -653,11 +640,11 @@ def test_any_tasks(schedule: Sequence[Sequence[Any]], workers: int) -> None:
         assert of_task == [step for step in steps if isinstance(step, int)]
 
 
-# --- a standstill ---
+# --- reported pauses ---
 
 
-def test_delay_of_token_many_tasks(clock: FakeClock, make_pool: MakePool) -> None:
-    """A delay of the token, when many tasks meet it: it is reported once."""
+def test_repeated_token_delay(clock: ManualClock, make_pool: MakePool) -> None:
+    """A delay of the token that many tasks meet is reported once."""
     together = threading.Barrier(3)
 
     def limited() -> Task[Any]:
@@ -676,14 +663,14 @@ def test_delay_of_token_many_tasks(clock: FakeClock, make_pool: MakePool) -> Non
 
 @pytest.mark.parametrize("make_delay", [of_token, of_account])
 @pytest.mark.parametrize(("seconds", "is_reported"), [(0.75, False), (1.0, True), (2.5, True)])
-def test_standstill_shorter(
+def test_short_pause(
     make_delay: Callable[[float], Delay],
     seconds: float,
     is_reported: bool,
-    clock: FakeClock,
+    clock: ManualClock,
     make_pool: MakePool,
 ) -> None:
-    """A standstill, when it is shorter than a second: it is not reported."""
+    """A pause that is shorter than a second is not reported."""
     found = events(make_pool(task("begun", make_delay(seconds), "done")))
     assert next(found) == "begun"
     clock.advance_to(seconds)
@@ -691,8 +678,8 @@ def test_standstill_shorter(
     assert list(found) == [*([RateLimited(seconds)] if is_reported else []), "done"]
 
 
-def test_wait_after_failure(clock: FakeClock, make_pool: MakePool) -> None:
-    """A wait after a failure, when all tasks wait: it is no rate limit."""
+def test_wait_after_failure(clock: ManualClock, make_pool: MakePool) -> None:
+    """While a task waits after a failure, the pause is not reported as a rate limit."""
     tasks = task(backoff(10), of_account(10), "a"), task(of_account(30), "b"), task("all wait")
     found = events(make_pool(*tasks))
     assert next(found) == "all wait"
@@ -705,8 +692,8 @@ def test_wait_after_failure(clock: FakeClock, make_pool: MakePool) -> None:
     assert list(found) == ["b"]
 
 
-def test_task_under_way(clock: FakeClock, make_pool: MakePool) -> None:
-    """A task under way, when the others wait: it is no standstill."""
+def test_running_task(clock: ManualClock, make_pool: MakePool) -> None:
+    """While a task runs, the delays of the others are not reported as a pause."""
     others_wait, may_end = threading.Event(), threading.Event()
 
     def under_way() -> Task[Any]:
@@ -730,8 +717,8 @@ def test_task_under_way(clock: FakeClock, make_pool: MakePool) -> None:
     assert [event for event in found if event] == ["done"]
 
 
-def test_standstill_grows(clock: FakeClock, make_pool: MakePool) -> None:
-    """A standstill that grows, when it is reported: only what is new counts."""
+def test_growing_pause(clock: ManualClock, make_pool: MakePool) -> None:
+    """A pause that grows is reported again only if it grows by a second or more."""
     all_run = threading.Barrier(3)
     may_go_on = {seconds: threading.Event() for seconds in (10, 10.5, 14)}
 
@@ -755,8 +742,8 @@ def test_standstill_grows(clock: FakeClock, make_pool: MakePool) -> None:
 # --- stop and close ---
 
 
-def test_pool_stopped(make_pool: MakePool) -> None:
-    """A pool, when stopped: what a step yields is the last of it."""
+def test_stop(make_pool: MakePool) -> None:
+    """A pool that is stopped yields the event of the current step, and no more."""
     may_go_on = threading.Event()
     steps = []
 
@@ -775,8 +762,8 @@ def test_pool_stopped(make_pool: MakePool) -> None:
     assert steps == []
 
 
-def test_task_stops_pool(make_pool: MakePool) -> None:
-    """A task, when it stops the pool: its next event still comes."""
+def test_stop_by_task(make_pool: MakePool) -> None:
+    """A task that stops the pool can still yield one event."""
     pool = make_pool()
 
     def stopping() -> Task[Any]:
@@ -790,9 +777,8 @@ def test_task_stops_pool(make_pool: MakePool) -> None:
 
 
 @pytest.mark.parametrize("make_delay", [of_token, of_account])
-def test_given_tasks_that_wait_when_stopped_then_no_time_passes(
-    make_delay: Callable[[float], Delay], make_pool: MakePool
-) -> None:
+def test_stop_of_waiting_tasks(make_delay: Callable[[float], Delay], make_pool: MakePool) -> None:
+    """A pool that is stopped does not wait for delays."""
     pool = make_pool(task(make_delay(10), "too far"), task(make_delay(10)), workers=2)
     found = events(pool)
     assert next(found) == RateLimited(10.0)
@@ -801,8 +787,8 @@ def test_given_tasks_that_wait_when_stopped_then_no_time_passes(
     assert list(found) == []
 
 
-def test_step_ends_in_delay(make_pool: MakePool) -> None:
-    """A step that ends in a delay, when stopped: it is not waited for."""
+def test_stop_before_delay(make_pool: MakePool) -> None:
+    """If a step ends in a delay after the pool was stopped, the pool does not wait for it."""
     pool = make_pool()
 
     def stopping() -> Task[Any]:
@@ -815,8 +801,8 @@ def test_step_ends_in_delay(make_pool: MakePool) -> None:
     assert list(events(pool)) == ["a"]
 
 
-def test_reader_slow(make_pool: MakePool) -> None:
-    """A reader that is slow, when events hold much: the workers wait."""
+def test_slow_reader(make_pool: MakePool) -> None:
+    """While the reader is slow and the queue is full, the workers wait."""
     made = []
 
     def pages() -> Task[Any]:
@@ -827,13 +813,13 @@ def test_reader_slow(make_pool: MakePool) -> None:
     found = events(make_pool(pages()))
     for number in range(8):
         assert next(found) == Page(number)
-        # One more waits in the queue, and one in front of it.
+        # One more is in the queue, and another one waits for room in it.
         assert len(made) <= number + 3
     assert list(found) == []
 
 
-def test_events_hold_much(make_pool: MakePool) -> None:
-    """Events that hold much, when nobody reads: the worker makes no more."""
+def test_no_reader(make_pool: MakePool) -> None:
+    """If nobody reads the events, a worker stops making them once the queue is full."""
     made = []
     third = threading.Event()
 
@@ -851,8 +837,8 @@ def test_events_hold_much(make_pool: MakePool) -> None:
     assert len(made) == 3
 
 
-def test_events_hold_much_another_holds(make_pool: MakePool) -> None:
-    """Events that hold much, when another holds nothing: it does not wait."""
+def test_events_without_bytes(make_pool: MakePool) -> None:
+    """Events without bytes do not wait for room in the queue."""
     all_made = threading.Event()
 
     def mixed() -> Task[Any]:
@@ -868,8 +854,8 @@ def test_events_hold_much_another_holds(make_pool: MakePool) -> None:
     assert list(found) == [Page(0), "a status", "another"]
 
 
-def test_worker_waits_for_room(make_pool: MakePool) -> None:
-    """A worker that waits for room, when closed: it ends."""
+def test_close_of_waiting_workers(make_pool: MakePool) -> None:
+    """Closing the pool ends the workers that wait for room in the queue."""
     both_run, ended = threading.Barrier(2), []
 
     def endless() -> Task[Any]:
@@ -890,8 +876,8 @@ def test_worker_waits_for_room(make_pool: MakePool) -> None:
     assert not any(thread.is_alive() for thread in ended)
 
 
-def test_step_hangs(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
-    """A step that hangs, when closed: it is not waited for long."""
+def test_close_of_hanging_step(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> None:
+    """Closing the pool does not wait long for a step that hangs."""
     monkeypatch.setattr(worker_pool, "_JOIN_SECONDS", A_MOMENT)
     may_end = threading.Event()
 
@@ -908,8 +894,8 @@ def test_step_hangs(monkeypatch: pytest.MonkeyPatch, make_pool: MakePool) -> Non
     may_end.set()
 
 
-def test_pool_closed(make_pool: MakePool) -> None:
-    """A pool that was closed: there are no events."""
+def test_closed_pool(make_pool: MakePool) -> None:
+    """A pool that was closed has no events."""
     pool = make_pool(task("a"))
     pool.close()
 

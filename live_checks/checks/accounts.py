@@ -12,13 +12,13 @@ from source_truto_segments.truto.vendors import VENDORS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# What no account has.
+# An id that no account, tenant or tag has.
 MADE_UP = "00000000-0000-4000-8000-000000000000"
-_FILTERS_ITSELF = "It only saves requests: the connector filters the list by itself, too."
+_FILTERS_ITSELF = "The filter only saves requests: the connector filters the list itself, too."
 
 
 def _mistakes(entry: Any) -> list[str]:
-    """Return how an account differs from what the connector reads of it."""
+    """Return how an account differs from the form that the connector reads."""
     if not isinstance(entry, dict):
         return [f"an entry is {type_name(entry)}"]
     integration = entry.get("integration")
@@ -41,8 +41,8 @@ def _mistakes(entry: Any) -> list[str]:
 
 
 @fact(
-    "An account is an object of its own with the id asked for, status, integration.name and dates.",
-    "The stream integrated_accounts, messages and page sizes are made from it.",
+    "An account is an object with the requested id, status, integration.name and dates.",
+    "The connector takes the stream integrated_accounts, messages and page sizes from it.",
 )
 def account_object(account: Account) -> Seen:
     answer = meant(account.entry)
@@ -58,7 +58,7 @@ def account_object(account: Account) -> Seen:
 
 @fact(
     "The list of accounts is an object with result or results: a list of such objects.",
-    "An entry without id or integration is not read; another form fails the mode all.",
+    "The connector skips an entry without id or integration; another form fails the mode all.",
     "additional_accounts: These accounts",
 )
 def accounts_list(account: Account) -> Seen:
@@ -75,7 +75,7 @@ def accounts_list(account: Account) -> Seen:
 
 @fact(
     "The list of accounts takes limit, and its cursor leads to the next accounts.",
-    "The list is read in pages, as an entry can have 100 kB.",
+    "The connector reads the list in pages, because an entry can have 100 kB.",
     "additional_accounts: These accounts",
 )
 def accounts_limit(account: Account) -> Seen:
@@ -98,7 +98,7 @@ def accounts_limit(account: Account) -> Seen:
 def _add_filter(
     name: str, value_of: Callable[[Mapping[str, Any]], Any], others: tuple[str, ...], follows: str
 ) -> None:
-    """Add the fact that the list takes a filter: for the account's own value and another one."""
+    """Add the fact that the list takes a filter, with the account's own value and another one."""
 
     def check(account: Account) -> Seen:
         own = value_of(account.entry.body) if account.entry.good else None
@@ -130,7 +130,7 @@ _add_filter(
     "status",
     lambda entry: entry.get("status"),
     ("needs_reauth", "active"),
-    "Nothing: the connector reads accounts of every status and does not send it.",
+    "Nothing: the connector reads accounts of every status, and does not send this filter.",
 )
 _add_filter("integration.name", _integration_name, tuple(VENDORS), _FILTERS_ITSELF)
 _add_filter("tenant_id", lambda entry: entry.get("tenant_id"), (MADE_UP,), _FILTERS_ITSELF)

@@ -23,7 +23,7 @@ _FIRST_TIMESTAMP = 1_000_000_000
 
 
 def _without(account: Account, hidden: tuple[str, ...], *params: tuple[str, object]) -> Seen:
-    """Check that a page lacks these fields and nothing else."""
+    """Check that a page lacks these fields, and nothing else."""
     before = records(account.first)
     if not before:
         raise UnseenError("The first page has no segments.")
@@ -48,7 +48,7 @@ def ignore_remote_data(account: Account) -> Seen:
 
 @fact(
     "truto_exclude_fields[] leaves out each of these fields and nothing else.",
-    "Columns that are not selected are not requested.",
+    "The connector does not request columns that are not selected.",
 )
 def exclude_fields(account: Account) -> Seen:
     hidden = ("name", "status")
@@ -57,7 +57,7 @@ def exclude_fields(account: Account) -> Seen:
 
 @fact(
     "tags[id] filters the segments of Klaviyo, and other vendors ignore it.",
-    "With tag_id, segments whose remote_data has other tags are dropped, too.",
+    "With tag_id, the connector also drops segments whose remote_data has other tags.",
     "leave tag_id empty",
 )
 def tag_filter(account: Account) -> Seen:
@@ -84,7 +84,7 @@ def _has_tags(record: dict[str, Any]) -> bool:
 @fact(
     "ratelimit-limit is a number with or without ;w=, ratelimit-remaining a number, and "
     "ratelimit-reset seconds or a timestamp.",
-    "Once the vendor's budget is used up, its account waits; other forms are ignored.",
+    "Once the vendor's budget is used up, the account waits; other forms are ignored.",
 )
 def budget_headers(account: Account) -> Seen:
     answer = meant(account.first)
@@ -101,10 +101,10 @@ def budget_headers(account: Account) -> Seen:
 
 
 def _refusal(answer: Answer, status: int) -> Seen:
-    """Check that an answer is an error of Truto's own with this status.
+    """Check that a response is Truto's own error with this status.
 
     Raises:
-        UnseenError: If it is a limit or a passing failure.
+        UnseenError: If it is a rate limit or a temporary failure.
     """
     if answer.status in RETRIED:
         raise UnseenError(f"The answer was {answer}.")
@@ -118,8 +118,8 @@ def _refusal(answer: Answer, status: int) -> Seen:
 
 
 @fact(
-    "A wrong token is refused with Truto's 401: statusCode, error, message.",
-    "The sync ends at once and says that Truto rejected the API token.",
+    "A wrong token gets Truto's 401, with statusCode, error and message.",
+    "The sync ends at once and reports that Truto rejected the API token.",
 )
 def wrong_token(account: Account) -> Seen:
     answer = account.api.get(SEGMENTS, account.key, token="not-a-token")  # noqa: S106 - nobody's
@@ -127,15 +127,15 @@ def wrong_token(account: Account) -> Seen:
 
 
 @fact(
-    "An unknown account is refused with Truto's 404.",
-    "The message says that Truto has no such account.",
+    "An unknown account gets Truto's 404.",
+    "The connector reports that Truto has no such account.",
 )
 def unknown_account(account: Account) -> Seen:
     return _refusal(account.api.get(SEGMENTS, ("integrated_account_id", MADE_UP)), 404)
 
 
 @fact(
-    'A resource that an integration lacks is refused with Truto\'s 400 and "not support".',
+    'A resource that an integration lacks gets Truto\'s 400 with "not support".',
     "Such an account has no workspaces; another 400 fails the stream workspaces.",
     "deselect the stream workspaces",
 )
@@ -151,7 +151,7 @@ def not_supported(account: Account) -> Seen:
 
 @fact(
     "Beehiiv, Brevo and Customer.io list workspaces, each with an id and a name.",
-    "Workspaces and, for Beehiiv, segments are read by them.",
+    "The stream workspaces has them, and the segments of Beehiiv are read by workspace.",
     "workspace_id",
 )
 def workspaces(account: Account) -> Seen:
@@ -173,7 +173,7 @@ def workspaces(account: Account) -> Seen:
 
 
 @fact(
-    "segments/meta/list has schema.properties: for each field an object with a type.",
+    "segments/meta/list has schema.properties, with an object for each field that states its type.",
     "Fields beyond the unified ones become columns when Airbyte fetches the schema.",
 )
 def model(account: Account) -> Seen:

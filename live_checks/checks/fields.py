@@ -16,7 +16,7 @@ DATES = ("created_at", "updated_at", "last_calculated_at")
 
 
 @fact(
-    "id is a string that is not blank, and no id comes twice.",
+    "id is a string that is not blank, and no two segments have the same id.",
     "A number becomes a string; without an id, a record can be neither compared nor deleted.",
 )
 def field_id(account: Account) -> Seen:
@@ -35,7 +35,7 @@ def _add_field(
     describe: Callable[[Any], str | None],
     follows: str = "A value of another type becomes null if it cannot be converted.",
 ) -> None:
-    """Add the fact that a field has a form; `describe` returns None for any other."""
+    """Add the fact that a field has a form; `describe` returns None for any other form."""
 
     def check(account: Account) -> Seen:
         values = [segment.get(name) for segment in account.segments]
@@ -59,7 +59,7 @@ _add_field(
     "status",
     ", ".join(STATUSES),
     lambda value: next((status for status in STATUSES if status == value), None),
-    "Any other text is emitted as it is.",
+    "The connector emits any other text as it is.",
 )
 _add_field("is_starred", "true or false", _only("boolean"))
 for _date in DATES:
@@ -67,6 +67,6 @@ for _date in DATES:
         _date,
         "ISO 8601, YYYY-MM-DD HH:MM:SS, or seconds or milliseconds since 1970",
         date_form,
-        "Any other form becomes null; one without a zone is read as UTC.",
+        "Any other form becomes null; a date without a zone counts as UTC.",
     )
 _add_field("remote_data", "an object", _only("object"))

@@ -27,13 +27,13 @@ ENVELOPE = ("result", "next_cursor", "prev_cursor", "result_count", "is_partial_
 _REFUSED = frozenset({400, 422})
 # The largest pages that the vendors document; the connector asks for none above 100.
 _MAXIMA = {"activecampaign": 10_000, "beehiiv": 100, "brevo": 50, "flodesk": 100, "klaviyo": 10}
-# Its list has one page only.
+# The list of this integration has a single page.
 _ONE_PAGE = "customerio"
 
 
 @fact(
-    "Segments need no workspace; only Beehiiv requires one and says so in a 400.",
-    "After that 400 the account is read workspace by workspace; another 400 fails it.",
+    "Only Beehiiv requires a workspace for segments, and says so in a 400.",
+    "After that 400, the connector reads the account by workspace; another 400 fails it.",
     "workspace_id",
 )
 def workspace_required(account: Account) -> Seen:
@@ -48,7 +48,7 @@ def workspace_required(account: Account) -> Seen:
 
 @fact(
     "A page is an object whose result is a list of objects.",
-    "Objects keyed by id, one bare record and null are read as well; anything else fails.",
+    "The connector also reads objects keyed by id, one bare record and null. Anything else fails.",
 )
 def envelope(account: Account) -> Seen:
     answer = meant(account.first)
@@ -69,7 +69,7 @@ def envelope(account: Account) -> Seen:
 
 
 @fact(
-    "Without segments the list is empty; for ActiveCampaign, it can be the vendor's 404.",
+    "Without segments, the list is empty; for ActiveCampaign, it can be the vendor's 404.",
     "Any other error fails the account.",
     "on_account_error: skip",
 )
@@ -84,7 +84,7 @@ def no_segments(account: Account) -> Seen:
 
 @fact(
     'The list ends with a next_cursor that is null, missing or "".',
-    "An empty page with the cursor that was just sent ends it, too; any other value leads on.",
+    "An empty page with the cursor that was just sent ends it, too; any other value continues it.",
 )
 def end_of_list(account: Account) -> Seen:
     walk = account.whole
@@ -103,7 +103,7 @@ def end_of_list(account: Account) -> Seen:
 
 
 @fact(
-    "A cursor is a string; sent back unchanged, it leads to records of no earlier page.",
+    "A cursor is a string. Sent back unchanged, it leads to records that no earlier page had.",
     "A cursor that comes back is a pagination loop and fails the account.",
 )
 def cursor_sent_back(account: Account) -> Seen:
@@ -124,8 +124,8 @@ def cursor_sent_back(account: Account) -> Seen:
 
 
 @fact(
-    "A cursor that is not valid is refused with 400.",
-    "After a 400 the account is read again from its first page, once.",
+    "An invalid cursor gets a 400.",
+    "After a 400, the connector reads the account again from its first page, once.",
 )
 def cursor_refused(account: Account) -> Seen:
     _unfailing(account, account.whole)
@@ -134,10 +134,10 @@ def cursor_refused(account: Account) -> Seen:
 
 
 def _provoked(account: Account, param: tuple[str, object]) -> Answer:
-    """Return the answer to a parameter that is not valid.
+    """Return the response to an invalid parameter.
 
     Raises:
-        UnseenError: If the list fails without it, too.
+        UnseenError: If the list fails without it as well.
     """
     answer = account.page(param)
     if answer.status >= 500:  # noqa: PLR2004
@@ -146,7 +146,7 @@ def _provoked(account: Account, param: tuple[str, object]) -> Answer:
 
 
 def _compare(walk: Walk, account: Account, limit: int, *, pages: bool = True) -> Seen:
-    """Compare the list that was asked for with a limit with the one without."""
+    """Compare a list that was requested with a limit with the list without one."""
     where = f"limit={limit}"
     _unfailing(account, account.whole)
     if walk.failure is not None:
@@ -168,8 +168,8 @@ def _compare(walk: Walk, account: Account, limit: int, *, pages: bool = True) ->
 
 
 @fact(
-    "With a small limit, the same ids come on more pages; Customer.io has one page only.",
-    "page_size is sent as limit; reads with and without it confirm a deletion.",
+    "A small limit returns the same ids on more pages; Customer.io has a single page.",
+    "The connector sends page_size as limit; reads with and without it confirm a deletion.",
     "leave page_size empty",
 )
 def limit(account: Account) -> Seen:
@@ -180,8 +180,8 @@ def limit(account: Account) -> Seen:
 
 
 @fact(
-    "With the vendor's documented page size, the same ids come.",
-    "Accounts of these integrations are read with it, in fewer requests.",
+    "The vendor's documented page size returns the same ids.",
+    "The connector reads accounts of these integrations with it, in fewer requests.",
     "page_size: a smaller value",
 )
 def documented_page_size(account: Account) -> Seen:
@@ -192,8 +192,8 @@ def documented_page_size(account: Account) -> Seen:
 
 
 @fact(
-    "Above the vendor's maximum, limit is refused with 400 or 422, or the list stays whole.",
-    "After a refusal the account is read without limit; a cut page could end the list early.",
+    "A limit above the vendor's maximum gets a 400 or 422, or the list stays complete.",
+    "After a 400 or 422, the connector sends no limit; a cut page could end the list early.",
     "page_size: at most the vendor's maximum",
 )
 def limit_above_maximum(account: Account) -> Seen:
@@ -213,7 +213,7 @@ def limit_above_maximum(account: Account) -> Seen:
 
 @fact(
     "is_partial_response is false or missing on the last page.",
-    "If it is true there, no deletions are inferred for the account.",
+    "If it is true there, the connector infers no deletions for the account.",
 )
 def partial_response(account: Account) -> Seen:
     if not account.whole.complete:
@@ -229,7 +229,7 @@ def _flag(body: Record, name: str) -> str:
 
 @fact(
     "Two reads in a row have the same segments in the same order.",
-    "Most vendors page by number, so a move hides a record: two reads confirm each deletion.",
+    "Most vendors page by number, so a shift hides a record: two reads confirm each deletion.",
 )
 def same_order(account: Account) -> Seen:
     first, second = (ids(walk.records(FEW_PAGES)) for walk in _twice(account))
@@ -241,7 +241,7 @@ def same_order(account: Account) -> Seen:
 
 @fact(
     "Two reads in a row have the same values, in remote_data too.",
-    "A value that changes with each read is emitted by each sync.",
+    "Each sync emits a value that changes with each read.",
     "deselect the column remote_data",
 )
 def same_values(account: Account) -> Seen:
@@ -264,10 +264,10 @@ def _twice(account: Account) -> tuple[Walk, Walk]:
 
 
 def _unfailing(account: Account, *walks: Walk) -> None:
-    """Require segments, on pages of which none failed and none led back.
+    """Require that there are segments, and that no page failed or led back.
 
     Raises:
-        UnseenError: Otherwise.
+        UnseenError: If this is not the case.
     """
     _ = account.segments
     for walk in walks:

@@ -15,7 +15,7 @@ Params = dict[str, Any]
 
 
 class Client:
-    """A client of the sandbox that has the token."""
+    """A client of the sandbox that sends its token by default."""
 
     SEGMENTS = "/unified/marketing-automation/segments"
     WORKSPACES = "/unified/marketing-automation/workspaces"
@@ -53,7 +53,7 @@ class Client:
     def pages(
         self, path: str = SEGMENTS, params: Params | None = None, most: int = MAX_PAGES
     ) -> list[dict[str, Any]]:
-        """All pages to the end, or `most` of them."""
+        """Return all pages, or the first `most` of them."""
         named = {} if path == self.ACCOUNTS else {"integrated_account_id": "a"}
         query: Params = {**named, **(params or {})}
         pages: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ Serve = Callable[..., Client]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Serves accounts until the test ends; other settings are for the environment."""
+    """Serve accounts in an environment with these settings, until the test ends."""
     with ExitStack() as running:
 
         def start(*accounts: Account, **settings: Any) -> Client:

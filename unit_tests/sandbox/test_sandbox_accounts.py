@@ -25,10 +25,11 @@ def many(count: int) -> list[Account]:
     ]
 
 
-# --- the account listing --------------------------------------------------------------------------
+# --- the list of accounts -------------------------------------------------------------------------
 
 
-def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) -> None:
+def test_list_of_accounts(serve: Serve) -> None:
+    """The list shows each account in Truto's form."""
     forbidden = {
         "resource": "segments",
         "method": "list",
@@ -98,7 +99,7 @@ def test_given_accounts_then_the_list_shows_each_in_trutos_form(serve: Serve) ->
 
 
 def test_account_context(serve: Serve) -> None:
-    """An account: its context has secrets and its dates both forms."""
+    """An account's context has secrets, and its dates have both of Truto's forms."""
     shown = serve(Account("a", "klaviyo")).get("/integrated-account/a").json()
     assert str(shown["context"]).count(CONTEXT_SECRET) == 3
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown["created_at"])
@@ -121,8 +122,8 @@ def test_account_context(serve: Serve) -> None:
         ),
     ],
 )
-def test_filters_only(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
-    """Filters: only matching accounts are listed over all pages."""
+def test_filters(serve: Serve, filters: dict[str, Any], expected: Any) -> None:
+    """The pages of a filtered list have all matching accounts and no others."""
     accounts = many(30)
     client = serve(*accounts, list_page_size=4)
     pages = client.pages(client.ACCOUNTS, filters)
@@ -131,8 +132,8 @@ def test_filters_only(serve: Serve, filters: dict[str, Any], expected: Any) -> N
 
 
 @pytest.mark.parametrize(("limit", "size"), [(None, 10), (3, 3), (500, 10)])
-def test_limit_list(serve: Serve, limit: int | None, size: int) -> None:
-    """A limit: the list has pages of at most the list page size."""
+def test_limit_of_the_list(serve: Serve, limit: int | None, size: int) -> None:
+    """A page has at most the list's own page size, even if the limit is larger."""
     client = serve(*many(25), list_page_size=10)
     response = client.accounts({} if limit is None else {"limit": limit}).json()
     assert (len(response["result"]), response["limit"]) == (size, size)
@@ -141,7 +142,8 @@ def test_limit_list(serve: Serve, limit: int | None, size: int) -> None:
 # --- one account ----------------------------------------------------------------------------------
 
 
-def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
+def test_unknown_account(serve: Serve) -> None:
+    """Truto responds to an unknown account id with a 404."""
     client = serve(*many(3))
     for response in (client.get("/integrated-account/x"), client.segments("x"), client.meta("x")):
         assert response.status_code == 404
@@ -152,12 +154,12 @@ def test_given_an_unknown_id_then_truto_responds_404(serve: Serve) -> None:
         }
 
 
-# --- who may read what ----------------------------------------------------------------------------
+# --- refused requests -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", DEFAULT_TOKEN + "x"])
-def test_no_or_wrong_token(serve: Serve, token: str | None) -> None:
-    """No or a wrong token: Truto responds 401 everywhere."""
+def test_wrong_token(serve: Serve, token: str | None) -> None:
+    """Truto responds to a missing or wrong token with a 401, on every path."""
     client = serve(*many(1))
     for path in (client.SEGMENTS, client.ACCOUNTS, "/integrated-account/id-0", "/other"):
         response = client.get(path, token=token)
@@ -167,7 +169,7 @@ def test_no_or_wrong_token(serve: Serve, token: str | None) -> None:
 
 
 def test_account_needs_reauth(serve: Serve) -> None:
-    """An account that needs reauth: the vendors 401 comes through."""
+    """An account that needs reauth gets the vendor's 401; Truto still shows it and its model."""
     client = serve(Account("a", "brevo", status="needs_reauth"))
     for response in (client.segments(), client.workspaces()):
         assert response.status_code == 401
@@ -179,8 +181,8 @@ def test_account_needs_reauth(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "status", ["connecting", "validation_error", "post_install_error", "paused", ""]
 )
-def test_account_in_another_state(serve: Serve, status: str) -> None:
-    """An account in another state: Truto refuses and names the state."""
+def test_inactive_account(serve: Serve, status: str) -> None:
+    """Truto refuses the segments of an account that is not active, and names its status."""
     response = serve(Account("a", "klaviyo", status=status)).segments()
     assert response.status_code == 400
     assert status in response.json()["message"]
@@ -201,7 +203,7 @@ def beehiiv() -> Account:
 
 
 def test_beehiiv_without_workspace(serve: Serve) -> None:
-    """Beehiiv without a workspace: Truto names the missing parameter."""
+    """Without a workspace for Beehiiv, Truto's 400 names the missing parameter."""
     response = serve(beehiiv()).segments()
     assert response.status_code == 400
     assert "truto_is_remote_error" not in response.json()
@@ -211,7 +213,7 @@ def test_beehiiv_without_workspace(serve: Serve) -> None:
 
 
 def test_unknown_workspace(serve: Serve) -> None:
-    """An unknown workspace: the vendor responds 404."""
+    """The vendor responds to an unknown workspace with a 404."""
     response = serve(beehiiv()).segments(params={"workspace[id]": "pub_9"})
     assert response.status_code == 404
     assert response.json()["truto_is_remote_error"] is True
@@ -220,14 +222,14 @@ def test_unknown_workspace(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("vendor", ["klaviyo", "brevo", "customerio"])
-def test_vendor_does_not_filter_by_workspace(serve: Serve, vendor: str) -> None:
-    """A vendor that does not filter by workspace: it is ignored."""
+def test_ignored_workspace(serve: Serve, vendor: str) -> None:
+    """A vendor that does not filter by workspace ignores the parameter."""
     client = serve(Account("a", vendor, vendors.segments(vendor, 3)))
     assert client.segments(params={"workspace[id]": "x"}).json()["result_count"] == 3
 
 
-def test_workspaces_they(serve: Serve) -> None:
-    """Workspaces: they are listed in the unified form."""
+def test_list_of_workspaces(serve: Serve) -> None:
+    """The list shows workspaces in the unified form, the same each time."""
     account = beehiiv()
     client = serve(account)
     response = client.workspaces().json()
@@ -244,7 +246,7 @@ def test_workspaces_they(serve: Serve) -> None:
 
 @pytest.mark.parametrize("vendor", ["activecampaign", "flodesk", "klaviyo", "mailerlite"])
 def test_vendor_without_workspaces(serve: Serve, vendor: str) -> None:
-    """A vendor without workspaces: Truto does not support them."""
+    """If a vendor has no workspaces, Truto responds that they are not supported."""
     response = serve(Account("a", vendor)).workspaces()
     assert response.status_code == 400
     assert "not supported" in response.json()["message"]
@@ -253,7 +255,8 @@ def test_vendor_without_workspaces(serve: Serve, vendor: str) -> None:
 # --- meta -----------------------------------------------------------------------------------------
 
 
-def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> None:
+def test_meta_fields(serve: Serve) -> None:
+    """The meta endpoint describes the nine fields of a segment."""
     response = serve(Account("a", "klaviyo")).meta().json()
     assert response["method"] == "list"
     properties = response["schema"]["properties"]
@@ -274,8 +277,8 @@ def test_given_an_account_then_meta_describes_the_nine_fields(serve: Serve) -> N
     assert {"response_schema", "query_schema"} <= set(response)
 
 
-def test_beehiiv_meta(serve: Serve) -> None:
-    """Beehiiv: meta says that the workspace is required."""
+def test_meta_workspace(serve: Serve) -> None:
+    """The meta endpoint requires a workspace for Beehiiv, but not for Klaviyo."""
     client = serve(Account("a", "klaviyo"), Account("b", "beehiiv"))
 
     def required(account_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""What `python -m sandbox` offers whoever tries the connector by hand."""
+"""`python -m sandbox`, for anyone who tries the connector by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def test_configuration_is_ready(tmp_path: Path) -> None:
-    """The table has a config.json in one line, and --config writes it to a file."""
+    """The table includes config.json as one line, and --config writes the same to a file."""
     path = tmp_path / "config.json"
     with running("--config", str(path), "--break", "brevo=refused") as process:
         lines = head(process, "Ctrl-C")
@@ -52,7 +52,7 @@ def test_broken_account(
     status: str,
     number: int,
 ) -> None:
-    """Each way breaks the requests of the account alone, whether it has workspaces or not."""
+    """Each way of breaking an account works, whether it has workspaces or not."""
     accounts = demo_environment().accounts
     account = accounts[number]
     workspace = next(iter(account.workspaces), "")
@@ -61,7 +61,7 @@ def test_broken_account(
 
     answers = [client.segments(account.id, {"workspace[id]": workspace}) for _ in statuses]
     if how == "empty" and workspace:
-        statuses = [404, 404, 404]  # as its workspaces are gone, too
+        statuses = [404, 404, 404]  # its workspaces were deleted as well
     assert [answer.status_code for answer in answers] == statuses
     assert account.status == status
     assert set(BREAKS) == {"refused", "forbidden", "throttled", "empty"}
@@ -70,26 +70,24 @@ def test_broken_account(
 @pytest.mark.parametrize(
     "arguments", [["--break", "brevo"], ["--break", "brevo=tired"], ["--break", "nobody=empty"]]
 )
-def test_break_that_is_not_possible(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A way or an account that is not there is one sentence."""
+def test_invalid_break(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown way to break an account, or an unknown account, is a usage error."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("sandbox: argument --break: ")
 
 
-def test_configuration_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder that is not there is a sentence."""
+def test_unwritable_configuration(tmp_path: Path) -> None:
+    """If the configuration cannot be written, the command reports that in one line."""
     code, errors = failed("--config", str(tmp_path / "no" / "config.json"))
     assert code == 1
     assert errors.startswith("sandbox: cannot write ")
     assert errors.count("\n") == 1
 
 
-def test_extra_that_is_missing(tmp_path: Path) -> None:
-    """Without the extra's packages, the command says what to install."""
+def test_missing_extra(tmp_path: Path) -> None:
+    """Without the packages of the extra, the command reports what to install."""
     (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('no', name='aiohttp')")
     done = subprocess.run(
         [sys.executable, "-m", "sandbox"],

@@ -64,7 +64,8 @@ def failed(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_given_no_arguments_then_the_demo_runs_until_a_signal(ending: signal.Signals) -> None:
+def test_demo_until_signal(ending: signal.Signals) -> None:
+    """Without arguments, the command serves the demo until SIGINT or SIGTERM."""
     with running() as process:
         lines = head(process, "Ctrl-C")
         url, token = lines[0].split()[1], lines[1].split()[1]
@@ -79,7 +80,8 @@ def test_given_no_arguments_then_the_demo_runs_until_a_signal(ending: signal.Sig
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
-def test_given_json_then_one_line_describes_everything() -> None:
+def test_json_description() -> None:
+    """With --json, the command describes everything in one line."""
     with running("--json", "--accounts", "20", "--segments", "4", "--token", "t") as process:
         (line,) = head(process, "}")
         description = json.loads(line)
@@ -93,7 +95,8 @@ def test_given_json_then_one_line_describes_everything() -> None:
     assert description["accounts"][0]["segments"] == 4
 
 
-def test_given_a_port_in_use_then_one_sentence_reports_it() -> None:
+def test_port_in_use() -> None:
+    """The command reports a port that is in use in one sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, errors = failed("--port", str(port))
@@ -115,9 +118,8 @@ def test_given_a_port_in_use_then_one_sentence_reports_it() -> None:
         ["--unknown"],
     ],
 )
-def test_given_a_bad_option_then_one_sentence_reports_it(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_option(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The command reports a bad option in one sentence."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     output = capsys.readouterr()

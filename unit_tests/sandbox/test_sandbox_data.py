@@ -43,8 +43,8 @@ def filled(vendor: str) -> set[str]:
         ("mailerlite", {"created_at"}),
     ],
 )
-def test_vendor_only(vendor: str, fields: set[str]) -> None:
-    """A vendor: only the fields it fills are filled."""
+def test_filled_fields(vendor: str, fields: set[str]) -> None:
+    """Only the fields that Truto fills for the vendor have values."""
     assert filled(vendor) == {"id", "name", "remote_data"} | fields
 
 
@@ -58,14 +58,14 @@ def test_vendor_only(vendor: str, fields: set[str]) -> None:
         ("mailerlite", "created_at", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"),
     ],
 )
-def test_given_a_vendor_then_its_dates_have_the_form_it_writes(
-    vendor: str, field: str, form: str
-) -> None:
+def test_form_of_dates(vendor: str, field: str, form: str) -> None:
+    """Dates have the form that the vendor writes."""
     for record in vendors.segments(vendor, 30):
         assert re.fullmatch(form, record[field])
 
 
-def test_given_beehiiv_then_its_date_is_a_number_of_seconds() -> None:
+def test_date_of_beehiiv() -> None:
+    """Beehiiv's date is a number of seconds, the same as in remote_data."""
     for record in vendors.segments("beehiiv", 30):
         assert record["last_calculated_at"] == record["remote_data"]["last_calculated"]
         assert 1_600_000_000 < record["last_calculated_at"] < 1_800_000_000
@@ -100,14 +100,15 @@ def test_given_beehiiv_then_its_date_is_a_number_of_seconds() -> None:
         ("mailerlite", {"id", "name", "total", "open_rate", "click_rate", "created_at"}),
     ],
 )
-def test_vendor_remote(vendor: str, fields: set[str]) -> None:
-    """A vendor: remote_data has the form it documents."""
+def test_remote_data(vendor: str, fields: set[str]) -> None:
+    """remote_data has the form that the vendor documents."""
     for record in vendors.segments(vendor, 30):
         assert set(record["remote_data"]) == fields
 
 
 @pytest.mark.parametrize("vendor", vendors.VENDORS)
-def test_given_any_vendor_then_the_records_are_valid(vendor: str) -> None:
+def test_valid_records(vendor: str) -> None:
+    """Records have unique ids and names, unified fields only, and known statuses."""
     made = vendors.segments(vendor, 300)
     assert len({record["id"] for record in made}) == 300
     assert len({record["name"] for record in made}) == 300
@@ -120,7 +121,7 @@ def test_given_any_vendor_then_the_records_are_valid(vendor: str) -> None:
 
 @pytest.mark.parametrize("vendor", vendors.VENDORS)
 def test_same_seed(vendor: str) -> None:
-    """The same seed: the same data comes however it is requested."""
+    """The same seed and account always make the same data, and any others make other data."""
     made = vendors.segments(vendor, 20, seed=3, account=4)
     assert made == vendors.segments(vendor, 20, seed=3, account=4)
     assert made[:5] == vendors.segments(vendor, 5, seed=3, account=4)
@@ -134,8 +135,8 @@ def count(account: Account) -> int:
     return len(account.segments) + sum(map(len, account.workspaces.values()))
 
 
-def test_demo_account() -> None:
-    """The demo: it has an account of each vendor under a stable id."""
+def test_demo_accounts() -> None:
+    """The demo has one account of each vendor, under a stable id."""
     accounts = demo_environment().accounts
     assert {account.vendor: count(account) for account in accounts} == {
         "klaviyo": 43,

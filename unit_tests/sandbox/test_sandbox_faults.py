@@ -22,15 +22,16 @@ def statuses(client: Client, count: int) -> list[int]:
     return [client.segments().status_code for _ in range(count)]
 
 
-# --- which requests a fault is for ----------------------------------------------------------------
+# --- which requests a fault affects --------------------------------------------------------------
 
 
-def test_given_a_fault_then_it_happens_once(serve: Serve) -> None:
+def test_single_fault(serve: Serve) -> None:
+    """By default, a fault affects one request."""
     assert statuses(serve(faulty(faults.truto_failed())), 3) == [500, 200, 200]
 
 
 def test_several_faults(serve: Serve) -> None:
-    """Several faults: they happen one after the other."""
+    """Several faults happen one after the other."""
     script = [faults.truto_failed(times=2), faults.bad_gateway(), faults.gateway_timeout(after=1)]
     assert statuses(serve(faulty(*script)), 6) == [500, 500, 502, 200, 504, 200]
 
@@ -38,7 +39,8 @@ def test_several_faults(serve: Serve) -> None:
 # --- what is sent ------------------------------------------------------------------------------
 
 
-def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) -> None:
+def test_truto_error(serve: Serve) -> None:
+    """An error of Truto has the complete envelope, and the given headers."""
     insight = {"conditionally_required_query_parameters": {"description": "d", "value": ["x"]}}
     fault = faults.truto_error(
         422, "No", insight=insight, details={"field": "x"}, headers={"X-Request-Id": "r1"}
@@ -56,8 +58,8 @@ def test_given_an_error_of_trutos_then_its_envelope_is_complete(serve: Serve) ->
 
 
 @pytest.mark.parametrize("raw", [{"errors": [1]}, "<html>", None, [], "é\ud800"])
-def test_error_of_vendors(serve: Serve, raw: Any) -> None:
-    """An error of the vendors: its body is passed on."""
+def test_vendor_error(serve: Serve, raw: Any) -> None:
+    """Truto passes on the body of a vendor's error."""
     response = serve(faulty(faults.vendor_error(409, raw_response=raw))).segments()
     assert response.status_code == 409
     assert response.json() == {
@@ -93,7 +95,7 @@ def test_error_of_vendors(serve: Serve, raw: Any) -> None:
     ],
 )
 def test_row_of_error_table(serve: Serve, fault: Any, status: int, is_vendors: bool) -> None:
-    """A row of the error table: its fault has that status and origin."""
+    """The fault for a row of the error table has that row's status and origin."""
     response = serve(faulty(fault())).segments()
     assert response.status_code == response.json()["statusCode"] == status
     assert response.json().get("truto_is_remote_error", False) is is_vendors
@@ -101,7 +103,7 @@ def test_row_of_error_table(serve: Serve, fault: Any, status: int, is_vendors: b
 
 
 def test_credentials_refused(serve: Serve) -> None:
-    """Credentials are refused: the account stays so."""
+    """Once its credentials have been refused, an account keeps failing and needs reauth."""
     client = serve(faulty(faults.credentials_refused()))
     assert statuses(client, 3) == [401, 401, 401]
     assert client.get("/integrated-account/a").json()["status"] == "needs_reauth"
@@ -109,9 +111,8 @@ def test_credentials_refused(serve: Serve) -> None:
 
 @pytest.mark.parametrize("fault", [faults.truto_rate_limited, faults.vendor_rate_limited])
 @pytest.mark.parametrize("form", get_args(RetryAfter))
-def test_given_a_429_then_it_has_the_time_to_wait_in_its_form(
-    serve: Serve, fault: Any, form: str
-) -> None:
+def test_forms_of_retry_after(serve: Serve, fault: Any, form: str) -> None:
+    """A 429 states the time to wait in the given form."""
     response = serve(faulty(fault(7, form))).segments()
     retry_after = response.headers.get("Retry-After")
     assert response.status_code == 429
@@ -135,7 +136,7 @@ def test_given_a_429_then_it_has_the_time_to_wait_in_its_form(
 
 @pytest.mark.parametrize("fault", [faults.reset, lambda: faults.reset(9), lambda: faults.cut(9)])
 def test_broken_connection(serve: Serve, fault: Any) -> None:
-    """A broken connection: a client of HTTP sees it."""
+    """The client notices a broken connection, and its next request succeeds."""
     client = serve(faulty(fault()))
     with pytest.raises(requests.RequestException):
         client.segments()

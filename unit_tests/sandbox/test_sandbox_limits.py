@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 LONG = 3_600.0
 
 
-def test_trutos_documentation() -> None:
-    """Truto's documentation: the limits have its numbers."""
+def test_documented_limits() -> None:
+    """The limits have the numbers of Truto's documentation."""
     assert Limit(500, 10.0) == TRUTO_TOKEN_LIMIT
     assert Limit(50, 10.0) == TRUTO_ACCOUNT_LIMIT
 
 
-def test_tokens_limit(serve: Serve) -> None:
-    """The token's limit: Truto refuses one request more."""
+def test_token_limit(serve: Serve) -> None:
+    """Truto refuses a request above the token's limit, whichever account it is for."""
     client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), token_limit=Limit(2, LONG))
     assert client.segments("a").status_code == 200
     assert client.accounts().status_code == 200
@@ -29,8 +29,8 @@ def test_tokens_limit(serve: Serve) -> None:
     assert "truto_is_remote_error" not in refused.json()
 
 
-def test_accounts_limit(serve: Serve) -> None:
-    """The account's limit: other accounts are not concerned."""
+def test_account_limit(serve: Serve) -> None:
+    """An account's limit affects neither other accounts nor the admin API."""
     client = serve(Account("a", "klaviyo"), Account("b", "klaviyo"), account_limit=Limit(2, LONG))
     assert [client.segments("a").status_code for _ in range(3)] == [200, 200, 429]
     assert client.segments("b").status_code == 200
@@ -38,8 +38,8 @@ def test_accounts_limit(serve: Serve) -> None:
     assert client.accounts().status_code == 200
 
 
-def test_request_one_limit_refuses(serve: Serve) -> None:
-    """A request that one limit refuses: it does not count for the other."""
+def test_refused_requests(serve: Serve) -> None:
+    """A request that one limit refuses does not count towards the other."""
     client = serve(
         Account("a", "klaviyo"),
         Account("b", "klaviyo"),
@@ -51,7 +51,7 @@ def test_request_one_limit_refuses(serve: Serve) -> None:
 
 
 def test_sliding_window() -> None:
-    """A sliding window: no window of its length ever holds more."""
+    """No window of the limit's length has more requests than the limit."""
     window, limit = SlidingWindow(), Limit(3, 10.0)
     let_through = []
     for now in (0.0, 9.0, 9.5, 9.9, 10.0, 10.5, 18.9, 19.0, 19.5):
@@ -61,8 +61,8 @@ def test_sliding_window() -> None:
     assert let_through == [0.0, 9.0, 9.5, 10.0, 19.0, 19.5]
 
 
-def test_vendors_budget() -> None:
-    """A vendor's budget: it returns as a whole at the end of its window."""
+def test_vendor_budget() -> None:
+    """A vendor's whole budget returns at the end of its window."""
     budget, limit = VendorBudget(), VendorLimit(2, 10.0)
     spent = [budget.spend(limit, now) for now in (5.0, 6.0, 14.9, 15.0, 16.0, 17.0)]
     assert spent == [True, True, False, True, True, False]
@@ -77,8 +77,8 @@ def limited(**settings: Any) -> Account:
     return Account("a", "brevo", vendor_limit=VendorLimit(2, LONG, **settings))
 
 
-def test_vendors_limit(serve: Serve) -> None:
-    """A vendor's limit: its 429 comes through for that account only."""
+def test_vendor_limit(serve: Serve) -> None:
+    """A vendor's 429 concerns only the account that reached the limit."""
     client = serve(limited(), Account("b", "klaviyo"))
     responses = [client.segments() for _ in range(3)]
     assert [response.status_code for response in responses] == [200, 200, 429]
@@ -89,7 +89,7 @@ def test_vendors_limit(serve: Serve) -> None:
 
 
 def test_announced_budget(serve: Serve) -> None:
-    """An announced budget: every response shows the budget."""
+    """Every response announces what is left of the budget."""
     client = serve(limited())
     responses = [client.segments(), client.workspaces(), client.segments()]
     assert [response.headers["ratelimit-remaining"] for response in responses] == ["1", "0", "0"]

@@ -23,7 +23,7 @@ def read_ids(client: Client, **params: Any) -> list[str]:
 
 
 def after_page(number: int, change: Callable[[list[Any]], None]) -> Change:
-    """Changes a copy of the list once, when that many pages were served."""
+    """Return an `on_page` that replaces the list by a changed copy after `number` pages."""
 
     def on_page(account: Account, pages: int) -> None:
         if pages == number:
@@ -35,7 +35,7 @@ def after_page(number: int, change: Callable[[list[Any]], None]) -> Change:
 
 
 def served(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> list[str]:
-    """The ids of a read of 30 records, in which the list changes after the first page of 10."""
+    """Return the ids that a read of 30 records finds if they change after a page of 10."""
     account = Account("a", vendor, records(30), default_page_size=10, on_page=after_page(1, change))
     return read_ids(serve(account))
 
@@ -61,22 +61,22 @@ def shifting(serve: Serve, vendor: str, change: Callable[[list[Any]], None]) -> 
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_deletion_offsets(serve: Serve, vendor: str) -> None:
-    """A deletion: offsets and page numbers skip a record."""
+def test_deletion_with_offsets(serve: Serve, vendor: str) -> None:
+    """After a deletion, offsets and page numbers skip a record."""
     ids = shifting(serve, vendor, lambda list_: list_.pop(0))
     assert ids == [id_ for id_ in ALL if id_ != "s10"]
 
 
 @pytest.mark.parametrize("vendor", SHIFTING)
-def test_insertion_offsets(serve: Serve, vendor: str) -> None:
-    """An insertion: offsets and page numbers repeat a record."""
+def test_insertion_with_offsets(serve: Serve, vendor: str) -> None:
+    """After an insertion, offsets and page numbers repeat a record."""
     ids = shifting(serve, vendor, lambda list_: list_.insert(0, {"id": "new"}))
     assert ids == [*ALL[:10], "s9", *ALL[10:]]
 
 
 @pytest.mark.parametrize("deleted", [[0], [9], [10], [8, 9, 10, 11], range(10), range(3, 25)])
-def test_deletions_klaviyo(serve: Serve, deleted: list[int]) -> None:
-    """Deletions: Klaviyo gives each record that is left."""
+def test_deletions_with_cursors(serve: Serve, deleted: list[int]) -> None:
+    """After deletions, Klaviyo's cursors still lead to every remaining record."""
     gone = {f"s{number}" for number in deleted}
 
     def delete(list_: list[Any]) -> None:
@@ -87,8 +87,8 @@ def test_deletions_klaviyo(serve: Serve, deleted: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("index", "is_read"), [(0, False), (9, False), (10, True), (25, True)])
-def test_insertion_klaviyo(serve: Serve, index: int, is_read: bool) -> None:
-    """An insertion: Klaviyo gives no record twice and the new one if it is ahead."""
+def test_insertion_with_cursors(serve: Serve, index: int, is_read: bool) -> None:
+    """After an insertion, Klaviyo repeats no record, and returns the new one if it is ahead."""
     ids = served(serve, "klaviyo", lambda list_: list_.insert(index, {"id": "new"}))
     assert [id_ for id_ in ids if id_ != "new"] == ALL
     assert ids.count("new") == is_read
@@ -101,7 +101,7 @@ def test_insertion_klaviyo(serve: Serve, index: int, is_read: bool) -> None:
     ("vendor", "limit", "name"), [("klaviyo", 11, "page[size]"), ("brevo", 51, "Limit")]
 )
 def test_limit_above_maximum(serve: Serve, vendor: str, limit: int, name: str) -> None:
-    """A limit above the maximum: the vendor refuses and names it."""
+    """The vendor refuses a limit above its maximum, and names the parameter."""
     client = serve(Account("a", vendor, records(60)))
     response = client.segments(params={"limit": limit})
     assert response.status_code == 400
@@ -120,8 +120,8 @@ def test_limit_above_maximum(serve: Serve, vendor: str, limit: int, name: str) -
     ],
 )
 @pytest.mark.parametrize("vendor", ["flodesk", "brevo"])
-def test_larger_limit(serve: Serve, vendor: str, oversized: Any, expected: list[int]) -> None:
-    """A larger limit: the vendor returns less and Truto may lose the rest."""
+def test_oversized_limit(serve: Serve, vendor: str, oversized: Any, expected: list[int]) -> None:
+    """For an oversized limit, a vendor returns smaller pages, and Truto may lose the rest."""
     every = records(60)
     client = serve(Account("a", vendor, every, max_page_size=8, oversized=oversized))
     assert read_ids(client, limit=25) == [every[index]["id"] for index in expected]
@@ -132,7 +132,7 @@ def test_larger_limit(serve: Serve, vendor: str, oversized: Any, expected: list[
 
 
 def test_activecampaign_without_segments(serve: Serve) -> None:
-    """ActiveCampaign without segments: the vendor responds 404."""
+    """ActiveCampaign responds with a 404 if the account has no segments."""
     account = Account("a", "activecampaign")
     client = serve(account)
     response = client.segments()
@@ -144,6 +144,6 @@ def test_activecampaign_without_segments(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("vendor", ["brevo", "customerio", "flodesk", "klaviyo", "mailerlite"])
-def test_another_vendor_without_segments(serve: Serve, vendor: str) -> None:
-    """Another vendor without segments: the list is empty."""
+def test_other_vendors_without_segments(serve: Serve, vendor: str) -> None:
+    """Other vendors return an empty list if the account has no segments."""
     assert serve(Account("a", vendor)).segments().json()["result"] == []

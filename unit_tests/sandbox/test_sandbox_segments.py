@@ -19,8 +19,8 @@ def ids(pages: list[dict[str, Any]]) -> list[str]:
     return [record["id"] for page in pages for record in page["result"]]
 
 
-def test_account_segments(serve: Serve) -> None:
-    """An account: its segments come in the unified envelope."""
+def test_envelope(serve: Serve) -> None:
+    """The segments of an account come in the unified envelope."""
     made = vendors.segments("klaviyo", 3)
     response = serve(Account("a", "klaviyo", made)).segments()
     assert response.status_code == 200
@@ -53,8 +53,8 @@ def test_account_segments(serve: Serve) -> None:
         ("anything", None, [20, 3]),
     ],
 )
-def test_vendor_and_limit(serve: Serve, vendor: str, limit: int | None, sizes: list[int]) -> None:
-    """A vendor and a limit: pages are as large as the vendor allows."""
+def test_page_sizes(serve: Serve, vendor: str, limit: int | None, sizes: list[int]) -> None:
+    """Pages are as large as the limit and the vendor allow."""
     client = serve(Account("a", vendor, records(23)))
     pages = client.pages(params={} if limit is None else {"limit": limit})
     assert [page["result_count"] for page in pages] == sizes
@@ -62,22 +62,22 @@ def test_vendor_and_limit(serve: Serve, vendor: str, limit: int | None, sizes: l
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "ten", "", "1.5", "²", "9" * 5_000])
-def test_limit_no_number_from_1_up(serve: Serve, limit: str) -> None:
-    """A limit that is no number from 1 up: Truto refuses."""
+def test_invalid_limit(serve: Serve, limit: str) -> None:
+    """Truto refuses a limit that is not a positive integer."""
     response = serve(Account("a", "klaviyo")).segments(params={"limit": limit})
     assert response.status_code == 400
     assert "truto_is_remote_error" not in response.json()
 
 
 def test_special_cursors(serve: Serve) -> None:
-    """Special cursors: they hold what urls and JSON give a meaning to."""
+    """Special cursors contain characters that have a meaning in URLs and JSON."""
     account = Account("a", "klaviyo", records(11), cursor_style="special")
     cursor = serve(account).segments().json()["next_cursor"]
     assert set('+/=&%{}" é漢') <= set(cursor)
 
 
-def test_cursor_lost_character_on_way(serve: Serve) -> None:
-    """A cursor that lost a character on the way: the vendor refuses."""
+def test_damaged_cursor(serve: Serve) -> None:
+    """The vendor refuses a cursor in which a plus sign became a space."""
     client = serve(Account("a", "klaviyo", records(11), cursor_style="special"))
     cursor = client.segments().json()["next_cursor"]
     response = client.segments(params={"next_cursor": cursor.replace("+", " ")})
@@ -85,8 +85,8 @@ def test_cursor_lost_character_on_way(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["1", "10", "made-up", "tc_", "tc_AAAA", "tc_MQ", "é漢"])
-def test_cursor_never_handed_out(serve: Serve, cursor: str) -> None:
-    """A cursor that was never handed out: the vendor refuses."""
+def test_made_up_cursor(serve: Serve, cursor: str) -> None:
+    """The vendor refuses a cursor that it did not issue."""
     response = serve(Account("a", "klaviyo", records(11))).segments(params={"next_cursor": cursor})
     assert response.status_code == 400
     assert response.json()["truto_is_remote_error"] is True
@@ -94,14 +94,15 @@ def test_cursor_never_handed_out(serve: Serve, cursor: str) -> None:
 
 
 def test_cursor_of_another_account(serve: Serve) -> None:
-    """The cursor of another account: the vendor refuses."""
+    """The vendor refuses the cursor of another account."""
     client = serve(Account("a", "klaviyo", records(11)), Account("b", "klaviyo", records(11)))
     cursor = client.segments("a").json()["next_cursor"]
     assert client.segments("b", {"next_cursor": cursor}).status_code == 400
     assert client.segments("a", {"next_cursor": cursor}).status_code == 200
 
 
-def test_given_excluded_fields_then_they_are_left_out(serve: Serve) -> None:
+def test_excluded_fields(serve: Serve) -> None:
+    """Truto leaves excluded fields out of each record."""
     client = serve(Account("a", "klaviyo", vendors.segments("klaviyo", 2)))
     params = {"truto_exclude_fields[]": ["remote_data", "status"]}
     shown = client.segments(params=params).json()["result"]
@@ -109,7 +110,8 @@ def test_given_excluded_fields_then_they_are_left_out(serve: Serve) -> None:
     assert all("updated_at" in record for record in shown)
 
 
-def test_given_a_tag_then_klaviyo_filters_by_it_over_all_pages(serve: Serve) -> None:
+def test_tag_filter(serve: Serve) -> None:
+    """Klaviyo filters by a tag over all pages, none of which is empty."""
     made = vendors.segments("klaviyo", 100)
     tag = vendors.KLAVIYO_TAGS[0]
     tagged = [
@@ -123,7 +125,8 @@ def test_given_a_tag_then_klaviyo_filters_by_it_over_all_pages(serve: Serve) -> 
     assert all(page["result"] for page in pages)
 
 
-def test_given_every_vendor_then_its_whole_list_can_be_read(serve: Serve) -> None:
+def test_whole_lists(serve: Serve) -> None:
+    """Each vendor's list can be read completely, with each style of cursor."""
     for vendor, style in zip(vendors.VENDORS, itertools.cycle(["plain", "special", "long"])):
         made = vendors.segments(vendor, 60)
         account = Account("a", vendor, made, cursor_style=style)  # type: ignore[arg-type]

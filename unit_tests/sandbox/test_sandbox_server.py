@@ -22,7 +22,8 @@ def query_of(client: Client, query: str) -> list[tuple[str, str]]:
 # --- the log --------------------------------------------------------------------------------------
 
 
-def test_given_a_request_then_the_log_describes_it(serve: Serve) -> None:
+def test_log(serve: Serve) -> None:
+    """The log describes a request with its parameters, headers and status."""
     client = serve(Account("a", "klaviyo"))
     before = time.monotonic()
     client.segments(params={"limit": 5, "truto_exclude_fields[]": ["x", "y"]})
@@ -41,7 +42,8 @@ def test_given_a_request_then_the_log_describes_it(serve: Serve) -> None:
     assert request.params("nothing") == []
 
 
-def test_given_each_endpoint_then_the_log_names_its_kind(serve: Serve) -> None:
+def test_kinds_in_log(serve: Serve) -> None:
+    """The log has the kind of each request, and its account."""
     client = serve(Account("a", "klaviyo"))
     client.segments()
     client.workspaces()
@@ -72,15 +74,15 @@ def test_given_each_endpoint_then_the_log_names_its_kind(serve: Serve) -> None:
     ],
 )
 def test_escaped_query(serve: Serve, query: str, expected: list[tuple[str, str]]) -> None:
-    """An escaped query: the log has it decoded once."""
+    """The log has the query decoded exactly once."""
     assert query_of(serve(), query) == expected
 
 
 # --- time -----------------------------------------------------------------------------------------
 
 
-def test_latency_responses(serve: Serve) -> None:
-    """Latency: responses take it and Truto's own errors do not."""
+def test_latency(serve: Serve) -> None:
+    """Responses take the latency; Truto's own errors do not."""
     client = serve(Account("a", "klaviyo"), latency=0.1)
     assert client.segments().elapsed.total_seconds() >= 0.1
     assert client.accounts().elapsed.total_seconds() >= 0.1
@@ -93,9 +95,10 @@ def test_latency_responses(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("fault", [faults.hang(), faults.drip(60), faults.delay(60)])
-def test_given_a_pending_response_then_stopping_does_not_wait(
+def test_stop_with_pending_response(
     fault: faults.Fault,
 ) -> None:
+    """The sandbox stops without waiting for a pending response."""
     environment = Environment([Account("a", "klaviyo", [{"id": "1"}])], faults=[fault])
     with ThreadPoolExecutor() as pool:
         with Sandbox(environment) as sandbox:
