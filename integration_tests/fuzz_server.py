@@ -111,7 +111,7 @@ class FuzzServer(ThreadedServer):
             page = _account_object(account_id)
         body, status = json.dumps(page).encode(), 200
         match _drawn(
-            rng, mutated=15, cut=5, bytes=3, other=2, odd=5, fatal=0.05, error=10, text=10
+            rng, mutated=15, cut=5, raw=3, other=2, odd=5, fatal=0.05, error=10, text=10
         ):
             case "mutated":
                 body = _mutated(body, rng)
