@@ -612,6 +612,14 @@ def test_no_quotes(connect: Connect, server: Answers, time: Time) -> None:
         server.will_send(answer)
         assert "ecret" not in str(fetch(client, request(), time).failure)
         time.now += 100
+    server.will_send((200, ["Secret"]))
+    assert fetch(client, request(), time).failure.detail.startswith(
+        " (HTTP 200; the response is not a JSON object)"
+    )
+    server.will_send((200, "Secret"))
+    assert fetch(client, request(), time).failure.detail.startswith(
+        " (HTTP 200; the response is not JSON)"
+    )
     server.will_send(truto(404, "No such account"))
     assert "No such account" in str(fetch(client, request(), time).failure)
 

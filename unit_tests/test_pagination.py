@@ -276,6 +276,14 @@ def test_other_rejections(row: Resolution) -> None:
     assert len(client.sent) == 1
 
 
+def test_failure_that_passes() -> None:
+    """A failure that passes by itself says nothing about the page size."""
+    client = Answers(rejected(" (HTTP 400)", errors.MALFORMED))
+    with pytest.raises(ReadError):
+        lists(client, PageSizes())
+    assert len(client.sent) == 1
+
+
 def test_digests_are_short() -> None:
     """What is remembered of each cursor takes 16 bytes, however long it is."""
     detector = PaginationLoopDetector()

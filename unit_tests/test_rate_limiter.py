@@ -468,3 +468,12 @@ def test_no_headers_or_no_account() -> None:
 
     assert limiter.try_acquire("a") is None
     assert announce("0", "30", account_id=None).try_acquire(None) is None
+
+
+def test_date_of_the_response() -> None:
+    """A date is read against the response's own Date, however wrong the server's clock is."""
+    headers = {
+        "Date": "Fri, 02 Jan 1970 00:00:00 GMT",
+        "Retry-After": "Fri, 02 Jan 1970 00:00:07 GMT",
+    }
+    assert parse_retry_after(headers) == 7

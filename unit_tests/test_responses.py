@@ -12,6 +12,7 @@ from source_truto_segments.truto.responses import (
     ErrorBody,
     MalformedResponseError,
     Speaker,
+    parse_cursor,
     parse_error,
     parse_json,
     parse_object,
@@ -420,3 +421,58 @@ def test_nul_anywhere(encoding: str, records: list[dict[str, str]]) -> None:
 def test_no_nul(record: dict[str, Any]) -> None:
     """A page without a NUL is not marked, even if it has similar texts."""
     assert not parse_page(page(result=[record], next_cursor="0")).may_have_nul
+
+
+# --- pages of which a part is not JSON ---
+
+
+@pytest.mark.parametrize(
+    ("content", "ids", "invalid"),
+    [
+        (b'{"result": [{"id": 1}, {"id": 2]], {"id": 3}]}', None, 0),
+        (b'{"result": [{"id": 1}, {"id": 2, x}, {"id": 3}]}', [1, 3], 1),
+        (b'{"result": [{"id": x}, {"id": 2}]}', [2], 1),
+        (b'{"result": [{"id": 1}, {"id": tru}]}', [1], 1),
+        (b'{"result": [{x}]}', [], 1),
+        (b'{"result": [{"id": 1}, ]}', None, 0),
+        (
+            b'{"x": [1, [2, 3]], "result": [{"id": 1, "t": [1, [y]]}, {"id": 2, "t": [[1], {}]}]}',
+            [2],
+            1,
+        ),
+        (b'{"result": [{"id": 1, "t": "a,]}["}, {"id": z}], "next_cursor": "a"}', [1], 1),
+        (b'{"result": [{"id": z}], "next_cursor": x}', None, 0),
+        (b'[{"id": z}]', None, 0),
+    ],
+)
+def test_one_bad_record(content: bytes, ids: list[int] | None, invalid: int) -> None:
+    """A record that is not JSON costs only itself; what is broken elsewhere costs the page."""
+    if ids is None:
+        with pytest.raises(MalformedResponseError):
+            parse_page(content)
+        return
+    page = parse_page(content)
+    assert [record["id"] for record in page.records] == ids
+    assert page.invalid_entries == invalid
+    assert page.next_cursor == ("a" if b"next_cursor" in content else None)
+
+
+def test_deep_record() -> None:
+    """A record that is nested too deeply costs only itself."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+    page = parse_page(b'{"result": [{"id": 1}, {"id": 2, "t": ' + deep + b"}]}")
+    assert [record["id"] for record in page.records] == [1]
+
+
+def test_cursor_alone() -> None:
+    """The cursor of a page is found without its records."""
+    assert parse_cursor(b'{"result": 5, "next_cursor": "a"}') == "a"
+    assert parse_cursor(b'{"result": []}') is None
+
+
+@pytest.mark.parametrize("digits", [1, 639, 640, 641, 50_000])
+def test_digits(digits: int) -> None:
+    """A number of any length is read; one that Python would not convert is its digits."""
+    (record,) = parse_page(b'{"result": [{"id": ' + b"7" * digits + b"}]}").records
+    assert str(record["id"])[:5] == "77777"[:digits]
+    assert isinstance(record["id"], int) == (digits <= 640)

@@ -25,6 +25,8 @@ from source_truto_segments.sync.state import (
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 NEUTRAL = {"__ab_no_cursor_state_message": True}
+# What a list of accounts takes at most, beside its records.
+ENVIRONMENT_ENTRY = '{"partition":{},"cursor":{"records":{},"empty":true}},'
 MOMENT, LATER = "2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:05.000007Z"
 
 
@@ -401,6 +403,39 @@ def test_killed_sync() -> None:
     assert "in_progress" not in killed.snapshot()
 
 
+def test_versions_after_killed_sync() -> None:
+    """The versions of a killed sync are unknown, and stay so if the next one is killed, too."""
+    state = incremental(entry({"records": versions("1")}), in_progress=True)
+    assert state.snapshot()["states"] == [entry({"records": {"1": ""}})]
+
+
+def test_list_without_room() -> None:
+    """A list of accounts that had no room for its ids is no account."""
+    assert list(incremental(entry({"records": None}, "")).partitions) == []
+    listed = {"partition": {}, "cursor": {"records": None}}
+    assert list(incremental(listed, entry({"records": {}})).partitions) == ["a"]
+
+
+def test_account_comes_back() -> None:
+    """The account of a partition that was not read for a time is read again."""
+    state = incremental(entry({"records": versions("1"), "unread": True}))
+    assert list(state.expected) == []
+    state.add("a", versions("2"), MOMENT)
+    assert list(state.expected) == ["a"]
+    assert state.snapshot()["states"] == [entry({"records": versions("1", "2")})]
+
+
+def test_emptied_list() -> None:
+    """That the list of accounts had no entries is part of its partition."""
+    state = IncrementalState({}, is_list=True)
+    state.complete("", emptied=True)
+    listed = {"partition": {}, "cursor": {"records": {}, "empty": True}}
+    assert state.snapshot()["states"] == [listed]
+    assert load_incremental({"states": [listed]}).was_emptied("")
+    assert not load_incremental({"states": [listed]}).was_emptied("a")
+    assert not full().was_emptied("")
+
+
 def test_unread_partitions() -> None:
     """Partitions that a sync does not read keep their entries, marked unread."""
     of_a, other = entry({"records": {"1": "x"}}), entry({"records": {"2": "y"}}, "other")
@@ -667,6 +702,25 @@ def test_last_byte_of_room(
 
     state.snapshot()
     assert list(state.untracked) == left_out
+
+
+@given(
+    partitions, st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")), st.booleans()
+)
+def test_any_room(
+    records: dict[str, dict[str, str]], read: set[str], emptied: set[str], is_list: bool
+) -> None:
+    """A state never takes more than its room, whatever it has to remember."""
+    state = IncrementalState({}, is_list=is_list)
+    for partition, of_partition in records.items():
+        state.add(partition, of_partition, MOMENT)
+    for partition in emptied:
+        state.complete(partition, emptied=True)
+    state.retire(read)
+    state.snapshot(0)
+    for room in range(state.size + len(ENVIRONMENT_ENTRY), state.size + 250, 5):
+        state.snapshot(room)
+        assert state.size <= room
 
 
 def test_limit() -> None:

@@ -113,9 +113,9 @@ class Failures:
         first = cause.by_account.get(error.account_id)
         if first is not None:
             if error.detail != first.detail:
-                logger.info("%s", cut(str(error)))
+                logger.info(cut(str(error)))
             return
-        logger.warning("%s", cut(str(error)))
+        logger.warning(cut(str(error)))
         cause.by_account[error.account_id] = error
         cause.integrations.update([integration] if integration else [])
 
