@@ -1,7 +1,7 @@
 """Read the sandbox through PyAirbyte into DuckDB and PostgreSQL, and compare all tables with it.
 
-The expected rows are derived from the sandbox alone. PyAirbyte does not delete a row: the row stays,
-with the date in `_ab_cdc_deleted_at` and no other values.
+The expected rows come from the sandbox alone. PyAirbyte does not delete a row: it stays, with the
+date in `_ab_cdc_deleted_at` and no other values.
 """
 
 from __future__ import annotations

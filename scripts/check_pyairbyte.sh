@@ -5,8 +5,8 @@
 #   bash scripts/check_pyairbyte.sh
 #
 # Needs Python 3.10 to 3.12, as PyAirbyte does. The first run also needs a package index, a few
-# minutes and 800 MB for .venv-pyairbyte. Uses the installed PostgreSQL, or otherwise a Python package's,
-# and runs a server in a temporary folder during the check.
+# minutes and 800 MB for .venv-pyairbyte. Uses the installed PostgreSQL, or otherwise a Python
+# package's, and runs a server in a temporary folder during the check.
 # Environment variables: PYTHON, the Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh

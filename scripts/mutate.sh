@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Mutation testing: makes many small changes to the core of the package, one at a time, and lists those
-# that no test notices. Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Mutation testing: makes many small changes to the core of the package, one at a time, and lists
+# those that no test notices. Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/mutate.sh                  # the whole core
 #   bash scripts/mutate.sh state columns    # only these modules
