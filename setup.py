@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-# The one place of the version is the package; reading it needs no import of it.
+# The package has the only copy of the version; read it without importing the package.
 version = (HERE / "source_truto_segments" / "VERSION").read_text().strip()
 
 SANDBOX = ["aiohttp>=3.10,<4"]
@@ -29,19 +29,19 @@ setup(
     },
     install_requires=[
         "airbyte-cdk>=7.34,<8",
-        # The CDK's own dependencies: the ranges overlap with those of every CDK that is allowed.
+        # The CDK's own dependencies: the ranges overlap with those of every allowed CDK version.
         "airbyte-protocol-models-dataclasses>=0.17.1,<1",
         "jsonschema>=4.17.3,<5",
-        # 3.11.6 is the first that bounds the recursion of `dumps`: CVE-2025-67221.
+        # 3.11.6 is the first that limits the recursion of `dumps`: CVE-2025-67221.
         "orjson>=3.11.6,<4",
-        # 2.33.0 is the first without CVE-2024-47081 (2.32.4; .netrc sent to another host) and
-        # CVE-2026-25645 (extracted certificates under a predictable name).
+        # 2.33.0 is the first that fixes CVE-2024-47081 (in 2.32.4; .netrc sent to another host) and
+        # CVE-2026-25645 (certificates extracted to a predictable name).
         "requests>=2.33,<3",
         "serpyco-rs>=1.10.2,<2",
         "typing-extensions>=4.14.1,<5",
-        # 2.7.0 is the first without the holes in reading compressed bodies piece by piece:
-        # CVE-2025-66418 and CVE-2025-66471 (2.6.0), CVE-2026-21441 (2.6.3), CVE-2026-44432; and
-        # without CVE-2026-44431 (headers sent on by a proxy's redirect).
+        # 2.7.0 is the first that fixes the vulnerabilities in streaming compressed bodies:
+        # CVE-2025-66418 and CVE-2025-66471 (in 2.6.0), CVE-2026-21441 (in 2.6.3), CVE-2026-44432;
+        # and CVE-2026-44431 (headers forwarded after a proxy's redirect).
         "urllib3>=2.7,<3",
     ],
     extras_require={
@@ -51,7 +51,7 @@ setup(
             *SANDBOX,
             "PyYAML>=6,<7",
             "airbyte-cdk[dev]>=7.34,<8",
-            # It cannot be installed on Python 3.13; the one test that needs it is skipped there.
+            # It cannot be installed on Python 3.13, so the one test that needs it is skipped there.
             "airbyte-connector-models>=0.1.12,<0.2; python_version < '3.13'",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",

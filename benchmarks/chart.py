@@ -1,4 +1,4 @@
-"""Draws contenders.svg: a panel of horizontal bars for each workload, and one of memory."""
+"""Draw contenders.svg: a panel of horizontal bars for each workload, and one for memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INCHES_A_BAR, _INCHES_A_PANEL, _WIDTH = 0.22, 0.5, 8.6
 
 
 def draw(path: Path, workloads: Mapping[str, Workload]) -> None:
-    """Draws the figures of all workloads that there are figures of."""
+    """Draw the workloads that have figures."""
     drawn = [
         (name, each, unit)
         for name, each in workloads.items()
@@ -38,7 +38,7 @@ def draw(path: Path, workloads: Mapping[str, Workload]) -> None:
 
 
 def _draw_bars(axes: Any, name: str, workload: Workload, unit: str) -> None:
-    """A group of bars for each contender, with a bar for each case."""
+    """Draw a group of bars for each contender, with a bar for each case."""
     names = list(dict.fromkeys(row.name for row in workload.rows))
     cases = workload.cases
     height = 0.8 / len(cases)

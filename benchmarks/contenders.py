@@ -1,9 +1,9 @@
-"""Compares this connector with what users would pick instead.
+"""Compare this connector with what users would pick instead.
 
 python benchmarks/contenders.py
 
-The figures of each workload are kept in contenders.json; the tables in README.md and the chart
-contenders.svg are generated from that file.
+contenders.json keeps the figures of each workload. The tables in README.md and the chart
+contenders.svg are generated from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# Python puts the folder of a script there, not the root that its imports start from.
+# Python adds the script's folder, but the imports below start from the root.
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import page_server, processes, report  # noqa: E402
@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    """Measures the selected workloads, and keeps the figures of each as soon as it has finished."""
+    """Measure the selected workloads, and save the figures of each as soon as it has finished."""
     sizes = Sizes((1_000, 2_000), 8) if options.quick else Sizes()
     for name in options.only:
         measure, rounds = WORKLOADS[name]
@@ -107,7 +107,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def one_account(sizes: Sizes, rounds: int) -> Workload:
-    """One account without latency or pacing: what a read costs besides waiting, at several sizes.
+    """Measure one account of several sizes without latency or pacing: the cost besides waiting.
 
     The largest is read once.
     """
@@ -117,7 +117,7 @@ def one_account(sizes: Sizes, rounds: int) -> Workload:
 
 
 def many_accounts(sizes: Sizes, rounds: int) -> Workload:
-    """Many accounts of two pages, with latency and with Truto's limits."""
+    """Measure many accounts of two pages, with latency and with Truto's limits."""
     contenders = {
         CONNECTOR: (*_CONNECTOR, *_READ),
         MANIFEST: (*_MANIFEST, *_READ, *_MANY),
@@ -130,7 +130,7 @@ def many_accounts(sizes: Sizes, rounds: int) -> Workload:
 
 
 def vendors_pages(sizes: Sizes, rounds: int) -> Workload:
-    """Many accounts of 60 segments in the vendors' own pages, unless a reader asks for others.
+    """Measure many accounts of 60 segments, in the vendors' default pages or those requested.
 
     This connector reads all accounts of the environment, and so knows their vendors.
     """
@@ -146,7 +146,7 @@ def vendors_pages(sizes: Sizes, rounds: int) -> Workload:
 
 
 def start_up(_sizes: Sizes, rounds: int) -> Workload:
-    """The commands that read nothing, or next to nothing."""
+    """Measure the commands that read nothing, or next to nothing."""
     spec = {
         CONNECTOR: (*_CONNECTOR, "spec"),
         MANIFEST: (*_MANIFEST, "spec"),
@@ -170,17 +170,18 @@ WORKLOADS: dict[str, tuple[Callable[[Sizes, int], Workload], int]] = {
     "vendors-pages": (vendors_pages, 1),
     "start-up": (start_up, 5),
 }
-"""What measures each workload, and in how many rounds."""
+"""The function that measures each workload, and the number of rounds."""
 
 
 def _rows(
     contenders: dict[str, Command], case: str, rounds: int, measure: Callable[[Command], Figures]
 ) -> list[Row]:
-    """Measures the contenders in turn, so that what else the machine does affects them all.
+    """Measure the contenders in turn, so that other load on the machine affects them all.
+
+    If the result of another contender is wrong, it gets a note instead of figures.
 
     Raises:
-        UnverifiedReadError: If the connector's result is wrong. Another contender whose result is
-            wrong has a note instead of figures.
+        UnverifiedReadError: If the connector's result is wrong.
     """
     rows = [Row(name, case) for name in contenders]
     for row in rows * rounds:
@@ -200,7 +201,7 @@ def _rows(
 
 
 def _read_one_account(records: int, rounds: int) -> list[Row]:
-    """Reads the account of the page server."""
+    """Measure reads of the page server's account."""
     contenders = {
         CONNECTOR: (*_UNPACED, *_READ),
         MANIFEST: (*_MANIFEST, *_READ, *_ONE),
@@ -223,7 +224,7 @@ def _read_one_account(records: int, rounds: int) -> list[Row]:
 
 
 def _read_sandbox(create: Callable[[], Environment], command: Command, **config: Any) -> Figures:
-    """Reads from a sandbox of its own, whose limits nobody has used yet."""
+    """Measure a read from a new sandbox, whose limits nobody has used yet."""
     read = create().accounts
     with _folder() as folder, processes.server(processes.serve_sandbox, create) as sandbox:
         processes.write_inputs(folder, sandbox.recv(), [account.id for account in read], **config)
@@ -237,7 +238,7 @@ def _read_sandbox(create: Callable[[], Environment], command: Command, **config:
 
 
 def _start(folder: Path, sign: bytes, command: Command) -> Figures:
-    """Runs a command that reads no records, and verifies what it printed."""
+    """Measure a command that reads no records, and verify its output."""
     figures = processes.run(command, folder)
     if sign not in (folder / processes.OUTPUT).read_bytes():
         raise UnverifiedReadError(f"{command[0]} did not print {sign.decode()}.")
@@ -254,7 +255,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _write_reports() -> None:
-    """Generates the tables and the chart from the figures that were kept."""
+    """Generate the tables and the chart from the saved figures."""
     from benchmarks import chart  # noqa: PLC0415 - matplotlib is not needed to measure
 
     kept = report.load(_FIGURES)
@@ -268,14 +269,14 @@ def _workload(rows: list[dict[str, Any]], **others: Any) -> Workload:
 
 
 def _section(name: str, workload: Workload) -> str:
-    """The heading, the conditions, the table, the notes and the target of a workload."""
+    """Return a workload's heading, conditions, table, notes and targets."""
     rounds = f"median of {workload.rounds} rounds"
     columns: dict[str, Callable[[Row], str]] = {
         "reader": lambda row: row.name,
         "case": lambda row: f"{int(row.case):,}" if row.case.isdecimal() else row.case,
         "seconds": lambda row: f"{row.median('seconds'):.1f}",
-        "of the manifest's": lambda row: _share(workload, row, MANIFEST),
-        "of this connector's": lambda row: _share(workload, row, CONNECTOR),
+        "seconds / manifest": lambda row: _share(workload, row, MANIFEST),
+        "seconds / this connector": lambda row: _share(workload, row, CONNECTOR),
         "processor time": lambda row: f"{row.median('cpu_seconds'):.1f} s",
         "peak memory": lambda row: f"{row.peak_megabytes:.0f} MB",
         "requests": lambda row: f"{row.median('requests'):,.0f}",
@@ -303,7 +304,7 @@ def _share(workload: Workload, row: Row, other: str) -> str:
 
 
 def _target(name: str, workload: Workload) -> str:
-    """The targets of a workload that has any, and whether each is met."""
+    """Return a workload's targets and whether each is met; "" if it has none."""
     first, last = workload.cases[0], workload.cases[-1]
     ours, largest = workload.row(CONNECTOR, first), workload.row(CONNECTOR, last)
     manifest = workload.row(MANIFEST, last)
@@ -312,10 +313,10 @@ def _target(name: str, workload: Workload) -> str:
     is_fast = largest.median("seconds") <= _MAX_SHARE * manifest.median("seconds")
     limit = _MAX_GROWTH * ours.peak_megabytes + _MAX_GROWTH_MEGABYTES
     return (
-        f"Targets of this connector: at most {_MAX_SHARE} of the manifest's time at {int(last):,} "
-        f"records; {report.verdict(is_met=is_fast)}. At most {limit:.0f} MB there, {_MAX_GROWTH} "
-        f"times the memory at {int(first):,} and {_MAX_GROWTH_MEGABYTES} MB; "
-        f"{report.verdict(is_met=largest.peak_megabytes <= limit)}."
+        f"Targets of this connector at {int(last):,} records: at most {_MAX_SHARE} times the "
+        f"manifest's seconds, {report.verdict(is_met=is_fast)}; at most {limit:.0f} MB, which is "
+        f"{_MAX_GROWTH} times its memory at {int(first):,} records plus {_MAX_GROWTH_MEGABYTES} "
+        f"MB, {report.verdict(is_met=largest.peak_megabytes <= limit)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The large account of the page server: its id, its page size and the ids of its segments."""
+"""The page server's large account: its ID, its page size and the ids of its segments."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ PAGE_SIZE = 100
 
 
 def segment_id(index: int) -> str:
-    """The id of a segment by its index in the account; all ids have the same length."""
+    """Return the id of the segment at an index in the account; all ids have the same length."""
     return f"segment-{index:07}"

@@ -1,7 +1,7 @@
-"""Runs one command, and prints what the operating system counted of it as a line of JSON.
+"""Run one command, and print what the operating system counted for it as a line of JSON.
 
-Linux counts the memory of the process that starts a command as the least of the command's peak.
-So a small process does it, whatever the benchmark itself has imported.
+On Linux, a command's peak memory is at least the memory of the process that starts it. So this
+small process starts it, whatever the benchmark itself has imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1_024
 
 
 def main(output: str, errors: str, *command: str) -> None:
-    # By raising, so that the command is killed as well.
+    # Raise on these signals, so that the command is killed as well.
     for signal_number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signal_number, lambda number, _: sys.exit(128 + number))
     signal.alarm(_MAX_SECONDS)

@@ -1,9 +1,9 @@
-"""Measures reads of many accounts.
+"""Measure reads of many accounts.
 
 python benchmarks/many_accounts.py
 
-The figures of each workload are kept in many_accounts.json; the tables in README.md are generated
-from that file.
+many_accounts.json keeps the figures of each workload. The tables in README.md are generated from
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
-# Python puts the folder of a script there, not the root that its imports start from.
+# Python adds the script's folder, but the imports below start from the root.
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import processes, report  # noqa: E402
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 _CONNECTOR = Path(sysconfig.get_path("scripts")) / "source-truto-segments"
 _READ = (_CONNECTOR, "read", "--config", "config.json", "--catalog", "catalog.json")
 _FIGURES = "many_accounts.json"
-# Not 10: a list that ends with a usual default page is read twice.
+# Not 10: a list that ends with a usual default page size is read twice.
 _SEGMENTS = 12
 _SHARDS = 5
 _STREAMS = ("segments", "integrated_accounts", "workspaces")
-# Of each hundred accounts, one has three changes between two syncs.
+# Between two syncs, one of each hundred accounts gets three changes.
 _CHANGED_EVERY = 100
-# Which accounts of each hundred meet which error, and which of twenty their vendor's limit.
+# Which accounts of each hundred fail and how, and which of each twenty reach their vendor's limit.
 _ERRORS = {33: faults.credentials_refused, 66: faults.scopes_missing, 99: faults.vendor_failed}
 _RATE_LIMITED = (5, 11, 17)
 _AT_LIMIT = 20
-# What --quick divides the numbers of accounts by.
+# --quick divides the numbers of accounts by this.
 _QUICK = 20
 _MAX_REQUESTS_OF_SEVEN = 15
 _MAX_BYTES, _MAX_STATE_SHARE, _MAX_REQUESTS_OF_WRONG_TOKEN, _MAX_BOUNDS = 250e6, 0.1, 5, 1.6
@@ -60,22 +60,24 @@ class Workload:
     """One read of many accounts.
 
     Attributes:
-        title: What is read.
+        title: The description in the table.
         accounts: How many accounts the sandbox has.
         latency: Seconds before each response that comes from a vendor.
         mode: Whether the connector finds the accounts, or its configuration lists them.
-        num_workers: Accounts read side by side at most; None for the connector's default.
+        num_workers: At most so many accounts are read concurrently; None for the default.
         sync_mode: The sync mode of the catalog.
         all_vendors: Whether Beehiiv is among the vendors.
-        fault: What some accounts meet: an error at every request, or their vendor's rate limit; or
-            the first three quarters of them their vendor's throttling, whose 429s say to wait for a
-            second; or one of them Truto's limit for it.
-        wait: Seconds that the limit lasts.
-        page_bytes: The bytes of a page, about; None for what ten segments have.
-        wrong_token: Whether Truto refuses the token.
+        fault: What happens to some accounts. "error": every request of some fails. "rate limit":
+            some reach their vendor's limit. "throttled": the vendors throttle the first three
+            quarters, with 429s that ask to wait for a second. "at limit": one reaches Truto's limit
+            for an account.
+        wait: How long the limit lasts, in seconds.
+        page_bytes: The approximate bytes of a page; None for the size of ordinary segments.
+        wrong_token: Whether Truto rejects the token.
         segments: Segments of each account.
-        own_pages: Whether default pages are each vendor's own, and not one for all segments.
-        shards: How many processes read at the same time, each a shard.
+        own_pages: Whether the default page size is each vendor's own; otherwise, one page has all
+            segments.
+        shards: How many processes read at the same time, one shard each.
         syncs: How many syncs of all streams follow each other, with changes in between.
     """
 
@@ -96,7 +98,7 @@ class Workload:
     syncs: int = 1
 
     def environment(self) -> Environment:
-        """The environment that the sandbox serves, the same at each call."""
+        """Return the environment that the sandbox serves, the same at each call."""
         page_size = None if self.own_pages else self.segments
         environment = processes.limited_environment(
             self.accounts, self.segments, page_size, self.latency, all_vendors=self.all_vendors
@@ -120,7 +122,7 @@ class Workload:
 
 
 def _for(seconds: float) -> Callable[[Request], bool]:
-    """Whether a request comes within some seconds of the first one."""
+    """Return a function that returns whether a request comes within `seconds` of the first."""
     first: list[float] = []
 
     def is_within(request: Request) -> bool:
@@ -131,7 +133,7 @@ def _for(seconds: float) -> Callable[[Request], bool]:
 
 
 def _large_segments(page_bytes: int) -> list[dict[str, Any]]:
-    """The segments of a page, with the vendor's raw records that make it large."""
+    """Return the segments of a page that the vendor's raw records make large."""
     condition = {"type": "profile-property", "operator": "equals", "value": 5, "list": [True, None]}
     conditions = [condition] * (page_bytes // _SEGMENTS // len(json.dumps(condition)))
     remote_data = {"definition": conditions}
@@ -139,35 +141,46 @@ def _large_segments(page_bytes: int) -> list[dict[str, Any]]:
 
 
 WORKLOADS = {
-    "baseline": Workload("six vendors, one request an account"),
+    "baseline": Workload("six vendors, one request per account"),
     "all-vendors": Workload("with Beehiiv, which needs several requests", all_vendors=True),
     "incremental": Workload("the first incremental sync", sync_mode="incremental"),
-    "large": Workload("five times as many", accounts=5_000),
+    "large": Workload("five times as many accounts", accounts=5_000),
     "workers": Workload("with `num_workers` 50", num_workers=50),
-    "token-all": Workload("a wrong token, accounts to be found", wrong_token=True),
-    "token-listed": Workload("a wrong token, accounts listed", mode="listed", wrong_token=True),
-    "errors": Workload("3 % fail and are skipped", fault="error"),
+    "token-all": Workload("a wrong token", wrong_token=True),
+    "token-listed": Workload("a wrong token", mode="listed", wrong_token=True),
+    "errors": Workload("3 % of the accounts fail and are skipped", fault="error"),
     "waits": Workload(
-        "15 % wait for their vendor, 5 workers", accounts=200, num_workers=5, fault="rate limit"
+        "15 % of the accounts wait for their vendor, 5 workers",
+        accounts=200,
+        num_workers=5,
+        fault="rate limit",
     ),
-    "throttled": Workload("900 throttled in front", accounts=1_200, fault="throttled", wait=60.0),
+    "throttled": Workload(
+        "vendors throttle the first 900", accounts=1_200, fault="throttled", wait=60.0
+    ),
     "at-limit": Workload(
-        "one at Truto's limit for it", accounts=1_400, fault="at limit", wait=60.0
+        "one account at Truto's limit for it", accounts=1_400, fault="at limit", wait=60.0
     ),
     "big-pages": Workload(
-        "1 MB a page, all at once", accounts=201, latency=1.0, page_bytes=1_000_000
+        "pages of 1 MB, all at once", accounts=201, latency=1.0, page_bytes=1_000_000
     ),
-    "latency-0.3": Workload("0.3 s a response", accounts=600, latency=0.3),
-    "latency-1.0": Workload("1 s a response", accounts=600, latency=1.0),
-    "latency-2.5": Workload("2.5 s a response", accounts=600, latency=2.5),
-    "latency-listed": Workload("2.5 s a response", accounts=600, latency=2.5, mode="listed"),
+    "latency-0.3": Workload("0.3 s per response", accounts=600, latency=0.3),
+    "latency-1.0": Workload("1 s per response", accounts=600, latency=1.0),
+    "latency-2.5": Workload("2.5 s per response", accounts=600, latency=2.5),
+    "latency-listed": Workload("2.5 s per response", accounts=600, latency=2.5, mode="listed"),
     "vendors": Workload(
-        "seven vendors with 60 segments each", 700, all_vendors=True, segments=60, own_pages=True
+        "seven vendors, 60 segments per account",
+        700,
+        all_vendors=True,
+        segments=60,
+        own_pages=True,
     ),
-    "shards": Workload("five processes at the same time, each a shard", shards=_SHARDS),
+    "shards": Workload("five processes at the same time, one shard each", shards=_SHARDS),
 }
 WORKLOADS["vendors-default"] = replace(
-    WORKLOADS["vendors"], title="the same in default pages, of unknown integrations", mode="listed"
+    WORKLOADS["vendors"],
+    title="the same, with unknown integrations, so default pages",
+    mode="listed",
 )
 
 
@@ -211,10 +224,10 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(workload: Workload) -> Iterator[Figures]:
-    """Reads, and verifies the exit code, the status and every record of each sync.
+    """Measure each sync, and verify its exit code, its status and every record.
 
     Raises:
-        UnverifiedReadError: If any of these is not as it must be.
+        UnverifiedReadError: If any of these is wrong.
     """
     environment = workload.environment()
     accounts = environment.accounts
@@ -264,7 +277,7 @@ def _measure(workload: Workload) -> Iterator[Figures]:
 
 
 def _expected(workload: Workload, accounts: Iterable[Account]) -> Iterator[Key]:
-    """The records of a first read: all, but for those of the accounts that fail."""
+    """Yield the records of a first read: all except those of accounts that fail."""
     for account in accounts:
         if workload.wrong_token or (workload.fault == "error" and account.faults):
             continue
@@ -273,7 +286,7 @@ def _expected(workload: Workload, accounts: Iterable[Account]) -> Iterator[Key]:
 
 
 def _change(environment: Environment, number: int) -> list[Key]:
-    """Renames, adds and deletes a segment of some accounts; returns what a sync has to emit."""
+    """Rename, add and delete a segment of some accounts; return what the next sync has to emit."""
     keys = []
     for account in environment.accounts[number::_CHANGED_EVERY]:
         renamed, *kept, deleted = [dict(segment) for segment in account.segments]
@@ -284,7 +297,7 @@ def _change(environment: Environment, number: int) -> list[Key]:
 
 
 def _together(runs: list[Figures]) -> Figures:
-    """The figures of processes that ran at the same time; the memory is that of the largest."""
+    """Combine the figures of processes that ran at the same time; memory is the largest one's."""
     started_at = min(run["started_at"] for run in runs)
     return {
         "started_at": started_at,
@@ -297,7 +310,7 @@ def _together(runs: list[Figures]) -> Figures:
 def _derived(
     workload: Workload, accounts: list[Account], figures: Figures, output: Output
 ) -> Figures:
-    """What follows from a verified read; times in seconds from the start of the process."""
+    """Return what follows from a verified read; times are seconds from the process's start."""
     started_at = figures["started_at"]
     windows = (figures["requests"] - 1) // TRUTO_TOKEN_LIMIT.requests
     emitted = [
@@ -323,7 +336,7 @@ def _derived(
 
 
 def _table(reads: dict[str, dict[str, Any]]) -> str:
-    """The table of some reads, by their workloads, and when, where and how they were measured."""
+    """Return the table of some reads, after when, where and how they were measured."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "workload": lambda read: read["name"],
         "description": lambda read: f"{read['title']} ({read['mode']})",
@@ -347,12 +360,12 @@ def _table(reads: dict[str, dict[str, Any]]) -> str:
 
 
 def _bounds(read: dict[str, Any]) -> float:
-    """How many times Truto's bound a read took, from its first request to its last output."""
+    """Return the time from the first request to the end as a multiple of the bound."""
     return float((read["seconds"] - read["start_up"]) / read["bound"])
 
 
 def _targets(reads: dict[str, dict[str, Any]]) -> str:  # noqa: C901 - a branch for each target
-    """The targets, and whether the workloads that were read meet them."""
+    """Return the targets, and whether the measured workloads meet them."""
     targets: dict[str, dict[str, bool]] = {}
 
     def target(text: str, name: str, *, is_met: bool) -> None:
@@ -361,19 +374,21 @@ def _targets(reads: dict[str, dict[str, Any]]) -> str:  # noqa: C901 - a branch 
     for name, read in reads.items():
         if name in {"baseline", "incremental", "large"}:
             share = read["state_bytes"] / read["output_bytes"]
-            target("at most 1.5 bounds", name, is_met=read["seconds"] <= 1.5 * read["bound"])
+            target(
+                "at most 1.5 times the bound", name, is_met=read["seconds"] <= 1.5 * read["bound"]
+            )
             target("peak memory below 250 MB", name, is_met=read["peak_bytes"] < _MAX_BYTES)
             target("states below 10 % of the output", name, is_met=share < _MAX_STATE_SHARE)
         if name == "big-pages":
             is_met = read["peak_bytes"] < _MAX_BYTES_OF_BIG_PAGES
             target("peak memory below 450 MB", name, is_met=is_met)
         if name.startswith("latency"):
-            text = "at most 1.6 bounds from the first request to the end"
+            text = "at most 1.6 times the bound from the first request to the end"
             target(text, name, is_met=_bounds(read) <= _MAX_BOUNDS)
         if name == "vendors":
-            # Without the list of accounts, of 100 a page.
+            # Without the requests for the list of accounts, one per 100 accounts.
             requests = (read["requests"] - read["accounts"] / 100) / (read["accounts"] / 7)
-            text = f"at most {_MAX_REQUESTS_OF_SEVEN} requests for an account of each vendor"
+            text = f"at most {_MAX_REQUESTS_OF_SEVEN} requests for seven accounts, one per vendor"
             target(text, name, is_met=requests <= _MAX_REQUESTS_OF_SEVEN)
         if name.startswith("token"):
             target(
@@ -381,16 +396,17 @@ def _targets(reads: dict[str, dict[str, Any]]) -> str:  # noqa: C901 - a branch 
             )
         elif name in {"throttled", "at-limit"}:
             bounds = (read["last_healthy"] - read["start_up"]) / read["bound_once"]
-            text = "the others are read within 1.5 times what one request for each account takes"
+            text = "the other accounts finish within 1.5 times the bound of one request per account"
             target(text, name, is_met=bounds <= _MAX_BOUNDS_OF_HEALTHY)
         elif name == "waits":
             is_met = read["last_healthy"] < read["first_faulty"]
-            target("no account waits for one that waits", name, is_met=is_met)
+            target("an account that waits delays no other", name, is_met=is_met)
         else:
             target("no 429", name, is_met=read["rate_limited"] == 0)
     if {"baseline", "large"} <= reads.keys():
         is_met = _bounds(reads["large"]) <= 1.1 * _bounds(reads["baseline"])
-        target("at most 1.1 times as many bounds as baseline", "large", is_met=is_met)
+        text = "at most 1.1 times the first request to end / bound of baseline"
+        target(text, "large", is_met=is_met)
     verdicts = (
         ", ".join(f"{name} {report.verdict(is_met=is_met)}" for name, is_met in names.items())
         for names in targets.values()

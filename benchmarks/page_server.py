@@ -1,7 +1,7 @@
-"""Serves one large account from prepared pages, so that the server is never the bottleneck.
+"""Serve one large account from prepared pages, so that the server is never the bottleneck.
 
-The sandbox makes its records on request; beside a fast reader it would be the slower of the two.
-Here a page is a template of bytes in which only the ids and the cursor are replaced.
+The sandbox creates its records on request, so it would be slower than a fast reader. Here a page is
+a template of bytes, and only the ids and the cursor are replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAGE, _NEXT_CURSOR = b"@@@@@", b'"@next@"'
 
 
 class Pages:
-    """The responses for an account of so many records, a multiple of the page size."""
+    """The responses for an account with `records` records, a multiple of the page size."""
 
     def __init__(self, records: int) -> None:
         segments = vendors.segments("klaviyo", _TEMPLATES * PAGE_SIZE)
@@ -35,7 +35,7 @@ class Pages:
         self._last = records // PAGE_SIZE - 1
 
     async def respond(self, request: web.BaseRequest) -> web.Response:
-        """The page that a request asks for; 404 for anything else."""
+        """Return the requested page; 404 for anything else."""
         account_id = request.query.get("integrated_account_id")
         if (request.path, account_id) != (SEGMENTS_PATH, ACCOUNT_ID):
             return web.json_response({"message": "Not found"}, status=404)
@@ -43,14 +43,14 @@ class Pages:
         return web.Response(body=page, content_type="application/json")
 
     def page(self, index: int) -> bytes:
-        """The body of a page; its cursor is the index of the next one."""
+        """Return the body of a page; its cursor is the index of the next one."""
         next_cursor = b"null" if index == self._last else b'"%d"' % (index + 1)
         page = self._templates[index % _TEMPLATES].replace(_PAGE, b"%05d" % index)
         return page.replace(_NEXT_CURSOR, next_cursor)
 
 
 def serve(connection: Connection, records: int) -> None:
-    """Sends the address, and serves until the other end of the connection is closed."""
+    """Send the address, and serve until the other end closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection.send(f"http://127.0.0.1:{listener.getsockname()[1]}")  # ignore-https-check
         asyncio.run(_serve(listener, Pages(records), connection.fileno()))
@@ -64,7 +64,7 @@ async def _serve(listener: socket.socket, pages: Pages, connection: int) -> None
 
 
 def _template(segments: list[dict[str, Any]]) -> bytes:
-    """A page of segments with the placeholders."""
+    """Return a page of segments with the placeholders."""
     page = {
         "result": [{**row, "id": segment_id(index)} for index, row in enumerate(segments)],
         "next_cursor": json.loads(_NEXT_CURSOR),
@@ -72,5 +72,5 @@ def _template(segments: list[dict[str, Any]]) -> bytes:
         "result_count": len(segments),
         "is_partial_response": False,
     }
-    # In the ids of the first page, the digits of the page are zeros.
+    # In the ids of the first page, the digits for the page are zeros.
     return json.dumps(page).encode().replace(b"segment-00000", b"segment-" + _PAGE)

@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the command that is measured, and the server that it reads from."""
+"""Run a benchmark's processes: the measured command, and the server that it reads from."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 class UnverifiedReadError(Exception):
-    """A command whose result is not what it must be; no figures are kept of it."""
+    """The result of a command is wrong, so its figures are not kept."""
 
 
 Figures = dict[str, float]
-"""What was measured, by name; times in seconds."""
+"""Measured values by name; times are in seconds."""
 
 
 def run(command: Sequence[str | Path], folder: Path, exit_code: int = 0) -> Figures:
-    """Runs a command in a folder until it exits; its output goes into the file `OUTPUT` there.
+    """Run a command in a folder until it exits; its output goes into the file `OUTPUT` there.
 
     Returns:
         `started_at` since 1970, `seconds` from the start of its process to its end, `cpu_seconds`,
@@ -82,7 +82,7 @@ def write_inputs(
     streams: Sequence[str] = ("segments",),
     **config: Any,
 ) -> None:
-    """Writes `config.json` for some accounts, and a `catalog.json` that selects their streams.
+    """Write `config.json` for some accounts, and a `catalog.json` that selects their streams.
 
     Every reader uses the fields of the configuration that it knows.
     """
@@ -102,7 +102,7 @@ def write_inputs(
 
 @contextmanager
 def server(serve: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
-    """Runs a function that serves in a process of its own; the block has the connection to it."""
+    """Run a server function in its own process; yield the connection to it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(serve, theirs, *arguments), daemon=True)
@@ -120,10 +120,11 @@ def serve_sandbox(
     create: Callable[[], Environment],
     change: Callable[[Environment, int], object] | None = None,
 ) -> None:
-    """Serves an environment: sends its address, and what it counted each time anything is received.
+    """Serve an environment: send its address, then its counts whenever a message arrives.
 
-    That is how many `requests` it received since the last time, how many were `rate_limited` by a
-    429, and when the first one arrived, `first_at` since 1970. Then it changes the environment.
+    The counts are the `requests` since the last message, how many of them were `rate_limited` by a
+    429, and when the first one arrived (`first_at`, since 1970). After each message, the
+    environment is changed.
     """
     environment = create()
     with Sandbox(environment) as sandbox:
@@ -132,7 +133,7 @@ def serve_sandbox(
             connection.recv()
             requests = sandbox.requests
             refused = [each for each in requests if each.status == HTTPStatus.TOO_MANY_REQUESTS]
-            # The sandbox's times are of the monotonic clock.
+            # The sandbox's times come from the monotonic clock.
             since = time.time() - time.monotonic()
             first_at = since + min((each.at for each in requests), default=0.0)
             sandbox.clear()
@@ -150,9 +151,10 @@ def limited_environment(
     *,
     all_vendors: bool = False,
 ) -> Environment:
-    """Many accounts under Truto's limits, in default pages of a size, or of each vendor's (None).
+    """Return an environment of many accounts with Truto's limits.
 
-    Beehiiv is left out by default: its accounts need several requests, for their workspaces.
+    `page_size` is the default page size of all accounts; None for each vendor's own. Beehiiv is
+    left out by default: its accounts need several requests, for their workspaces.
     """
     environment = large_environment(
         accounts,
@@ -169,6 +171,6 @@ def limited_environment(
 
 
 def _serve(serve: Callable[..., None], *arguments: Any) -> None:
-    # Ctrl-C is for the benchmark, which terminates its servers.
+    # Ignore Ctrl-C: the benchmark gets it, too, and terminates its servers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(*arguments)

@@ -1,4 +1,4 @@
-"""What both commands share: how they end, and the report of their figures."""
+"""Shared by both commands: how they end, and how they report their figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 class Row:
     """A contender in one case of a workload: its reads, or a note why there are none.
 
-    The case is a command or a number of records, where a workload has several.
+    If a workload has several cases, each is a command or a number of records.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Row:
         return f"{self.name}, {self.case}" if self.case else self.name
 
     def median(self, figure: str) -> float:
-        """The median of the rounds; 0 for a figure that this workload does not have."""
+        """Return the median of the rounds; 0 for a figure that this workload does not have."""
         return statistics.median(read.get(figure, 0) for read in self.reads)
 
     @property
     def peak_megabytes(self) -> float:
-        """The largest of the rounds."""
+        """The largest peak of all rounds."""
         return max(read["peak_bytes"] for read in self.reads) / 1e6
 
 
@@ -59,18 +59,18 @@ class Workload:
 
     @property
     def cases(self) -> list[str]:
-        """The cases of its rows, in their order."""
+        """The cases of the rows, each once, in order."""
         return list(dict.fromkeys(row.case for row in self.rows))
 
     def row(self, name: str, case: str) -> Row | None:
-        """The row of a contender that has figures."""
+        """Return a contender's row for a case; None if it has no figures."""
         rows = (row for row in self.rows if (row.name, row.case) == (name, case) and row.reads)
         return next(rows, None)
 
 
 def run_command(main: Callable[[], None]) -> int:
-    """Runs a command; returns its exit code."""
-    # By raising, so that servers and readers are terminated as well.
+    """Run a command and return its exit code."""
+    # Raise on SIGTERM, so that servers and readers are terminated as well.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
@@ -84,7 +84,7 @@ def run_command(main: Callable[[], None]) -> int:
 
 
 def conditions() -> str:
-    """When, where and how something is about to be measured."""
+    """Return when, where and with which command the next measurement runs."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     parts = [
         f"{datetime.now(timezone.utc):%Y-%m-%d}",
@@ -97,36 +97,36 @@ def conditions() -> str:
 
 
 def load(name: str) -> dict[str, Any]:
-    """The figures that are kept in a file of this folder, by workload."""
+    """Load the figures of a file in this folder, by workload."""
     path = FOLDER / name
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return kept
 
 
 def save(name: str, figures: dict[str, Any]) -> None:
-    """Keeps figures, by workload, in a file of this folder."""
+    """Save figures, by workload, to a file in this folder."""
     (FOLDER / name).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def table(
     items: Iterable[Item], columns: Mapping[str, Callable[[Item], str]], *, left: int = 1
 ) -> str:
-    """A table in Markdown: a row for each item, `left` columns of text and others of numbers."""
+    """Return a Markdown table with a row per item; the first `left` columns are text."""
     rule = ["---" if index < left else "---:" for index in range(len(columns))]
     rows = [[cell(item) for cell in columns.values()] for item in items]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*columns], rule, *rows))
 
 
 def verdict(*, is_met: bool) -> str:
-    """Whether a target is met."""
+    """Return whether a target is met, as text."""
     return "met" if is_met else "**not met**"
 
 
 def write_readme(command: str, content: str) -> None:
-    """Replaces the figures of a command in the README.
+    """Replace the figures of a command in the README.
 
     Raises:
-        ValueError: If the README lacks the two lines around them.
+        ValueError: If the README lacks the two lines that mark them.
     """
     begin, end = f"<!-- figures of {command} -->", f"<!-- end of figures of {command} -->"
     path = FOLDER / "README.md"

@@ -1,4 +1,4 @@
-"""What a reader wrote, and whether it is every record that there is, each exactly once."""
+"""Verify that a reader wrote every record exactly once."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Key = tuple[str, str]
-"""The ids of an account and of a segment in it."""
+"""The ID of an account, and the id of one of its segments."""
 
 
 @dataclass
 class Output:
-    """What the messages of a reader amount to.
+    """A summary of a reader's messages.
 
     Attributes:
         size: Bytes of all messages.
         keys: How often each segment was emitted.
-        states: The state messages, and their size in bytes.
+        states: The states of the state messages.
+        state_size: Bytes of the state messages.
         emitted: When the first and the last record of each account were emitted, in seconds since
             1970.
         status: The last status of the stream.
         error: The message of the last error.
-        summary: The number of records and the sum of their checksums, where no records are written.
+        summary: The number of records and the sum of their checksums, if the reader writes no
+            records.
     """
 
     size: int = 0
@@ -46,7 +48,7 @@ class Output:
 
     @classmethod
     def parse(cls, *paths: Path) -> Output:
-        """Reads the messages of files, one process each."""
+        """Parse the messages in files, each written by one process."""
         output = cls()
         for path in paths:
             with path.open("rb") as lines:
@@ -55,10 +57,10 @@ class Output:
         return output
 
     def verify(self, expected: Iterable[Key]) -> None:
-        """Compares the records with those that there are.
+        """Compare the emitted records with those that the server has.
 
         Raises:
-            UnverifiedReadError: If a record is missing, or was not expected, or came twice.
+            UnverifiedReadError: If a record is missing, unexpected, or was emitted twice.
         """
         if self.summary:
             checksums = [checksum(*key) for key in expected]
@@ -88,7 +90,7 @@ class Output:
             self.error = (trace.get("error") or {}).get("message", self.error)
 
     def _add_record(self, record: dict[str, Any]) -> None:
-        # A reader of one account need not name it.
+        # A reader of a single account may omit the account's ID.
         account_id = record["data"].get("integrated_account_id", ACCOUNT_ID)
         self.keys[account_id, record["data"]["id"]] += 1
         emitted_at = record["emitted_at"] / 1_000
@@ -97,5 +99,5 @@ class Output:
 
 
 def checksum(account_id: str, segment_id: str) -> int:
-    """The checksum of one record, as a reader sums them up that keeps no ids."""
+    """Return the checksum of one record; a reader that keeps no ids reports their sum."""
     return zlib.crc32(f"{account_id}/{segment_id}".encode())

@@ -110,9 +110,7 @@ class FuzzServer(ThreadedServer):
         if kind == "account":
             page = _account_object(account_id)
         body, status = json.dumps(page).encode(), 200
-        match _drawn(
-            rng, mutated=15, cut=5, raw=3, other=2, odd=5, fatal=0.05, error=10, text=10
-        ):
+        match _drawn(rng, mutated=15, cut=5, raw=3, other=2, odd=5, fatal=0.05, error=10, text=10):
             case "mutated":
                 body = _mutated(body, rng)
             case "cut":

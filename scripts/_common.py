@@ -1,4 +1,4 @@
-"""What the demo and the check with PyAirbyte share."""
+"""Helpers that the scripts share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONNECTOR = "source-truto-segments"
 PROGRAM = Path(sys.executable).with_name(CONNECTOR)
-"""The command, beside the environment's Python: to resolve the link would lead out of it."""
+"""The command beside the environment's Python; a resolved link would lead out of it."""
 
 
 def say(text: str) -> None:
@@ -25,20 +25,20 @@ def say(text: str) -> None:
 
 
 class ScriptError(Exception):
-    """What stopped a script, as a sentence."""
+    """A failure that ends a script; its message is a sentence."""
 
 
 def run_script(main: Callable[[], None], *failures: type[Exception]) -> int:
-    """Runs a script; returns the exit code.
+    """Run a script and return its exit code.
 
     Args:
         main: The script.
-        failures: What is reported by its message, as `ScriptError` is.
+        failures: Exceptions to report by their message, in addition to `ScriptError`.
     """
-    # By raising, so that temporary folders and servers go as well.
+    # Raise on these signals, so that temporary folders and servers are cleaned up as well.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
-    # The sandbox is on this machine, where a proxy is not needed.
+    # The sandbox runs on this machine, so it needs no proxy.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
     reported: tuple[type[Exception], ...] = (ScriptError, *failures)
@@ -58,21 +58,21 @@ def _exit(number: int, _frame: object) -> NoReturn:
 
 
 def segments_of(account: Account) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """The segments of an account as the sandbox holds them now, each with its workspace's ID."""
+    """Yield the segments of an account in the sandbox, each with its workspace's ID."""
     yield from ((None, segment) for segment in account.segments)
     for workspace_id, segments in account.workspaces.items():
         yield from ((workspace_id, segment) for segment in segments)
 
 
 def rename(account: Account, index: int, **fields: Any) -> None:
-    """Renames a segment, and changes further fields of it."""
+    """Rename a segment, and change other fields of it."""
     segments = list(account.segments)
     segments[index] = {**segments[index], "name": f"{segments[index]['name']} (renamed)", **fields}
     account.segments = segments
 
 
 def add(account: Account) -> None:
-    """Adds a segment at the end."""
+    """Add a segment at the end."""
     segments = account.segments
     added = {**vendors.SegmentSequence(account.vendor, 1_000)[-1], "name": "Added since"}
     account.segments = [*segments, added]

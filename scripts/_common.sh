@@ -1,13 +1,13 @@
-# Sourced by the scripts beside it: arguments, long commands, and the virtual environment.
-# Needs bash 3.2 and one of the Pythons below, nothing else.
+# The other scripts source this file: arguments, long commands, and the virtual environment.
+# Needs only bash 3.2 and one of the Pythons below.
 # shellcheck shell=bash
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 SCRIPT=scripts/$(basename "$0")
-# Supported Pythons, in order of preference: the most used first.
+# Supported Pythons, the most used first.
 VERSIONS="3.12 3.11 3.10 3.13"
 VENV=$ROOT/.venv
-# Requirements to install besides the extras.
+# Requirements to install in addition to the extras.
 PACKAGES=()
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/truto-segments.XXXXXX")
 LOG=$WORK/log
@@ -22,7 +22,7 @@ fail() {
   exit 1
 }
 
-# Accepts no arguments but --help, which prints the comment at the head of the script.
+# Accept no arguments except --help, which prints the comment at the head of the script.
 no_arguments() {
   case "${1:-}" in
     -h | --help) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0" && exit 0 ;;
@@ -47,15 +47,15 @@ trap '_interrupted 129' HUP
 trap '_interrupted 130' INT
 trap '_interrupted 143' TERM
 
-# quietly TEXT COMMAND...: runs a long command with its output in $LOG, shows how long it takes, and
-# returns its exit code. A function that it runs has to join its commands with &&, as `set -e` does
-# not apply there.
+# quietly TEXT COMMAND...: run a long command with its output in $LOG, show how long it takes, and
+# return its exit code. If COMMAND is a function, it has to join its commands with &&, as `set -e`
+# does not apply there.
 quietly() {
   local text=$1 started=$SECONDS shown=$SECONDS status=0
   shift
   printf '%s ...' "$text"
-  # In the background, so that a signal takes effect at once; as a group, to end it with its
-  # children.
+  # Run it in the background, so that a signal takes effect at once, and as a group, so that its
+  # children end as well.
   set -m
   "$@" >"$LOG" 2>&1 </dev/null &
   CHILD=$!
@@ -77,8 +77,8 @@ quietly() {
   return "$status"
 }
 
-# must GUIDANCE TEXT COMMAND...: as quietly, but a failure ends the script with the last lines of the
-# log, and with GUIDANCE unless the network is the reason.
+# must GUIDANCE TEXT COMMAND...: like quietly, but end the script on a failure, with the last lines of
+# the log, and with GUIDANCE unless the network is the reason.
 must() {
   local network='Max retries|connection broken|Could not fetch URL|ConnectionError|ConnectTimeout'
   network="$network|ReadTimeout|ProxyError|SSLError|Temporary failure in name resolution"
@@ -90,13 +90,13 @@ must() {
   fail "$1 The last lines of the output are above."
 }
 
-# usable PYTHON VERSION...: whether it runs, is of one of these versions and makes environments.
+# usable PYTHON VERSION...: succeed if it runs, has one of these versions and can create environments.
 usable() {
   "$1" -c 'import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' \
     "${@:2}" >/dev/null 2>&1 </dev/null
 }
 
-# find_python VERSION: prints the path of a usable Python of this version, if there is one.
+# find_python VERSION: print the path of a usable Python of this version, if there is one.
 find_python() {
   local name path
   for name in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python python3; do
@@ -107,7 +107,7 @@ find_python() {
   done
 }
 
-# Prints the Python to make the environment with: $PYTHON, or the first that is found.
+# Print the Python to create the environment with: $PYTHON, or the first usable one.
 _choose_python() {
   local version found=${PYTHON:-}
   for version in $VERSIONS; do
@@ -120,13 +120,13 @@ _choose_python() {
   printf '%s\n' "$found"
 }
 
-# prepare EXTRA...: makes $VENV with the connector and these extras, or keeps what is there.
+# prepare EXTRA...: create $VENV with the connector and these extras, or keep an up-to-date one.
 prepare() {
   local python version key installed=$VENV/.installed
   VENV_PYTHON=$VENV/bin/python
   version=$("${PYTHON:-$VENV_PYTHON}" --version 2>&1) || version=none
-  # That file is written when an installation has ended: after one that was killed, there is none.
-  # The folder is in it as an environment does not survive a move.
+  # The file exists only after a complete installation. It contains the folder, because an environment
+  # does not survive a move.
   # shellcheck disable=SC2086
   if ! { usable "$VENV_PYTHON" $VERSIONS && grep -qF "$version $ROOT " "$installed"; } 2>/dev/null; then
     python=$(_choose_python)
@@ -137,7 +137,7 @@ prepare() {
     : >"$installed"
   fi
   key="$version $ROOT ${PACKAGES[*]-} $(cd "$ROOT" && cat setup.py pyproject.toml source_truto_segments/VERSION | cksum)"
-  # A line for each extra that is there.
+  # The file has a line for each installed extra.
   if printf '%s\n' "${@/#/$key }" | grep -qvxFf "$installed"; then
     mv "$installed" "$WORK/installed"
     must "pip could not install the packages." \
@@ -148,7 +148,7 @@ prepare() {
   fi
 }
 
-# run_python ARGUMENT...: hands over to the environment's Python, in the project's folder.
+# run_python ARGUMENT...: continue as the environment's Python, in the project's folder.
 run_python() {
   _clean_up
   cd "$ROOT" || exit

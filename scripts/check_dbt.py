@@ -1,4 +1,4 @@
-"""Builds the models in dbt/ over what the demo and PyAirbyte load, and compares them."""
+"""Build the models in dbt/ on the tables of the demo and PyAirbyte, and compare their rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HISTORY = "history_"
 SCOPE = "segments:read"
 SKIP = {"on_account_error": "skip"}
 DELETED = "SELECT name FROM stg_truto__segment_history WHERE deleted_at IS NOT NULL"
-# Where each vendor's own record has the number of members.
+# The path to the number of members in each vendor's own record.
 MEMBERS = {
     "activecampaign": ("attributes", "counts", "last_total", "count"),
     "beehiiv": ("total_results",),
@@ -89,7 +89,7 @@ def main() -> None:
 def _check_pyairbyte(
     label: str, folder: Path, target: Mapping[str, Any], airbyte: Any, cache_of: Any
 ) -> None:
-    """Load twice, with and without the history, and check the models over it."""
+    """Load twice, with changes in between, also as a history; check the models on these tables."""
     with Sandbox(demo_environment()) as sandbox:
         accounts = sandbox.environment.accounts
         cache, history = cache_of(""), cache_of(HISTORY)
@@ -106,14 +106,14 @@ def _check_pyairbyte(
                 add(of["mailerlite"])
                 delete(of["flodesk"], 0)
                 _hinder(of["brevo"], of["klaviyo"])
-        # DuckDB lets one process have the file.
+        # DuckDB lets only one process open the file.
         cache.close()
         history.close()
     _check(label, folder, target, cache_of, accounts, deleted=deleted["name"])
 
 
 def _hinder(revoked: Account, denied: Account) -> None:
-    """Let one customer have to reconnect, and the vendor have denied access to another."""
+    """Make one customer have to reconnect, and a vendor deny access to another."""
     revoked.status, revoked.last_error = "needs_reauth", "The API key was revoked"
     denied.last_forbidden_error = {
         "resource": "segments",
@@ -134,12 +134,12 @@ def _check(
     """Build and test the models, and compare them with the sandbox.
 
     Args:
-        label: What is checked, for the screen.
+        label: What is checked, for the output.
         folder: Where dbt writes.
-        target: The database, as dbt wants it.
+        target: The database, as an output of a dbt profile.
         cache_of: Opens the database.
-        accounts: What the tables were loaded from.
-        deleted: The one segment that the history has as deleted; None if there is no history.
+        accounts: The accounts from which the tables were loaded.
+        deleted: The one segment that the history shows as deleted; None without a history.
 
     Raises:
         ScriptError: If dbt fails or a model is not as expected.
@@ -160,7 +160,7 @@ def _check(
         gone = cache.run_sql_query(DELETED)
         if [row["name"] for row in gone] != [deleted]:
             raise ScriptError(f"{label}: {deleted} was deleted, but the history has {gone}.")
-        # The queries of the page are plain SQL for both databases.
+        # The guide's queries are plain SQL for both databases.
         for query in re.findall(r"^ *```sql\n *(SELECT .*?)^ *```", PAGE.read_text(), FENCED):
             cache.run_sql_query(query)
     cache.close()
@@ -203,7 +203,7 @@ def _check_accounts(label: str, cache: Any, accounts: Sequence[Account]) -> int:
 
 
 def _check_columns(label: str, cache: Any, *, has_history: bool) -> None:
-    """Compare the columns of each model with those that are described."""
+    """Compare the columns of each model with its description."""
     for model in yaml.safe_load((PROJECT / "models" / "truto.yml").read_text())["models"]:
         if has_history or model["name"] != "stg_truto__segment_history":
             row = cache.run_sql_query(f"SELECT * FROM {model['name']}")[:1]  # noqa: S608
@@ -214,7 +214,7 @@ def _check_columns(label: str, cache: Any, *, has_history: bool) -> None:
 def _dbt(label: str, folder: Path, *command: str) -> None:
     places = ("--profiles-dir", str(folder), "--target-path", f"{folder}/target")
     done = subprocess.run(
-        # A deprecation is a failure, too.
+        # Treat a deprecation as a failure.
         [DBT, "--warn-error", *command, "--profile", "check", *places, "--log-path", str(folder)],
         cwd=PROJECT,
         env={**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds and tests the models in dbt/ over what the demo and PyAirbyte load from the sandbox, with
-# DuckDB and PostgreSQL, and compares them with what the sandbox holds.
+# Builds and tests the models in dbt/ on the tables that the demo and PyAirbyte load from the
+# sandbox, with DuckDB and PostgreSQL, and compares the models with the sandbox.
 #
 #   bash scripts/check_dbt.sh
 #
-# Needs Python 3.10 to 3.12, as PyAirbyte does, and the first time a package index, a few minutes
-# and 900 MB for .venv-dbt. The PostgreSQL server is the one that is installed, else that of a
-# Python package; it runs for the time of the check, in a temporary folder.
+# Needs Python 3.10 to 3.12, as PyAirbyte does. The first run also needs a package index, a few
+# minutes and 900 MB for .venv-dbt. Uses the installed PostgreSQL, or otherwise a Python package's,
+# and runs a server in a temporary folder during the check.
 # Environment variables: PYTHON, the Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Builds the image, checks its settings, and runs it as Airbyte does: spec, check and read, the
-# latter two against the sandbox on this machine.
+# Builds the image, checks its settings, and runs spec, check and read in it as Airbyte does. Check
+# and read use the sandbox on this machine.
 #
 #   bash scripts/check_image.sh
 #
-# With Docker if its engine runs; the image is then airbyte/source-truto-segments:dev. Otherwise, on
-# Linux and as root, with buildah, on a base image of its own that debootstrap makes once, which is
-# kept in ~/.cache/source-truto-segments and can be removed at any time.
+# If a Docker engine runs, it builds airbyte/source-truto-segments:dev. Otherwise, on Linux and as
+# root, it uses buildah and a base image that debootstrap makes once and that is kept in
+# ~/.cache/source-truto-segments, which you can delete at any time.
 # Environment variables:
 #   BASE_IMAGE        the base image to build on
-#   STORAGE_DRIVER    the driver of buildah's storage, if the one that it chooses fails (vfs)
+#   STORAGE_DRIVER    the driver for buildah's storage, such as vfs, if its own choice fails
 #   PYTHON            the Python to use for the sandbox
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
@@ -33,13 +33,13 @@ end() {
   _clean_up
 }
 
-# expect NAME EXPECTED ACTUAL: fails unless they are equal.
+# expect NAME EXPECTED ACTUAL: fail unless they are equal.
 expect() {
   [ "$2" = "$3" ] || fail "$1 should be \"$2\", but is \"$3\"."
   printf '  %s: %s\n' "$1" "${3:-none}"
 }
 
-# buildah with a storage of its own, apart from the images of this machine.
+# Run buildah with a separate storage, apart from the images of this machine.
 in_storage() {
   buildah --root "$CACHE/storage" --runroot "$CACHE/run" "$@"
 }
@@ -52,17 +52,17 @@ choose_engine() {
     printf 'No Docker engine runs; using buildah.\n'
     ENGINE=buildah
     IMAGE=localhost/$NAME:dev
-    # Needs no namespaces, and leaves the image the network of this machine.
+    # It needs no namespaces, and the image uses this machine's network.
     export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
     mkdir -p "$CACHE"
-    # Left by a run that was killed.
+    # A killed run may have left containers.
     in_storage rm --all >/dev/null 2>&1 || true
   else
     fail "No Docker engine runs. Start Docker; or, on Linux and as root, install buildah and debootstrap (Debian and Ubuntu: apt-get install buildah debootstrap)."
   fi
 }
 
-# Makes the base image for buildah, unless it is there or another one is given.
+# Make the base image for buildah, unless it exists or BASE_IMAGE is set.
 prepare_base() {
   local rootfs=$CACHE/rootfs mirror=
   if [ -n "${BASE_IMAGE:-}" ]; then
@@ -73,7 +73,7 @@ prepare_base() {
     return
   fi
   command -v debootstrap >/dev/null || fail "debootstrap is not installed, which makes the base image. Install it (Debian and Ubuntu: apt-get install debootstrap), or set BASE_IMAGE to an image that buildah can pull."
-  # Left by a run that was killed, with what debootstrap mounts in it.
+  # A killed run may have left the folder, with what debootstrap mounts in it.
   umount "$rootfs/proc" "$rootfs/sys" 2>/dev/null || true
   rm -rf --one-file-system "$rootfs"
   # The mirror that apt uses here.
@@ -95,8 +95,8 @@ prepare_base() {
   rm -rf "$rootfs"
 }
 
-# Writes the two secrets of the build: how pip reaches the package index here, and the certificates.
-# Paths of this machine are left out, as they mean nothing in the image.
+# Write the build's two secrets: how pip reaches the package index here, and the certificates. Leave
+# out paths of this machine, which mean nothing in the image.
 write_secrets() {
   mkdir -m 700 "$WORK/secrets"
   : >"$WORK/secrets/ca_bundle"
@@ -104,7 +104,7 @@ write_secrets() {
 import ast, os, pathlib, shutil, sys
 
 folder = pathlib.Path(sys.argv[1])
-# global.index-url=..., install.index-url=... and :env:.index-url=...: the environment comes last.
+# The environment comes last: global.index-url=..., install.index-url=..., :env:.index-url=....
 settings = {}
 for line in sorted(sys.stdin, key=lambda line: line.startswith(":env:")):
     name, _, value = line.partition("=")
@@ -129,7 +129,7 @@ build() {
   if [ -n "${BASE_IMAGE:-}" ]; then
     options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
   fi
-  # Settings of the build, which do not become the image's.
+  # These settings apply to the build only, not to the image.
   for variable in HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy; do
     if [ -n "${!variable:-}" ]; then
       options+=(--build-arg "$variable")
@@ -138,12 +138,12 @@ build() {
   if [ "$ENGINE" = docker ]; then
     DOCKER_BUILDKIT=1 docker build "${options[@]}" "$ROOT"
   else
-    # The image of the last run and its stages lose their names: nothing else here is without one.
+    # Only the previous run's image and stages have no name now: remove them.
     in_storage bud "${options[@]}" "$ROOT" && in_storage rmi --prune --force
   fi
 }
 
-# setting TEMPLATE: a part of the image's configuration.
+# setting TEMPLATE: print a part of the image's configuration.
 setting() {
   if [ "$ENGINE" = docker ]; then
     docker image inspect --format "{{with .Config}}$1{{end}}" "$IMAGE"
@@ -152,7 +152,7 @@ setting() {
   fi
 }
 
-# in_image COMMAND...: runs a command in the image, instead of its entry point.
+# in_image COMMAND...: run a command in the image instead of its entry point.
 in_image() {
   if [ "$ENGINE" = docker ]; then
     docker run --rm --network host --volume "$WORK/config:/config:ro" --entrypoint "$1" "$IMAGE" \
@@ -162,14 +162,14 @@ in_image() {
   fi
 }
 
-# connector COMMAND...: runs the connector by the image's entry point; stdout is kept apart from
-# stderr, as it must have nothing but messages.
+# connector COMMAND...: run the connector by the image's entry point. Keep stdout apart from stderr,
+# as it must contain only messages.
 connector() {
   # shellcheck disable=SC2086
   in_image $ENTRYPOINT "$@" >"$WORK/$1.jsonl" || { cat "$WORK/$1.jsonl" && false; }
 }
 
-# Starts the sandbox with the files that check and read take; SEGMENTS is how many it holds.
+# Start the sandbox, and write the files for check and read; set SEGMENTS to the number of segments.
 start_sandbox() {
   mkfifo "$WORK/ready"
   (cd "$ROOT" && exec "$VENV_PYTHON" - "$WORK/config") >"$WORK/ready" <<'PYTHON' &
@@ -192,7 +192,7 @@ PYTHON
   read -r SEGMENTS <"$WORK/ready" || fail "The sandbox did not start; see above."
 }
 
-# expect_lines NAME EXPECTED PATTERN COMMAND: compares how many lines a command printed that match.
+# expect_lines NAME EXPECTED PATTERN COMMAND: compare the number of matching lines in its output.
 expect_lines() {
   expect "$1" "$2" "$(grep -cE "$3" "$WORK/$4.jsonl" || true)"
 }
@@ -201,7 +201,7 @@ no_arguments "$@"
 choose_engine
 trap end EXIT
 prepare demo
-# Open to the image's user, who is another one than who runs this.
+# The image's user, who is not the one that runs this script, has to read these folders.
 chmod 755 "$WORK"
 mkdir -m 755 "$WORK/config"
 [ "$ENGINE" = docker ] || prepare_base

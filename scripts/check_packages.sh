@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the source distribution and the wheel, compares the wheel's files with the connector's,
-# installs both on each Python from 3.10 to 3.13 that this machine has, in an environment of its
-# own, and runs `source-truto-segments spec` there. Takes half a minute for each Python.
+# Builds the source distribution and the wheel, and compares the wheel's files with the connector's.
+# Then installs both in a new environment for each Python from 3.10 to 3.13 that this machine has, and
+# runs `source-truto-segments spec` there. Takes half a minute for each Python.
 #
 #   bash scripts/check_packages.sh
 #
-# Pythons are looked for on the path and in ~/.pyenv. The ones that are not there are listed.
+# Looks for Pythons on the path and in ~/.pyenv, and lists the missing ones.
 # Environment variables: PYTHON, the only Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
@@ -14,8 +14,8 @@ set -euo pipefail
 PYTHONS=()
 TOOLS=$WORK/tools/bin/python
 
-# Builds from a copy, as building leaves files in the folder: first the source distribution, and the wheel
-# from that, so that it is known to be complete.
+# Build from a copy, as building leaves files in the folder: first the source distribution, then the
+# wheel from it, which shows that the source distribution is complete.
 build() {
   mkdir "$WORK/source" &&
     (cd "$ROOT" && tar -cf - --exclude './.*' --exclude __pycache__ --exclude '*.egg-info' \
@@ -23,7 +23,7 @@ build() {
     "$TOOLS" -m build --outdir "$WORK/dist" "$WORK/source"
 }
 
-# Fails unless the wheel has every file of the connector, and no other.
+# Fail unless the wheel has every file of the connector, and no other.
 compare_files() {
   "$TOOLS" - "$WHEEL" "$WORK/source" <<'PYTHON'
 import pathlib, sys, zipfile
@@ -37,8 +37,8 @@ if expected != files:
 PYTHON
 }
 
-# Runs the installed spec, which has to be one message; not in the project's folder, where Python
-# would find the package uninstalled.
+# Run spec, which has to print one message. Not in the project's folder, where Python would find the
+# package even if it is not installed.
 run_spec() {
   cd "$WORK" && environment/bin/source-truto-segments spec | environment/bin/python -c '
 import json, sys
@@ -48,8 +48,7 @@ if len(specs) != 1 or "token" not in specs[0]["connectionSpecification"]["proper
 '
 }
 
-# try_packages PYTHON: the wheel in an empty environment, then the source distribution instead of
-# it.
+# try_packages PYTHON: try the wheel in an empty environment, then the source distribution instead.
 try_packages() {
   local environment=$WORK/environment install
   install=("$TOOLS" -m pip --python "$environment/bin/python" install --quiet --no-compile)
@@ -76,7 +75,7 @@ fi
 
 must "${PYTHONS[0]} could not make an environment." \
   "Making an environment for the build tools" "${PYTHONS[0]}" -m venv "$WORK/tools"
-# pip as well: that of the oldest Python cannot install for the newest.
+# Upgrade pip as well: the oldest Python's pip cannot install for the newest Python.
 must "The build tools could not be installed." "Installing pip and build" \
   "$TOOLS" -m pip install --quiet --progress-bar off --upgrade pip build
 must "The packages could not be built." "Building the source distribution and the wheel" build

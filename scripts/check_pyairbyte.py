@@ -1,7 +1,7 @@
-"""Reads the sandbox through PyAirbyte into DuckDB and PostgreSQL, and compares all tables with it.
+"""Read the sandbox through PyAirbyte into DuckDB and PostgreSQL, and compare all tables with it.
 
-What is expected is derived from the sandbox alone. PyAirbyte does not delete: the row stays,
-with the date in `_ab_cdc_deleted_at` and no other values.
+The expected rows come from the sandbox alone. PyAirbyte does not delete a row: it stays, with the
+date in `_ab_cdc_deleted_at` and no other values.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Replica:
         self._has_state = False
 
     def source(self, **fields: Any) -> Any:
-        """The connector with its configuration, in which `fields` are changed."""
+        """Return the connector with its configuration, in which `fields` are changed."""
         config = {**self._config, **fields}
         source = self._airbyte.get_source(CONNECTOR, config=config, local_executable=PROGRAM)
         source.select_all_streams()
@@ -78,13 +78,13 @@ class Replica:
         expected: Rows | None = None,
         **fields: Any,
     ) -> None:
-        """Reads into the database, and compares the tables and the number of records sent.
+        """Read into the database, and compare the tables and the number of records sent.
 
         Args:
-            label: What is done, for the screen.
+            label: What is done, for the output.
             full_refresh: Whether the tables are replaced.
-            failure: What the connector reports; the tables then stay as they are.
-            expected: The rows that the tables should have; none for what the sandbox holds now.
+            failure: What the connector has to report; the tables then stay as they are.
+            expected: The rows that the tables should have; by default, the sandbox's current ones.
             fields: Changes of the configuration for this sync.
 
         Raises:
@@ -105,15 +105,15 @@ class Replica:
             raise ScriptError(f"{label}: {len(due)} records should be sent, but {sent} were.")
         self._expected = rows
         if not failure:
-            # A full refresh leaves none, so the next sync sends everything.
+            # A full refresh leaves no state, so the next sync sends everything.
             self._has_state = not full_refresh
         say(f"   {label:<64}{sent:>5}{len(rows):>6}{time.monotonic() - started:>7.1f} s")
 
     def _read(self, label: str, failure: str | None, *, full_refresh: bool, **fields: Any) -> int:
-        """Reads; returns the number of records sent.
+        """Read into the database; return the number of records sent.
 
         Raises:
-            ScriptError: If the read fails, or should fail for a reason that is not reported.
+            ScriptError: If the read fails, or does not report the expected failure.
         """
         with quietly() as output:
             try:
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def check_syncs(replica: Replica, accounts: Sequence[Account]) -> None:
-    """Full refresh and incremental syncs, with changes of every kind in between."""
+    """Check full refresh and incremental syncs, with changes of every kind in between."""
     of = {account.vendor: account for account in accounts}
     replica.sync("full refresh", full_refresh=True)
     rename(of["klaviyo"], 3)
@@ -200,9 +200,9 @@ def check_syncs(replica: Replica, accounts: Sequence[Account]) -> None:
 
 
 def check_changes_of_the_connection(replica: Replica, accounts: Sequence[Account]) -> None:
-    """A column that is selected later, an account that is left out, and two reads that differ."""
+    """Check a column that is selected later, an account that is left out, and differing reads."""
     of = {account.vendor: account for account in accounts}
-    # The model is that of the configured account, the first one.
+    # The columns come from the model of the configured account, the first one.
     known, first = _held(accounts), accounts[0]
     first.segments = [{**segment, "owner": "north"} for segment in first.segments]
     replica.sync("a field that is no column", expected=known)
@@ -235,7 +235,7 @@ def check_changes_of_the_connection(replica: Replica, accounts: Sequence[Account
 
 
 def check_failures(replica: Replica, accounts: Sequence[Account]) -> None:
-    """One of seven accounts is blocked from the second page of its segments on."""
+    """Check syncs in which one of seven accounts is blocked from its second page on."""
     blocked, other = accounts[:2]
     block = faults.account_blocked(after=1, times=None, kind="segments")
     reason = (
@@ -262,7 +262,7 @@ def check_failures(replica: Replica, accounts: Sequence[Account]) -> None:
 
 
 def check_token(airbyte: Any, replica: Replica) -> None:
-    """The check succeeds with the right token, and reports a wrong one."""
+    """Check that the connector's check accepts the right token, and reports a wrong one."""
     reported = ""
     with quietly():
         replica.source().check()
@@ -278,7 +278,7 @@ def check_token(airbyte: Any, replica: Replica) -> None:
 
 
 def _held(accounts: Sequence[Account]) -> Rows:
-    """The rows that the three tables should have, as the sandbox holds them now."""
+    """Return the rows that the three tables should have according to the sandbox now."""
     rows: Rows = {}
     for account in accounts:
         tool = {"integration": account.vendor, "integration_label": account.integration.label}
@@ -295,10 +295,10 @@ def _held(accounts: Sequence[Account]) -> Rows:
 
 
 def _compare(label: str, expected: Rows, found: Rows) -> None:
-    """Compares whole tables.
+    """Compare whole tables.
 
     Raises:
-        ScriptError: If a row is missing, too many or different.
+        ScriptError: If a row is missing, unexpected or different.
     """
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or extra:
@@ -321,7 +321,7 @@ def _compare(label: str, expected: Rows, found: Rows) -> None:
 
 
 def _comparable(row: Mapping[str, Any], column: str) -> Any:
-    """A value as both the sandbox and the tables have it; the tables' dates are in UTC."""
+    """Return a value in a form that can be compared; the tables' dates are in UTC."""
     value = row.get(column)
     if column.endswith("_at") and isinstance(value, int):
         value = datetime.fromtimestamp(value, timezone.utc)
@@ -330,20 +330,20 @@ def _comparable(row: Mapping[str, Any], column: str) -> Any:
     if isinstance(value, datetime):
         zone = value.tzinfo or timezone.utc
         return value.replace(tzinfo=zone).astimezone(timezone.utc)
-    # PyAirbyte loads PostgreSQL by way of pandas, which changes the last digit of a float.
+    # PyAirbyte loads PostgreSQL with pandas, which changes the last digit of a float.
     return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 12))
 
 
 @contextmanager
 def postgresql(initdb: Path) -> Iterator[Any]:
-    """Runs a PostgreSQL server in a temporary folder; yields PyAirbyte's access to it.
+    """Run a PostgreSQL server in a temporary folder; yield PyAirbyte's cache on it.
 
     Raises:
         ScriptError: If it does not start.
     """
     user = None
     if os.getuid() == 0:
-        # It refuses to run as root.
+        # PostgreSQL refuses to run as root.
         names = {entry.pw_name for entry in pwd.getpwall()}
         user = "postgres" if "postgres" in names else "nobody"
     with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -378,7 +378,7 @@ def postgresql(initdb: Path) -> Iterator[Any]:
 
 
 def import_pyairbyte(folder: Path) -> Any:
-    """Imports PyAirbyte, which takes its settings from the environment at that moment only."""
+    """Import PyAirbyte, which reads its settings from the environment only when it is imported."""
     os.environ.update(
         AIRBYTE_OFFLINE_MODE="1",
         AIRBYTE_PROJECT_DIR=str(folder),
@@ -392,7 +392,7 @@ def import_pyairbyte(folder: Path) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[io.StringIO]:
-    """Keeps what PyAirbyte prints from the screen."""
+    """Capture what PyAirbyte prints."""
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         yield output

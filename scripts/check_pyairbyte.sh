@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
-# Reads all streams from the sandbox through PyAirbyte into DuckDB and into PostgreSQL, and compares
-# the tables with what the sandbox holds: full refresh, incremental with deletions, and after
-# failures.
+# Reads all streams from the sandbox through PyAirbyte into DuckDB and PostgreSQL, and compares the
+# tables with the sandbox: full refresh, incremental with deletions, and after failures.
 #
 #   bash scripts/check_pyairbyte.sh
 #
-# Needs Python 3.10 to 3.12, as PyAirbyte does, and the first time a package index, a few minutes
-# and 800 MB for .venv-pyairbyte. The PostgreSQL server is the one that is installed, else that of a
-# Python package; it runs for the time of the check, in a temporary folder.
+# Needs Python 3.10 to 3.12, as PyAirbyte does. The first run also needs a package index, a few
+# minutes and 800 MB for .venv-pyairbyte. Uses the installed PostgreSQL, or otherwise a Python
+# package's, and runs a server in a temporary folder during the check.
 # Environment variables: PYTHON, the Python to use.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
 no_arguments "$@"
-# An environment of its own: PyAirbyte depends on well over a hundred packages.
+# A separate environment, because PyAirbyte depends on well over a hundred packages.
 VENV=$ROOT/.venv-pyairbyte
 VERSIONS="3.12 3.11 3.10"
 PACKAGES=("airbyte>=0.71,<0.72")

@@ -1,4 +1,4 @@
-"""Runs the connector as Airbyte does, and keeps the tables of a DuckDB database up to date."""
+"""Run the connector as Airbyte does, and keep the tables of a DuckDB database up to date."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ RECORDS = """
         {{type: 'TEXT', record: 'STRUCT(stream TEXT, data JSON, emitted_at BIGINT)'}})
     WHERE type = 'RECORD'
 """
-# What destinations do in the mode append_dedup: of each key the row with the greatest cursor stays,
-# unless it is a tombstone.
+# Do what destinations do in the mode append_dedup: for each key, keep the row with the greatest
+# cursor, unless it is a tombstone.
 MERGE = """
     CREATE TABLE IF NOT EXISTS {table} AS SELECT {columns} FROM records LIMIT 0;
     CREATE OR REPLACE TABLE {table} AS
@@ -59,7 +59,7 @@ MERGE = """
     QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {cursor} DESC) = 1
         AND _ab_cdc_deleted_at IS NULL
 """
-# A tombstone has the key only, so the name is that of the row that it deletes.
+# A tombstone has only the key, so take the name from the row that it deletes.
 KNOWN = "CREATE OR REPLACE TEMP TABLE known AS SELECT integrated_account_id, id, name FROM segments"
 SENT = """
     SELECT stream, coalesce(data->>'name', data->>'tenant_id', known.name) AS name,
@@ -86,7 +86,7 @@ EXAMPLE = "SELECT name, updated_at FROM segments ORDER BY updated_at DESC NULLS 
 
 
 class Connector:
-    """The installed command, run in a folder that has its configuration, catalog and state."""
+    """Runs the installed command in a folder with its configuration, catalog and state."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder = folder
@@ -97,10 +97,10 @@ class Connector:
         (self._folder / name).write_text(json.dumps(content), encoding="utf-8")
 
     def run(self, command: str, *options: str) -> list[Any]:
-        """Runs a command, and keeps its messages in a file.
+        """Run a command, and write its messages to a file.
 
         Returns:
-            What the command is for: the spec, the status, the catalog or the states.
+            The result of the command: the spec, the status, the catalog or the states.
 
         Raises:
             ScriptError: If it fails, with the connector's own message.
@@ -147,7 +147,7 @@ class Connector:
 def load(
     database: duckdb.DuckDBPyConnection, streams: Sequence[Mapping[str, Any]], output: Path
 ) -> int:
-    """Merges the records of a read into the tables; returns how many there were."""
+    """Merge the records of a read into the tables; return how many there were."""
     database.execute(RECORDS.format(path=_literal(str(output))))
     counts = "SELECT stream, count(*) FROM records GROUP BY stream"
     sent = dict(database.sql(counts).fetchall())
@@ -157,7 +157,7 @@ def load(
             f"CAST(data->>{_literal(name)} AS {_column_type(schema)}) AS {_identifier(name)}"
             for name, schema in stream["json_schema"]["properties"].items()
         ]
-        # Which destinations add: when the connector emitted the row.
+        # Destinations add this column: when the connector emitted the row.
         columns.append("extracted_at AS _airbyte_extracted_at")
         merge = MERGE.format(
             table=table,
@@ -173,18 +173,18 @@ def load(
 
 
 def main() -> None:
-    # Its mode is 700: the configuration in it holds the token.
+    # The folder's mode is 700, as the configuration in it contains the token.
     with tempfile.TemporaryDirectory(prefix="truto-demo-") as name, _target() as target:
         config, accounts = target
         run(Connector(Path(name), config), accounts)
 
 
 def run(connector: Connector, accounts: Sequence[Account]) -> None:
-    """Does what Airbyte does in the first two syncs of a connection.
+    """Do what Airbyte does in the first two syncs of a connection.
 
     Args:
         connector: The connector.
-        accounts: Those of the sandbox, to be changed between the syncs; none if it is not read.
+        accounts: The sandbox's accounts, to change between the syncs; empty if Truto is read.
     """
     say("\n1. What can be configured?")
     (spec,) = connector.run("spec")
@@ -236,7 +236,10 @@ def run(connector: Connector, accounts: Sequence[Account]) -> None:
 
 @contextmanager
 def _target() -> Iterator[tuple[Mapping[str, Any], Sequence[Account]]]:
-    """The configuration of an account at Truto if one is named, else of the sandbox's accounts."""
+    """Yield the configuration for the account in the environment variables, or for the sandbox.
+
+    Also yield the sandbox's accounts, or none.
+    """
     token, account_id = os.environ.get(TOKEN_VARIABLE), os.environ.get(ACCOUNT_VARIABLE)
     if token and account_id:
         url = os.environ.get(URL_VARIABLE)
@@ -267,7 +270,7 @@ def _change(accounts: Mapping[str, Account]) -> None:
 
 
 def _column_type(schema: Mapping[str, Any]) -> str:
-    """The DuckDB type for a column's JSON schema; what has no simple type is JSON."""
+    """Return the DuckDB type for a column's JSON schema: JSON if no simple type fits."""
     given = schema.get("type", [])
     kinds = set([given] if isinstance(given, str) else given) - {"null"}
     if schema.get("format") == "date-time":

@@ -4,7 +4,7 @@
 #
 #   bash scripts/demo.sh
 #
-# By default it reads seven made-up accounts, one of each vendor, from a server on this machine, and
+# By default, it reads seven made-up accounts, one of each vendor, from a server on this machine, and
 # changes three segments there between the two reads.
 # To read an account of your own from Truto, set both of these environment variables:
 #   TRUTO_TOKEN                    an API token of your Truto environment

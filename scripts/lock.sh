@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Writes the two lock files, with the newest versions that setup.py allows, each by its hashes:
-# requirements.lock has what the image runs with, and .github/release.lock what builds a release.
+# Writes the two lock files, with the newest versions that setup.py allows and their hashes:
+# requirements.lock for the packages in the image, and .github/release.lock for the tools that build
+# a release.
 #
 #   bash scripts/lock.sh
 #
@@ -11,7 +12,7 @@ set -euo pipefail
 
 UV=uv==0.13.9
 
-# lock FILE SOURCE: no comment in a file names this machine or its package index.
+# lock FILE SOURCE: write a lock without comments that mention this machine or its package index.
 lock() {
   "$WORK/tools/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.10 \
     --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

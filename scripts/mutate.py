@@ -1,4 +1,4 @@
-"""Sums up what the last run of mutmut found: a table, and the changes that no test killed."""
+"""Summarize the last run of mutmut: a table, and the changes that no test killed."""
 
 import re
 import subprocess
@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-# Such as "source_truto_segments.sync.state.x_read_filters__mutmut_3: survived".
+# For example "source_truto_segments.sync.state.x_read_filters__mutmut_3: survived".
 RESULT = re.compile(
     r"\s*(?P<name>source_truto_segments\.(?:\w+\.)?(?P<module>\w+)\.x\S+): (?P<status>.+)"
 )
 NOT_TRIED = "not checked"
 COLUMNS = ("killed", "survived", "timeout", "no tests")
-# A change after which a test never ends is noticed, too.
+# A change that makes a test hang is noticed, too.
 NOTICED = ("killed", "timeout")
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Mutation testing: changes the core of the package in many small ways, one at a time, and lists the
-# changes that no test notices. Needs Python 3.10 to 3.13 and, the first time, a package index.
+# Mutation testing: makes many small changes to the core of the package, one at a time, and lists
+# those that no test notices. Needs Python 3.10 to 3.13 and, the first time, a package index.
 #
 #   bash scripts/mutate.sh                  # the whole core
 #   bash scripts/mutate.sh state columns    # only these modules
 #
-# The core and its tests are listed in pyproject.toml, under [tool.mutmut]. Each run starts over in
-# the folder mutants/, which can be deleted.
-# Environment variables: PYTHON, the Python to use; JOBS, how many changes are tried at the same time
-# (by default, as many as there are processors).
+# pyproject.toml lists the core and its tests, under [tool.mutmut]. Each run starts over in the folder
+# mutants/, which you can delete.
+# Environment variables: PYTHON, the Python to use; JOBS, how many changes to try at the same time (by
+# default, one per processor).
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
@@ -23,7 +23,7 @@ for module; do
   set -- "$@" "source_truto_segments.*.$module.*"
   shift
 done
-# mutmut ends what it prints on its progress with carriage returns.
+# mutmut ends its progress lines with carriage returns.
 mutate() {
   "$VENV/bin/mutmut" run ${JOBS:+--max-children "$JOBS"} "$@" | tr '\r' '\n'
 }

@@ -1,4 +1,4 @@
-"""Runs a query on the tables that the demo has loaded."""
+"""Run a query on the tables that the demo has loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
         raise ScriptError(f"There is no {DATABASE.name} yet: run bash scripts/demo.sh first.")
     with duckdb.connect(str(DATABASE), read_only=True) as database:
         found = database.sql(" ".join(sys.argv[1:]) or EXAMPLE)
-        # What is no query, such as SET, has no rows.
+        # A statement that is not a query, such as SET, has no rows.
         say(str(found) if found is not None else "Done.")
 
 

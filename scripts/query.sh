@@ -3,7 +3,7 @@
 #
 #   bash scripts/query.sh "SELECT name FROM segments LIMIT 5"
 #
-# Without one, it shows the segments that changed last.
+# Without a query, it shows the segments that changed last.
 set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"

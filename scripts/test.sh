@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check: ruff's format and rules, mypy, and all tests; in continuous integration (CI is
-# set) also the packages. A failed check does not keep the others from running. Needs Python 3.10 to
-# 3.13 and, the first time, a package index.
+# Runs every check: ruff's format and rules, mypy, and all tests; in continuous integration (if CI is
+# set), also the packages. If a check fails, the others still run. Needs Python 3.10 to 3.13 and, the
+# first time, a package index.
 #
 #   bash scripts/test.sh
 #
@@ -12,7 +12,7 @@ set -euo pipefail
 
 FAILED=
 
-# check NAME GUIDANCE COMMAND...: runs a check; if it fails, GUIDANCE is shown at the end.
+# check NAME GUIDANCE COMMAND...: run a check; if it fails, show GUIDANCE at the end.
 check() {
   local started=$SECONDS
   printf '\n== %s\n' "$1"
@@ -37,7 +37,7 @@ check "mypy" "correct the types that it lists" "$BIN/mypy"
 check "pytest" "see the failures above; .venv/bin/pytest --last-failed runs only these" \
   "$BIN/pytest" --numprocesses auto --maxprocesses 4 --dist worksteal
 if [ -n "${CI:-}" ]; then
-  # On this Python only: each takes a minute.
+  # Only on this Python, as each takes a minute.
   check "packages" "see the failure above" env PYTHON="$VENV_PYTHON" bash scripts/check_packages.sh
 fi
 

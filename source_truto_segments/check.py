@@ -18,10 +18,10 @@ from source_truto_segments.truto.responses import Speaker, counted
 
 logger = logging.getLogger("airbyte")
 
-# Seconds. A user waits in front of a form, and Airbyte checks before each sync: answer within half
-# a minute, whatever the server does.
+# Seconds. A user waits in front of a form, and Airbyte checks before each sync, so answer within
+# half a minute, whatever the server does.
 DEADLINE = 25.0
-# How many of the accounts that are not marked as active are asked.
+# How many of the accounts that are not marked as active to ask.
 MAX_SAMPLE = 20
 
 _LIMITS = (
@@ -33,13 +33,13 @@ _LIMITS = (
 class ConnectionCheck:
     """Checks a configuration.
 
-    It asks the configured accounts for a page of segments, and a sample of those that Truto's list
-    does not mark as active, as the list is only a hint.
+    It requests a page of segments from each configured account, and from a sample of the accounts
+    that Truto's list does not mark as active, as the list is only a hint.
 
     Args:
         config: The user's configuration.
         client: Sends the requests.
-        pool: Runs the requests side by side.
+        pool: Runs the requests concurrently.
     """
 
     def __init__(self, config: Config, client: TrutoClient, pool: WorkerPool[Event]) -> None:
@@ -58,12 +58,12 @@ class ConnectionCheck:
         self._list_error: ReadError | None = None
 
     def error_message(self) -> str | None:
-        """Return what is wrong, with sentences for each cause; None if nothing is.
+        """Return what is wrong, with a message for each cause; None if nothing is.
 
         Raises:
             ReadError: For a failure that concerns no single account, such as a rejected token.
         """
-        # These come first: they decide the check, and the list can be long.
+        # Ask the configured accounts first: they decide the check, and the list can be long.
         for account in list(self._accounts.values()):
             self._pool.submit(self._probe(account))
         if self._config.account_list is not None:
@@ -155,7 +155,7 @@ class ConnectionCheck:
         return error is not None and error.resolution is errors.ACCOUNT_NOT_FOUND
 
     def _limits_alone(self) -> ReadError | None:
-        """Return the first failure, if all failures are rate limits of Truto's."""
+        """Return the first failure if all failures are Truto's rate limits; otherwise None."""
         found = [*self._failures.values(), *filter(None, [self._list_error])]
         if not found or any(error.resolution.error_message not in _LIMITS for error in found):
             return None

@@ -21,14 +21,14 @@ from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
 DEFAULT_API_URL = "https://api.truto.one"
-# Truto's names of the marketing tools for which it documents segments.
+# Truto's names for the marketing tools for which it documents segments.
 INTEGRATIONS = frozenset(VENDORS)
 _CATEGORY = "marketingautomation"
 
-# How many of the keys without an effect are reported.
+# How many of the keys without an effect to report.
 _MAX_WARNINGS = 10
 
-# Examples of the lists, as people tend to write a single value.
+# Examples of lists, for people who write a single value.
 _EXAMPLES: Mapping[str, Any] = {
     "ids": ["62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65"],
     "integrations": ["klaviyo"],
@@ -36,7 +36,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "remote_query": [{"name": "sort", "value": "-updated"}],
 }
 
-# A token can be pasted with the scheme of its header.
+# A token may be pasted with the scheme from its header.
 _BEARER_PREFIX = re.compile(r"^Bearer(\s+|$)", re.IGNORECASE)
 # With any of these in a URL, a path appended to it would not be a path below it.
 _NOT_IN_A_BASE = re.compile(r"[?#\\\x00-\x20\x7f-\xa0]|(^|/)\.{1,2}(/|$)")
@@ -51,7 +51,7 @@ class Shard:
     """One of several parts of an environment, such as 2/5; each account is in exactly one.
 
     Attributes:
-        number: Which part it is, from 1 on.
+        number: The number of this part, from 1 on.
         count: How many parts there are.
     """
 
@@ -59,12 +59,12 @@ class Shard:
     count: int
 
     def contains(self, account_id: str) -> bool:
-        """Return whether an account is in it, judging by its ID in lower case alone."""
+        """Return whether an account is in this part; only its ID, in lower case, decides."""
         digest = blake2b(account_id.encode(errors="surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.number - 1
 
     def __str__(self) -> str:
-        """Return it as the configuration spells it."""
+        """Return the shard as the configuration spells it."""
         return f"{self.number}/{self.count}"
 
 
@@ -73,7 +73,7 @@ class AccountFilter:
     """Selects accounts of Truto's list.
 
     Attributes:
-        integrations: The integrations to read, by name or label in lower case; those of
+        integrations: The integrations to read, by name or label in lower case; those in
             INTEGRATIONS by name. Empty for INTEGRATIONS and all others in the category marketing
             automation.
         tenant_ids: The tenants to read; empty for all.
@@ -85,13 +85,13 @@ class AccountFilter:
     shard: Shard | None = None
 
     def in_shard(self, account_id: str) -> bool:
-        """Return whether an account is in the shard, if there is one."""
+        """Return whether an account is in the shard; True if there is none."""
         return self.shard is None or self.shard.contains(account_id)
 
     def matches(
         self, integration: str, category: object, tenant_id: object, label: object = None
     ) -> bool:
-        """Return whether to read an account, judging by its entry in Truto's list."""
+        """Return whether to read an account, given the values of its entry in Truto's list."""
         if self.tenant_ids and not (
             isinstance(tenant_id, str | int) and str(tenant_id) in self.tenant_ids
         ):
@@ -103,7 +103,7 @@ class AccountFilter:
         return integration.lower() in INTEGRATIONS or letters == _CATEGORY
 
     def names(self, integration: str, label: object = None) -> bool:
-        """Return whether an integration is one of `integrations`, or if empty, INTEGRATIONS."""
+        """Return whether an integration is in `integrations` or, if that is empty, INTEGRATIONS."""
         return not names_of(integration, label).isdisjoint(self.integrations or INTEGRATIONS)
 
 
@@ -146,7 +146,7 @@ class Config:
 
     @cached_property
     def configured_account_ids(self) -> Mapping[str, None]:
-        """The accounts that the configuration names, each once, and only those in the shard.
+        """The accounts in the configuration that are in the shard, each once.
 
         They are the keys of a mapping, which is fast to search.
         """
@@ -204,7 +204,7 @@ class Config:
 
 
 def _hide_secrets(given: Mapping[str, Any]) -> None:
-    """Mask the token and the values of remote_query from here on, even if they are not valid."""
+    """Mask the token and the values of remote_query from now on, even if they are not valid."""
     token, pairs = given.get("token"), given.get("remote_query")
     found = [pair for pair in pairs if isinstance(pair, Mapping)] if isinstance(pairs, list) else []
     SECRETS.replace(
@@ -273,7 +273,7 @@ def _validator() -> Draft7Validator:
 
 
 def _describe(error: ValidationError) -> str:
-    """Return a sentence that calls the field what the form calls it."""
+    """Return a sentence that names the field as the form does."""
     schema: dict[str, Any] = dict(error.schema) if isinstance(error.schema, Mapping) else {}
     limit: Any = error.validator_value
     if error.validator == "required":
@@ -297,13 +297,13 @@ def _describe(error: ValidationError) -> str:
 
 
 def _example_of(name: str) -> str:
-    """Return an example of a list that is not written as one."""
+    """Return an example for a field that must be a list; "" for any other field."""
     example = _EXAMPLES.get(name.rpartition(".")[-1])
     return f", for example {json.dumps(example)}" if example else ""
 
 
 def _mode_example(error: ValidationError) -> str:
-    """Return the object that was probably meant by a bare mode or a list of IDs."""
+    """Return the object that the user probably meant with a bare mode or a list of IDs."""
     given: Any = error.instance
     mode = given.strip().lower() if isinstance(given, str) else ""
     if mode == "listed" or isinstance(given, list):
@@ -373,7 +373,7 @@ def _decoded(url: str) -> str:
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
     named = map(str.lower, _strings(accounts.get("integrations")))
-    # People write labels such as Customer.io; the labels of the vendors are known.
+    # People write labels such as Customer.io; replace the known vendors' labels with their names.
     integrations = frozenset(vendor.name if (vendor := vendor_of(text)) else text for text in named)
     tenant_ids = _strings(accounts.get("tenant_ids"))
     return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))

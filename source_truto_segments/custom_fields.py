@@ -1,8 +1,8 @@
-"""The custom fields of a customer's model: the columns that an override adds.
+"""Find the custom fields of a customer's model: the columns that an override adds.
 
-Truto describes the model with the overrides of the environment and the account merged in. Its form
-is not quite JSON Schema, and not reliable: `required` is a boolean on each property. A field of a
-known type becomes a column of that type, any other field a column of any type.
+Truto describes the model, including the overrides of the environment and the account. The
+description is not quite JSON Schema, and not reliable: `required` is a boolean on each property. A
+field of a known type becomes a column of that type, any other field a column of any type.
 """
 
 import logging
@@ -25,7 +25,7 @@ _PATH = "unified/marketing-automation/segments/meta/list"
 # Seconds. A user waits for the schema in front of a form.
 DEADLINE = 25.0
 
-# Without a description from Truto, there are no custom fields.
+# After these failures, Truto has no description of the model, so there are no custom fields.
 _NO_MODEL = (errors.ACCOUNT_NOT_FOUND, errors.VENDOR_NOT_FOUND, errors.NOT_SUPPORTED)
 
 _KNOWN_TYPES = frozenset({"string", "boolean", "number", "integer", "object", "array"})
@@ -44,7 +44,7 @@ def custom_columns(
     """Ask Truto for the columns that a model has in addition to the unified ones.
 
     Args:
-        account_id: The account whose model is read.
+        account_id: The account whose model to read.
         client: Sends the request.
         pool: Runs it.
 
@@ -52,8 +52,7 @@ def custom_columns(
         A JSON schema for each column.
 
     Raises:
-        ReadError: If Truto did not answer, as a smaller schema would drop columns at the
-            destination.
+        ReadError: If Truto did not answer. A smaller schema would drop columns at the destination.
     """
     operation = f"Asking for the custom fields of integrated account {account_id}"
     params = {"integrated_account_id": account_id}
@@ -77,7 +76,7 @@ def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON schemas of the fields that a model has in addition to the unified ones.
 
     Leave out, with a warning, names that a destination would reject or confuse with another, and
-    fields that exceed the columns of a table.
+    fields beyond the most columns that a table can have.
     """
     schema = meta.get("schema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None

@@ -34,7 +34,7 @@ _PROBLEMS: Mapping[type[OSError], str] = {
 }
 _KINDS = {list: "a list", dict: "an object", str: "a text", bool: "a boolean", type(None): "null"}
 
-# What is wrong where the parser fails: by the text there, and by the parser's own message.
+# Common mistakes: by the text at which the parser fails, then by the parser's own message.
 _SLIPS: tuple[tuple[str, str], ...] = (
     (r"//|/\*|#", "line {} has a comment, which JSON does not have"),
     (r",\s*[}\]]", "line {} ends with a comma, after which nothing follows"),
@@ -58,11 +58,11 @@ _STATE_FORM = (
 
 
 class _FormError(ValueError):
-    """A file that is not what it has to be; the text says what it is."""
+    """A file that does not have the required form; the message says what it is instead."""
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read the configuration's file.
+    """Read the configuration file.
 
     Raises:
         ConfigError: If it cannot be read, or is not an object.
@@ -72,7 +72,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
-    """Read the configured catalog's file.
+    """Read the file with the configured catalog.
 
     Raises:
         ConfigError: If it cannot be read, or is not valid.
@@ -85,7 +85,7 @@ def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
 
 
 def read_state(path: str) -> list[AirbyteStateMessage]:
-    """Read the state's file: a list of states, a single state, a STATE message, or nothing.
+    """Read the state file: a list of states, a single state, a STATE message, or nothing.
 
     Raises:
         ConfigError: If it cannot be read, or is not valid.
@@ -99,7 +99,7 @@ def read_state(path: str) -> list[AirbyteStateMessage]:
 
 
 def _state(entry: Any) -> Any:
-    """Return the state of an entry; without a type, it is that of a stream."""
+    """Return the state of an entry; an entry without a type is a stream's state."""
     if not isinstance(entry, Mapping):
         raise _FormError("an entry is not an object")
     if entry.get("type") == "STATE":
@@ -132,7 +132,7 @@ def _read_json(path: str, *, may_be_empty: bool = False) -> Any:
 
 
 def _slip(text: str, error: json.JSONDecodeError) -> str:
-    """Return where a text is not JSON and what is probably wrong, without quoting it."""
+    """Return at which line a text is not JSON, and the probable mistake, without quoting it."""
     rest = text[error.pos :]
     if not error.msg.startswith("Invalid control"):
         rest = rest.lstrip()
@@ -153,7 +153,7 @@ def _slip(text: str, error: json.JSONDecodeError) -> str:
 
 @contextmanager
 def _as_config_error(path: str, guidance: str) -> Iterator[None]:
-    """Turn what is raised by a file that cannot be read, or is not valid, into a ConfigError."""
+    """Turn the errors of a file that cannot be read, or is not valid, into a ConfigError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Find the keys of a configuration that have no effect: unknown or of another mode."""
+"""Find the keys of a configuration that have no effect: unknown ones, and those of another mode."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
@@ -6,13 +6,13 @@ from typing import Any, TypeAlias
 
 from source_truto_segments.truto.excerpts import excerpt
 
-# From this similarity on, a known key is suggested for an unknown one; known keys of the same level
+# From this similarity on, a known key is suggested for an unknown one. Known keys on the same level
 # are preferred.
 _SIMILAR = 0.5
 _SIBLING_BONUS = 0.1
 _MAX_LENGTH = 100
 
-# The names of the keys from the outside in; an entry of a list is a level of its own.
+# The names of the keys from the outermost to the innermost; an entry of a list is also a level.
 _Path: TypeAlias = tuple[str, ...]
 _ENTRY = "[]"
 
@@ -52,7 +52,7 @@ def _known_keys(schema: Mapping[str, Any], path: _Path = ()) -> Iterator[_Path]:
 
 
 def _given_keys(value: Any, known: Mapping[_Path, None], path: _Path = ()) -> Iterator[_Path]:
-    """Yield the path of each key, but none below a key that is unknown or takes no keys."""
+    """Yield the path of each key, except those below a key that is unknown or takes no keys."""
     if isinstance(value, list):
         for entry in value:
             yield from _given_keys(entry, known, (*path, _ENTRY))
@@ -64,7 +64,7 @@ def _given_keys(value: Any, known: Mapping[_Path, None], path: _Path = ()) -> It
 
 
 def _unknown_key(path: _Path, known: Iterable[_Path]) -> str:
-    """Return a sentence on an unknown key, with the most similar known one."""
+    """Return a sentence about an unknown key, with the most similar known one."""
 
     def similarity(other: _Path) -> float:
         ratio = SequenceMatcher(None, path[-1][:_MAX_LENGTH].lower(), other[-1]).ratio()

@@ -1,4 +1,4 @@
-"""The console command: the CDK's entrypoint, which reports every failure in a sentence."""
+"""The console command: the CDK's entrypoint, extended to report every failure in a sentence."""
 
 import copy
 import errno
@@ -32,19 +32,19 @@ from source_truto_segments.truto.excerpts import excerpt, mask
 _STDOUT = 1
 # The attributes of a log record without extras.
 _LOG_FIELDS = vars(logging.makeLogRecord({})).keys()
-# A platform that ends a sync may send both signals at once; only a later one kills the process.
+# A platform that ends a sync may send both signals at once. Only a later one kills the process.
 _SECONDS_OF_ONE_REQUEST = 1.0
 
 
 class OutputError(Exception):
-    """The output accepts nothing more, and so no later state."""
+    """The output accepts nothing more, so no later state either."""
 
 
 class Output(io.TextIOBase):
     """The process's stdout: UTF-8 and complete, whatever the environment says.
 
-    Python's own stream loses the rest of a partial write if it is unbuffered. This one writes each
-    text completely before the next one; after a failure, it writes nothing more.
+    Python's own stream, if it is unbuffered, loses the rest of a partial write. This one writes
+    each text completely before the next one. After a failure, it writes nothing more.
 
     Args:
         descriptor: The file descriptor; it stays open.
@@ -75,7 +75,7 @@ class Output(io.TextIOBase):
 
     @override
     def write(self, text: str) -> int:
-        """Write a text; note a failure without raising it, as log handlers call this, too."""
+        """Write a text; do not raise a failure but note it, because log handlers call this, too."""
         rest = memoryview(text.encode(errors="backslashreplace"))
         with self._lock:
             try:
@@ -86,7 +86,7 @@ class Output(io.TextIOBase):
         return len(text)
 
     def is_lost(self) -> bool:
-        """Return whether the output is broken, even if nothing was written since."""
+        """Return whether the output is broken, even if nothing was written since then."""
         if self._error is None:
             events = dict(self._poll(0))
             if events.get(self._descriptor, 0) & (select.POLLERR | select.POLLHUP):
@@ -95,7 +95,7 @@ class Output(io.TextIOBase):
 
     @override
     def close(self) -> None:
-        """Close the descriptor that was opened; stdout itself stays open."""
+        """Close this object's own descriptor; stdout itself stays open."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -166,7 +166,7 @@ class Entrypoint(AirbyteEntrypoint):
 
 
 class LogHandler(logging.Handler):
-    """Writes the connector's own log, masked; drops that of libraries, which can have whole URLs.
+    """Writes the connector's own log, masked; drops libraries' logs, which can have whole URLs.
 
     Args:
         output: Where to write it.
@@ -214,7 +214,7 @@ def run(argv: list[str] | None = None) -> None:
     with closing(Output()) as output, _as_stdout(output):
         source = BatchSource(shutdown=Shutdown(output))
         entrypoint = Entrypoint(source)
-        # The modules are never garbage: do not let the collector search them with every page.
+        # The modules are never garbage, so keep the collector from searching them with every page.
         gc.freeze()
         if arguments.command == "read":
             _install_signal_handlers(source)
@@ -238,7 +238,7 @@ def run(argv: list[str] | None = None) -> None:
 
 @contextmanager
 def _as_stdout(output: Output) -> Iterator[None]:
-    """Send stdout and the CDK's log, which has a buffer of its own, to the same output."""
+    """Send stdout and the CDK's log, which has its own buffer, to the same output."""
     root = logging.getLogger()
     replaced = {
         handler: LogHandler(output, handler.formatter)
@@ -254,7 +254,7 @@ def _as_stdout(output: Output) -> Iterator[None]:
     finally:
         for old, new in replaced.items():
             root.removeHandler(new)
-            # Without a stdout, flushing the CDK's buffer at exit would fail.
+            # If there is no stdout, flushing the CDK's buffer at exit would fail.
             if sys.__stdout__ is not None:
                 root.addHandler(old)
 
@@ -277,7 +277,7 @@ def _install_signal_handlers(source: SourceTrutoSegments) -> None:
 
 
 def _masked(message: AirbyteMessage) -> AirbyteMessage:
-    """Mask the secrets in the texts of a message that people read."""
+    """Mask the secrets in the parts of a message that people read."""
     error, status = message.trace and message.trace.error, message.connectionStatus
     texts = [(error, name) for name in ("message", "internal_message", "stack_trace")]
     for part, name in [*texts, (status, "message")]:
@@ -287,7 +287,7 @@ def _masked(message: AirbyteMessage) -> AirbyteMessage:
 
 
 def _as_traced(error: Exception) -> AirbyteTracedException:
-    """Return an error whose message is a sentence."""
+    """Return an error as an exception whose message is a sentence."""
     if isinstance(error, AirbyteTracedException):
         return error
     text = excerpt(str(error))

@@ -1,4 +1,4 @@
-"""The source: spec, check, discover and read, as Airbyte asks for them."""
+"""The source: spec, check, discover and read, as Airbyte calls them."""
 
 import logging
 import threading
@@ -63,7 +63,7 @@ from source_truto_segments.truto.excerpts import excerpt
 # Not `logger`: the CDK passes one of that name to each command.
 _log = logging.getLogger("airbyte")
 
-# Seconds. The state of a sync that was killed is some minutes ahead by itself.
+# Seconds. After a killed sync, the state is a few minutes ahead in any case.
 _MAX_CLOCK_LEAD = 3600.0
 
 
@@ -71,8 +71,8 @@ class SourceTrutoSegments(AbstractSource):
     """Reads the marketing segments of integrated accounts from Truto's unified API.
 
     Args:
-        clock: The time; tests have one whose waits take no time.
-        shutdown: Set when a read is to end early, with its state written.
+        clock: Returns the time, and waits; tests have one whose waits take no time.
+        shutdown: Set when a read has to end early, with its state written.
     """
 
     def __init__(self, clock: Clock | None = None, shutdown: threading.Event | None = None) -> None:
@@ -80,7 +80,7 @@ class SourceTrutoSegments(AbstractSource):
         self._shutdown = shutdown or threading.Event()
 
     def request_shutdown(self) -> None:
-        """End a read early, with its state written; can be called by a signal handler."""
+        """End a read early, with its state written; a signal handler can call this."""
         self._shutdown.set()
 
     @property
@@ -113,7 +113,7 @@ class SourceTrutoSegments(AbstractSource):
 
     @override
     def discover(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteCatalog:
-        """Return the catalog: the unified model, and the columns that a customer's override adds.
+        """Return the catalog: the unified model, with the columns that a customer's override adds.
 
         Raises:
             ConfigError: If the configuration is not valid.
@@ -133,7 +133,7 @@ class SourceTrutoSegments(AbstractSource):
 
     @override
     def check(self, logger: logging.Logger, config: Mapping[str, Any]) -> AirbyteConnectionStatus:
-        """Ask the configured accounts, and some others, for segments; report what is wrong."""
+        """Request segments from the configured accounts and some others; report what is wrong."""
         succeeded, error = self.check_connection(logger, config)
         status = Status.SUCCEEDED if succeeded else Status.FAILED
         return AirbyteConnectionStatus(status=status, message=error)
@@ -142,7 +142,7 @@ class SourceTrutoSegments(AbstractSource):
     def check_connection(
         self, logger: logging.Logger, config: Mapping[str, Any]
     ) -> tuple[bool, Any | None]:
-        """Return whether the accounts can be read, and what is wrong or has no effect."""
+        """Return whether the accounts can be read, with what is wrong or has no effect, or None."""
         warnings: tuple[str, ...] = ()
         try:
             parsed = _parse(config)
@@ -231,7 +231,7 @@ class SourceTrutoSegments(AbstractSource):
 
 
 def _parse(config: Mapping[str, Any]) -> Config:
-    """Parse the configuration, and log what in it has no effect."""
+    """Parse the configuration, and log a warning for each key without an effect."""
     parsed = Config.parse(config)
     for text in parsed.warnings:
         _log.warning("%s", text)
@@ -260,7 +260,7 @@ def _select(
     state: list[AirbyteStateMessage],
     config: Config,
 ) -> SelectedStream:
-    """Return a selected stream with the state that the read begins with.
+    """Return a selected stream, with the state with which the read begins.
 
     Raises:
         ConfigError: If its state is not valid.
@@ -292,7 +292,7 @@ def _select(
 
 
 def _warn_of_cursor(configured: ConfiguredAirbyteStream) -> None:
-    """Warn if a destination cannot tell which version of a row is the newer one."""
+    """Warn if the catalog keeps a destination from seeing which version of a row is newer."""
     columns = (configured.stream.json_schema or {}).get("properties")
     name, cursor_field = configured.stream.name, configured.cursor_field
     if cursor_field and list(cursor_field) != [UPDATED_AT]:

@@ -1,4 +1,4 @@
-"""The streams: each of Truto's lists with its request, its columns and its key."""
+"""The streams: the request, the columns and the key of each of Truto's lists."""
 
 import json
 from abc import ABC, abstractmethod
@@ -39,9 +39,9 @@ from source_truto_segments.truto.vendors import VENDORS
 SEGMENTS, WORKSPACES = "segments", "workspaces"
 INTEGRATED_ACCOUNTS = "integrated_accounts"
 
-# The key of a partition, and the column that says whose a row is.
+# The key of a partition, and the column with the account that a row belongs to.
 ACCOUNT_KEY = "integrated_account_id"
-# The partition of a stream that is read as a whole: the environment's list of accounts.
+# The partition of the environment's list of accounts, which has no account of its own.
 ENVIRONMENT = ""
 
 _UNIFIED = "unified/marketing-automation"
@@ -51,11 +51,11 @@ Slice = Mapping[str, Any]
 
 
 class TrutoStream(HttpStream, ABC):
-    """A list of Truto's. A slice is `{"integrated_account_id": …, "workspace_id": …}`.
+    """One of Truto's lists. A slice is `{"integrated_account_id": …, "workspace_id": …}`.
 
-    A subclass declares the list once, in `request_for` and `rows`. A sync sends these requests
-    through `TrutoClient`, for many accounts side by side; the CDK's hooks below are the same
-    declaration for a plain read of one slice by `read_records`.
+    A subclass declares the list once, in `request_for` and `rows`. A sync sends these requests with
+    `TrutoClient`, for many accounts concurrently. The CDK's hooks below use the same declaration
+    for a plain read of one slice with `read_records`.
 
     Args:
         config: The user's configuration.
@@ -71,16 +71,16 @@ class TrutoStream(HttpStream, ABC):
 
     @abstractmethod
     def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
-        """Return the request of a slice's first page.
+        """Return the request for a slice's first page.
 
         Args:
             stream_slice: The slice.
-            first_read: Whether it is not read once more because records are missing. A second read
-                is independent evidence: it asks without what can only shorten a list.
+            first_read: False if the slice is read again because records are missing. A second read
+                is independent evidence, so it leaves out parameters that only shorten the list.
         """
 
     def rows(self, page: Page, stream_slice: Slice) -> Iterator[Row]:
-        """Yield a page's records with the selected columns, and what each of them lost."""
+        """Yield a page's records with the selected columns, each with what it lost."""
         added = {k: without_nul(value) for k, value in stream_slice.items() if value is not None}
         for record in self.select(page.records):
             coerced, changes = coerce_record(
@@ -146,7 +146,7 @@ class Segments(TrutoStream):
 
     @override
     def request_for(self, stream_slice: Slice, *, first_read: bool = True) -> Request[Page]:
-        # Without a page size: which one works depends on the account's vendor, see PageSizes.
+        # No page size here: it depends on the account's vendor, see PageSizes.
         del first_read
         config, account_id = self._config, stream_slice[ACCOUNT_KEY]
         remote_query: dict[str, list[str]] = {}
@@ -160,7 +160,7 @@ class Segments(TrutoStream):
             **remote_query,
             **self.columns.query_params(needs_remote_data=config.tag_id is not None),
             **{name: value for name, value in optional.items() if value is not None},
-            # The account comes last: no extra parameter can take its place.
+            # The account comes last, so that no extra parameter can replace it.
             ACCOUNT_KEY: account_id,
         }
         operation = f"Reading the segments of integrated account {excerpt(account_id)}"
@@ -212,15 +212,15 @@ class IntegratedAccounts(TrutoStream):
 
     @override
     def select(self, records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        # HAS_OVERRIDE is for the sync alone.
+        # Only the sync uses HAS_OVERRIDE.
         return ({k: v for k, v in record.items() if k != HAS_OVERRIDE} for record in records)
 
     def _filters(self) -> Mapping[str, Any]:
         wanted = self._config.account_list
         if wanted is None:
             return {}
-        # A single name can be asked for; of several, Truto's documentation says nothing. What is no
-        # vendor's name can be a label.
+        # Truto's documentation describes a filter by a single name, not by several. A name that is
+        # not a vendor's can be a label, which Truto would not find.
         names = wanted.integrations if wanted.integrations <= INTEGRATIONS else ()
         filters = {"integration.name": names, "tenant_id": wanted.tenant_ids}
         return {name: next(iter(values)) for name, values in filters.items() if len(values) == 1}
@@ -229,7 +229,7 @@ class IntegratedAccounts(TrutoStream):
         return parse_account_list(content, self._selects_entry)
 
     def _selects_entry(self, entry: Mapping[str, Any]) -> bool:
-        """Return whether an entry is wanted, or has no ID or integration by which to tell."""
+        """Return whether an entry is wanted, or lacks the ID or integration to decide it."""
         wanted, account_id, integration = (
             self._config.account_list,
             entry.get("id"),
@@ -261,7 +261,7 @@ class Streams(NamedTuple):
 
     @classmethod
     def build(cls, config: Config, **columns: ColumnSelection) -> "Streams":
-        """Build each stream once; those without a selection of columns have all."""
+        """Build each stream once; a stream without a selection has all columns."""
         return cls(
             Segments(config, columns.get(SEGMENTS)),
             IntegratedAccounts(config, columns.get(INTEGRATED_ACCOUNTS)),
@@ -270,10 +270,10 @@ class Streams(NamedTuple):
 
 
 def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
-    """Return what narrows the read of a stream, as digests.
+    """Return the filters of a stream's read, as digests.
 
-    A state that was written under other filters would hide or delete records. Which accounts are
-    selected is no filter: the state knows each account by itself.
+    A state that was written with other filters would hide or delete records. The selected accounts
+    are not a filter, as the state has an entry for each account.
     """
     if stream_name != SEGMENTS:
         return {}
@@ -286,9 +286,9 @@ def read_filters(config: Config, stream_name: str) -> dict[str, Any]:
 
 
 def filter_digest(value: Any) -> str:
-    """Return what a state holds in place of a filter's value, which can be a customer's own.
+    """Return the digest that a state has instead of a filter's value, as that can be private.
 
-    The order of the names of remote_query is no difference, that of the values of one name is.
+    The order of the names in remote_query does not change it; the order of one name's values does.
     """
     if isinstance(value, list):
         value = sorted(value, key=lambda pair: str(pair[:1]) if isinstance(pair, list) else "")
@@ -296,9 +296,9 @@ def filter_digest(value: Any) -> str:
 
 
 def _lacks_tag(record: Mapping[str, Any], tag_id: str) -> bool:
-    """Return whether a record names its tags, and not this one.
+    """Return whether a record lists its tags, but not this one.
 
-    A vendor without tags ignores the filter for them; all its segments pass.
+    A vendor without tags ignores the filter, so all its segments pass.
     """
     return any(
         isinstance(tags, list)

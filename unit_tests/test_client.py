@@ -308,6 +308,13 @@ def test_second_account(connect: Connect, server: Answers) -> None:
     assert next(client.fetch(request("another"))).for_token
 
 
+def test_limit_of_a_gateway(connect: Connect, server: Answers, time: Time) -> None:
+    """The wait for a gateway's limit is not said to be Truto's."""
+    server.will_send((429, "<html>", "Retry-After: 3\r\n"), GOOD)
+    outcome = fetch(connect(), request(), time)
+    assert outcome.delays == [Delay(3, "the limit of a gateway, firewall or proxy", ONE)]
+
+
 def test_limit_of_the_list(connect: Connect, server: Answers, time: Time) -> None:
     """A 429 for a request without an account holds up all requests."""
     server.will_send(truto(429, lines="Retry-After: 3\r\n"), GOOD)

@@ -1,6 +1,6 @@
-"""The CDK's own floor: its entrypoint prints records that are there already, without any HTTP.
+"""Measure the CDK alone: its entrypoint prints ready-made records, without any HTTP.
 
-Whatever is written on this CDK pays this: the start, and the way of each message to the output.
+Any connector on this CDK pays this cost: the start, and the output of each message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Floor(Source):
-    """Emits the records of the file `page` time after time, `records` in all, each with its id."""
+    """Emit the records of the file `page` again and again, `records` in all, each with its id."""
 
     def spec(self, logger: logging.Logger) -> ConnectorSpecification:  # noqa: ARG002 - the CDK's
         return ConnectorSpecification(connectionSpecification={"type": "object"})

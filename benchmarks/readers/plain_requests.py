@@ -1,7 +1,7 @@
 """The shortest script that does the job: a loop around `requests` that prints RECORD lines.
 
-It knows no state, no types, no broken answers and no loops; it only waits where a 429 asks for it.
-It is the floor of what Python needs for the pages themselves.
+It handles no state, no types, no broken responses and no pagination loops, and only waits if a 429
+asks for it. It shows the least that Python needs for the pages themselves.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a user of `truto-python-sdk` writes: it fetches all segments, and counts them.
+"""Fetch and count all segments, as a user of `truto-python-sdk` would.
 
-The SDK only returns Python objects: no RECORD line, no state, no columns. A process that
-is refused by a limit gets an exception of its HTTP library's, so the waiting is written here.
-Prints a line of JSON: how many records came, and the sum of the checksums of their ids, which shows
-whether they were the right ones. A set of the ids would be counted as memory of the SDK's.
+The SDK only returns Python objects: no RECORD lines, no state, no columns. If a limit refuses a
+request, the SDK raises an exception of its HTTP library, so this script does the waiting. It prints
+a line of JSON with the number of records and the sum of the checksums of their ids, which shows
+whether they were the right ones. A set of the ids would count as the SDK's memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def main() -> None:
         async with slots:
             return await _read(api, account_id)
 
-    # The SDK reads one list; reading several at a time is up to whoever uses it.
+    # The SDK reads one list; reading several concurrently is up to its user.
     found = await asyncio.gather(*map(read, config["ids"]))
     counted = {
         "records": sum(records for records, _ in found),
@@ -45,13 +45,13 @@ async def main() -> None:
 
 
 async def _read(api: Any, account_id: str) -> tuple[int, int]:
-    """The number of records of an account, and the sum of the checksums of their ids."""
+    """Return the number of an account's records, and the sum of the checksums of their ids."""
     params = {"integrated_account_id": account_id}
     segments = api.unified_api.list("marketing-automation", "segments", params)
     records, checksum = 0, 0
     while True:
         try:
-            # After a failure, the list goes on at the page that failed.
+            # After a failure, the list continues with the page that failed.
             async for record in segments:
                 records += 1
                 checksum += zlib.crc32(f"{account_id}/{record['id']}".encode())

@@ -1,7 +1,7 @@
-"""The connector's command without the pace of Truto's limits: what is measured is its own work.
+"""Run the connector's command without pacing for Truto's limits, to measure its own work.
 
-One account is read at 50 requests in 10 s at most, whoever reads it; 1,000 pages would take 200 s
-of waiting.
+Truto allows any reader 50 requests in 10 s for one account, so 1,000 pages would mean 200 s of
+waiting.
 """
 
 from source_truto_segments.run import run

@@ -1,1 +1,1 @@
-"""Rows: their columns, their values, and what changed since the last sync."""
+"""Rows: their columns, their values, and their changes since the last sync."""

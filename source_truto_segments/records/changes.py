@@ -1,7 +1,7 @@
 """Change data capture by comparison: detect new, changed and deleted records of a partition.
 
-No vendor reports deletions, and most have no date of the last change. So each record's fingerprint
-is kept in the state, and a read is compared with it.
+No vendor reports deletions, and most have no date of the last change. So the state keeps each
+record's fingerprint, and a read is compared with it.
 """
 
 import threading
@@ -17,7 +17,7 @@ import orjson
 from source_truto_segments.records.values import serialize
 
 # 72 bits: the chance to miss one of a billion changes is below 10^-12. Nine bytes are twelve
-# characters without padding, and the state is small only if its fingerprints are.
+# characters without padding; short fingerprints keep the state small.
 _DIGEST_BYTES = 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -29,13 +29,13 @@ def fingerprint(record: Mapping[str, Any]) -> str:
 
 
 class ChangeClock:
-    """The time of each version that is emitted, as the cursor that destinations compare.
+    """Returns the time for each emitted version, as the cursor that destinations compare.
 
-    It never returns the same time twice and never goes back, not even before an earlier sync: of
-    two versions with the same cursor a destination could keep either. Safe for threads.
+    It never returns the same time twice and never goes back, not even before an earlier sync: with
+    equal cursors, a destination could keep the older version. Safe for threads.
 
     Args:
-        after: The last time that an earlier sync emitted, by its state; "" if there was none.
+        after: The last time in an earlier sync's state; "" if there is none.
         now: Returns the time in nanoseconds since 1970.
     """
 
@@ -45,20 +45,20 @@ class ChangeClock:
         self._last = _microseconds(after) if after else 0
 
     def next(self) -> str:
-        """Return the present, or a little later, as RFC 3339 in UTC with microseconds."""
+        """Return the current time, or a little later, as RFC 3339 in UTC with microseconds."""
         with self._lock:
             self._last = max(self._now() // 1000, self._last + 1)
             return _rfc3339(self._last)
 
     def ahead(self, seconds: float) -> str:
-        """Return a time so many seconds after the present, and after each that was returned."""
+        """Return a time this many seconds after the current time and the last returned one."""
         with self._lock:
             latest = max(self._now() // 1000, self._last)
         return _rfc3339(latest + int(seconds * 1_000_000))
 
     @property
     def lead(self) -> float:
-        """The seconds by which the last time is later than the present; negative if it is not."""
+        """How many seconds the last time is ahead of the current time; negative if it is behind."""
         return (self._last - self._now() // 1000) / 1_000_000
 
 
@@ -67,8 +67,8 @@ class ChangeDetector:
 
     Args:
         known: The fingerprint of each record that the destination has, by id.
-        max_size: How many records are remembered; None for all. A record that comes twice comes on
-            pages near each other.
+        max_size: How many records to remember; None for all. If a record comes twice, its pages are
+            close together.
     """
 
     def __init__(self, known: Mapping[str, str], max_size: int | None = None) -> None:
@@ -76,18 +76,18 @@ class ChangeDetector:
         self._missing = set(known)
         self._max_size = max_size
         self._emitted: set[str] = set()
-        # The ids that each of two reads found; None as long as there is one read.
+        # The ids that each of two reads found; None during the first read.
         self._first: set[str] | None = None
         self._second: set[str] = set()
 
     def changed_fingerprint(self, record: Mapping[str, Any]) -> str | None:
-        """Return what the state remembers of a new or changed record; None if it is known.
+        """Return the fingerprint of a new or changed record for the state; None if it is known.
 
-        That is its fingerprint. Of two versions in one sync a destination that does not compare
-        cursors can keep either: nothing is remembered ("") and the next sync emits it once more.
+        If a sync emits two versions of a record, a destination that does not compare cursors can
+        keep either one. So return "" for the second, and the next sync emits the record again.
 
         Args:
-            record: The record as it is emitted, with an id, without the columns of this module.
+            record: The record as it is emitted, with an id, but without cursor and deletion date.
         """
         record_id, found = record["id"], fingerprint(record)
         self._missing.discard(record_id)
@@ -115,12 +115,12 @@ class ChangeDetector:
 
     @property
     def missing_ids(self) -> list[str]:
-        """The ids of the records that the destination has and no read found, sorted."""
+        """The ids of the records that the destination has, but no read found, sorted."""
         return sorted(self._missing)
 
     @property
     def all_missing(self) -> bool:
-        """Whether there were records before, and none was found now."""
+        """Whether there were known records, and the read found no records at all."""
         return bool(self._missing) and len(self._missing) == len(self._known)
 
 

@@ -1,7 +1,7 @@
-"""The columns of a row: which are selected, and how each value becomes one of its type.
+"""The columns of a row: which ones are selected, and how to convert values to their types.
 
-Truto does not validate what its mappings return. What can be expressed in a column's type without
-loss is converted; what cannot becomes null, and the change is reported.
+Truto does not validate what its mappings return. A value that can be expressed in its column's type
+without loss is converted. Any other value becomes null, and the record reports the change.
 """
 
 import json
@@ -19,16 +19,16 @@ from source_truto_segments.records.values import CoercionError
 UPDATED_AT = "_ab_cdc_updated_at"
 DELETED_AT = "_ab_cdc_deleted_at"
 
-# Added by the connector itself; all other columns are asked of Truto. An override's own
-# workspace_id is kept where the connector has none.
+# The connector adds these columns; it requests all others from Truto. If an override adds a
+# workspace_id and the connector has none, the override's is kept.
 CONNECTOR_COLUMNS = frozenset({"integrated_account_id", "workspace_id", UPDATED_AT, DELETED_AT})
 _UNCOERCED = CONNECTOR_COLUMNS - {"workspace_id"}
-# The key and the cursor field: read and emitted whatever the catalog leaves out.
+# The key and the cursor field, which are emitted even if the catalog leaves them out.
 REQUIRED_COLUMNS = frozenset({"integrated_account_id", "id", UPDATED_AT})
 
-# Levels that can still be written: orjson reads 1,024, but writes 254.
+# The most levels that can be written: orjson reads 1,024, but writes 254.
 _MAX_DEPTH = 200
-# Snowflake and Redshift take records of 16 MB; the message around the record takes some of it.
+# Snowflake and Redshift accept records of 16 MB, of which the message around the record takes some.
 MAX_RECORD_BYTES = 16_000_000
 
 _NULLED, _TRUNCATED = "NULLED", "TRUNCATED"
@@ -46,7 +46,7 @@ def load_schema(stream_name: str) -> dict[str, Any]:
 
 
 class FieldChange(NamedTuple):
-    """A field of a record that lost something, in the words of the protocol's `meta.changes`."""
+    """A field of a record that lost something, with the values of the protocol's `meta.changes`."""
 
     field: str
     change: str
@@ -64,7 +64,7 @@ class ColumnSelection:
     Attributes:
         converters: How to coerce the value of each known column.
         excluded: The columns of the stream's schema that are not selected.
-        included: The columns of a record; None for whatever it has.
+        included: The columns of a record; None for all fields that it has.
     """
 
     converters: tuple[tuple[str, Callable[[Any], Any]], ...]
@@ -79,7 +79,7 @@ class ColumnSelection:
         model = load_schema(stream_name)["properties"]
         named = (schema or {}).get("properties")
         selected = named if named and isinstance(named, Mapping) else model
-        # The model's own types hold whatever a catalog says.
+        # The model's own types take precedence over those in the catalog.
         known = {**selected, **model}
         excluded = frozenset(model) - frozenset(selected) - REQUIRED_COLUMNS
         converters = (
@@ -95,14 +95,14 @@ class ColumnSelection:
 
     @property
     def has_deletions(self) -> bool:
-        """Whether the columns can tell a tombstone from a row."""
+        """Whether the columns can express a tombstone."""
         return DELETED_AT not in self.excluded
 
     def query_params(self, *, needs_remote_data: bool = False) -> dict[str, Any]:
         """Return the query parameters that keep Truto from sending what is not selected.
 
         Args:
-            needs_remote_data: Whether the connector itself looks into the vendor's record.
+            needs_remote_data: Whether the connector itself needs the vendor's record.
         """
         fields = sorted(self.excluded - {"remote_data"} - CONNECTOR_COLUMNS)
         is_ignored = "remote_data" in self.excluded and not needs_remote_data
@@ -110,7 +110,7 @@ class ColumnSelection:
         return {**ignored, **({"truto_exclude_fields[]": fields} if fields else {})}
 
     def project(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record without nulls and without what the catalog does not name."""
+        """Return a record without nulls and without fields that are not in the catalog."""
         included = self.included
         if included is None:
             return {name: value for name, value in record.items() if value is not None}
@@ -129,15 +129,15 @@ def coerce_record(
 ) -> tuple[dict[str, Any], list[FieldChange]]:
     """Coerce a record to its columns.
 
-    Lossless conversions are just made. Fields that are in no schema pass through untouched.
-    Coercing a record twice changes nothing the second time.
+    Lossless conversions are not reported. Fields that are in no schema stay unchanged. Coercing a
+    record twice changes nothing the second time.
 
     Args:
-        record: The selected columns of the record as Truto gave it.
+        record: The selected columns of the record, as Truto sent them.
         columns: The selected columns.
         may_be_deep: Whether a value may be nested too deeply to be written.
         may_have_nul: Whether a text may contain U+0000.
-        max_size: The bytes that the record can have at most, those of its page.
+        max_size: The most bytes that the record can have: those of its page.
 
     Returns:
         The coerced record and the changes that lost something, one for each field.
@@ -151,7 +151,7 @@ def coerce_record(
         _remove_deep_values(coerced, changes)
     if may_have_nul:
         _replace_nul(coerced, changes)
-    # An escape such as \u00e9 shrinks when it is written again: no record outgrows its page.
+    # Escapes such as \u00e9 shrink when they are written again, so no record outgrows its page.
     if max_size > MAX_RECORD_BYTES and len(values.serialize(coerced)) > MAX_RECORD_BYTES:
         coerced["remote_data"] = None
         changes.append(FieldChange("remote_data", _NULLED, "SOURCE_RECORD_SIZE_LIMITATION"))
@@ -189,7 +189,7 @@ def _replace_nul(record: dict[str, Any], changes: list[FieldChange]) -> None:
 
 
 def _converter(schema: Any) -> Callable[[Any], Any] | None:
-    """Return what coerces a value to a column; None if any value fits."""
+    """Return the function that coerces values to a column; None if any value fits."""
     if not isinstance(schema, Mapping):
         return None
     types = schema.get("type")
@@ -213,7 +213,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Return whether a value is nested in more levels than can be written."""
+    """Return whether a value has more levels than can be written."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         level = [

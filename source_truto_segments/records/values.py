@@ -1,7 +1,7 @@
-"""Coercion of values to the type of their column: each one is lossless, or it fails.
+"""Coerce values to the type of their column, without loss or not at all.
 
-The forms are those that Truto's mappings and the vendors behind them are known to return: dates in
-several forms, ids as numbers, booleans as strings.
+These are the forms that Truto's mappings and the vendors are known to return: dates in several
+forms, ids as numbers, booleans as strings.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# A number of at least this size is milliseconds: as seconds it would be after the year 5138,
-# as milliseconds it is from 1973 on.
+# Numbers from here on are milliseconds: this one is in the year 5138 as seconds, in 1973 as
+# milliseconds.
 _FIRST_MILLISECONDS = 100_000_000_000
 
 _DATE_TIME = re.compile(
@@ -33,7 +33,7 @@ _FRACTION = re.compile(r"[.eE]")
 _MAX_EXACT = 2.0**63
 _SECONDS_LENGTH = len("2023-01-02T03:04:05")
 _UTC = (None, "Z", "z", "UTC", "+00:00", "+0000", "-00:00")
-# The precision of the warehouses' timestamps; further digits are cut, and the cut is reported.
+# The precision of warehouses' timestamps. Further digits are cut, and the record reports that.
 _FRACTION_DIGITS = 6
 _MIN_TRUNCATED_LENGTH = len("2023-01-02T03:04:05.1234567")
 
@@ -46,8 +46,8 @@ def string(value: Any) -> str:
     """Return a string as it is; a number or a boolean as its JSON.
 
     Raises:
-        CoercionError: If it is an object or a list, or a number whose last digits are lost already:
-            an integer beyond 64 bits is parsed as a float.
+        CoercionError: If it is an object or a list, or a number that has already lost its last
+            digits, as an integer beyond 64 bits is parsed as a float.
     """
     if isinstance(value, str):
         return value
@@ -113,9 +113,8 @@ def integer(value: Any) -> int | None:
 def date_time(value: Any) -> str | None:
     """Return a timestamp in RFC 3339, in UTC with Z, such as 2023-01-02T03:04:05.678Z.
 
-    It can come as ISO 8601 with or without a fraction and an offset, as `YYYY-MM-DD HH:MM:SS` (in
-    UTC where no zone is given), as a date, and as seconds or milliseconds since 1970. A blank
-    string becomes None.
+    Accept ISO 8601 with or without a fraction and an offset, `YYYY-MM-DD HH:MM:SS`, a date, and
+    seconds or milliseconds since 1970. Without a zone, it is UTC. Return None for a blank string.
 
     Raises:
         CoercionError: If it is not a valid timestamp, or outside the range of RFC 3339.
@@ -150,7 +149,7 @@ def object_(value: Any) -> dict[str, Any]:
 
 
 def serialize(value: Any, *, option: int = 0) -> bytes:
-    """Write JSON, with whole numbers beyond 64 bits as well.
+    """Write JSON, including integers beyond 64 bits.
 
     Args:
         value: Any JSON value.
@@ -163,9 +162,9 @@ def serialize(value: Any, *, option: int = 0) -> bytes:
 
 
 def without_nul(value: Any) -> Any:
-    """Return a JSON value with U+FFFD in the place of U+0000, in keys and at any depth.
+    """Return a JSON value with U+FFFD instead of U+0000, in keys and at any depth.
 
-    PostgreSQL accepts no U+0000, neither in text nor in JSON: one would fail the whole load.
+    PostgreSQL accepts no U+0000, neither in text nor in JSON: a single one fails the whole load.
     """
     if isinstance(value, str):
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
@@ -177,7 +176,7 @@ def without_nul(value: Any) -> Any:
 
 
 def is_truncated(value: Any) -> bool:
-    """Return whether a date-time has more digits than its column holds."""
+    """Return whether a timestamp has more digits than its column can hold."""
     if not isinstance(value, str) or len(value) < _MIN_TRUNCATED_LENGTH:
         return False
     parts = _DATE_TIME.fullmatch(value.strip())
@@ -189,7 +188,7 @@ def _from_string(value: str) -> str | None:
     if not value:
         return None
     if _RFC3339_UTC.fullmatch(value):
-        # Only the calendar is left to check.
+        # Only the calendar remains to be checked.
         seconds = value[:_SECONDS_LENGTH]
         try:
             datetime.fromisoformat(seconds)
@@ -225,7 +224,7 @@ def _from_epoch(value: float) -> str:
 
 
 def _rfc3339(seconds: str, fraction: str | None) -> str:
-    """Write a timestamp in its one form: no fraction if it is zero, no zeros at its end."""
+    """Write a timestamp without trailing zeros, and without a fraction that is zero."""
     digits = fraction[:_FRACTION_DIGITS].rstrip("0") if fraction else ""
     return f"{seconds}.{digits}Z" if digits else f"{seconds}Z"
 

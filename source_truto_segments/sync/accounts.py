@@ -1,4 +1,4 @@
-"""Find the integrated accounts: those in the configuration, and those of Truto's list."""
+"""Find the integrated accounts: those in the configuration, and those in Truto's list."""
 
 import logging
 from collections import Counter
@@ -40,15 +40,15 @@ class Account:
 
     Attributes:
         id: Its ID, a UUID in lower case.
-        integration: An excerpt of Truto's name of its integration; None while unknown.
+        integration: An excerpt of Truto's name for its integration; None while unknown.
         detail: A description from the list, to append to a message.
-        is_optional: Whether its integration may have no segments, as neither Truto's documentation
-            nor the user mentions it.
+        is_optional: Whether its integration may have no segments, because neither Truto's
+            documentation nor the user mentions it.
         is_active: Whether the list marks it as active, or has no status. It is read in any case.
         page: Its entry in Truto's list, as a page of one record; None if it is not listed.
-        is_readable: Whether its integration is listed; otherwise only its own row is written.
-        has_override: Whether it changes the unified models, so that what is known of its
-            integration may not apply to it.
+        is_readable: Whether the list has its integration; otherwise only its own row is written.
+        has_override: Whether it changes the unified models, so that facts about its integration may
+            not apply to it.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Account:
 
 
 def parse_account(record: Mapping[str, Any], wanted: AccountFilter) -> Account | None:
-    """Return an account of Truto's list; None if it has no valid ID."""
+    """Return the account of an entry in Truto's list; None if it has no valid ID."""
     account_id, integration = record["id"], record["integration"]
     if not is_account_id(account_id):
         return None
@@ -98,7 +98,7 @@ def account_source(
 ) -> "NamedAccounts | AccountList":
     """Return the source of the accounts that the configuration selects.
 
-    Its `find` submits each account as soon as it is found.
+    Its `find` submits each account as soon as it finds it.
     """
     if config.account_list is None:
         return NamedAccounts(config, submit)
@@ -107,7 +107,7 @@ def account_source(
 
 @dataclass(frozen=True)
 class NamedAccounts:
-    """The accounts that the configuration names."""
+    """The accounts in the configuration."""
 
     config: Config
     submit: Submit
@@ -137,7 +137,7 @@ class AccountList:
         self._stream = stream
         self._submit = submit
         self._found: set[str] = set()
-        # The IDs of all entries, selected or not.
+        # The IDs of all entries, whether selected or not.
         self._present: set[str] = set()
         self._names = _Names()
         # Whether all IDs in the list are valid.
@@ -147,7 +147,7 @@ class AccountList:
     def find(
         self, known_ids: Collection[str] = (), rows: SelectedStream | None = None
     ) -> Task[Event]:
-        """List the accounts; the configured ones that are not listed come last.
+        """List the accounts, then submit configured ones that are not in the list.
 
         Pages can shift while they are read: if a known account is missing, read the list once more.
 
@@ -162,8 +162,8 @@ class AccountList:
         known_rows = set(rows.state.partitions) if rows is not None else set()
         try:
             yield from self._read_list(first_read=True)
-            # A filter can leave out configured accounts. Truto filters the first read, so it does
-            # not show what the environment has instead of an option that matches nothing.
+            # A filter can leave out configured accounts. Truto filters the first read, so if an
+            # option matches nothing, only a second read shows what the environment has.
             is_missing = known_rows.union(known_ids) - self._present - configured
             is_filtered = bool(self._stream.request_for({}).params)
             if is_missing or (is_filtered and self._names.unmatched(self._wanted)):
@@ -196,7 +196,7 @@ class AccountList:
             )
 
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
-        """Delete the rows of accounts that neither read has and Truto itself does not have."""
+        """Delete the rows of accounts that neither read found and Truto itself does not have."""
         is_empty = bool(missing) and not self._present
         if is_empty and not rows.state.was_emptied(ENVIRONMENT):
             logger.warning(
@@ -239,7 +239,7 @@ class AccountList:
             del page  # a task that waits keeps none
 
     def _new_accounts(self, page: Page) -> dict[str, Account]:
-        """Return by ID the accounts of a page that were on no earlier page."""
+        """Return the accounts of a page that were on no earlier page, by ID."""
         if page.is_partial or page.invalid_entries:
             logger.warning(
                 "Truto's list of integrated accounts may be incomplete: a page of it %s.",
@@ -266,14 +266,14 @@ class AccountList:
         return new
 
     def _note(self, entry: Mapping[str, Any], account_id: str) -> None:
-        """Note that an entry is in the list and, the first time, its names."""
+        """Note that an entry is in the list; the first time, note its names as well."""
         if account_id not in self._present:
             self._present.add(account_id)
             self._names.add(entry)
 
 
 class _Names:
-    """The names of the listed accounts, for warnings about options that match none of them."""
+    """The names in the list, for warnings about options that match no account."""
 
     def __init__(self) -> None:
         self._integrations: Counter[str] = Counter()
@@ -290,7 +290,7 @@ class _Names:
             self._tenant_ids[str(tenant_id)] += 1
 
     def unmatched(self, wanted: AccountFilter) -> list[str]:
-        """Return a sentence for each option that has a value without a matching account."""
+        """Return a sentence for each option with a value that matches no account."""
         options = (
             ("integrations", sorted(wanted.integrations - self._spellings), self._integrations),
             ("tenant_ids", sorted(wanted.tenant_ids - self._tenant_ids.keys()), self._tenant_ids),

@@ -4,18 +4,18 @@ import threading
 from collections import deque
 from typing import Generic, TypeVar
 
-# If the destination is slow, the workers wait, too. A page takes several times its bytes of memory.
+# If the destination is slow, the workers wait, too. A page takes several times its size in memory.
 CAPACITY_BYTES = 256 * 1024
 
 _Event = TypeVar("_Event")
 
 
 class SyncCancelledError(Exception):
-    """The sync ends before this task; the reason is reported elsewhere."""
+    """The sync ends before this task has finished; the reason is reported elsewhere."""
 
 
 class EventQueue(Generic[_Event]):
-    """A first-in, first-out queue that is bounded by what it holds, not by how many events."""
+    """A first-in, first-out queue, bounded by the bytes of its events, not by their number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class EventQueue(Generic[_Event]):
 
         Args:
             event: The event.
-            size: The bytes that it holds, about.
+            size: The approximate bytes that it holds.
 
         Raises:
             SyncCancelledError: If the queue was closed.
@@ -57,7 +57,7 @@ class EventQueue(Generic[_Event]):
             return event
 
     def close(self) -> None:
-        """Drop the events, and let every later `put` fail."""
+        """Drop the events, and make every later `put` fail."""
         with self._lock:
             self._is_closed = True
             self._events.clear()

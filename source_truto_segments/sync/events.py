@@ -10,7 +10,7 @@ from source_truto_segments.truto.errors import ReadError
 
 @dataclass(frozen=True)
 class AccountFound:
-    """An integrated account is to be read."""
+    """An integrated account was found, and will be read."""
 
     account_id: str
 
@@ -22,16 +22,16 @@ class AccountsListed:
 
 @dataclass(frozen=True)
 class RecordsRead:
-    """Records to write, and what the state then counts.
+    """Records to write, and the change of the state that follows.
 
     Attributes:
         stream_name: The stream of the records.
         partition: The partition that they belong to.
-        rows: The records, with what each of them lost.
-        fingerprints: What the state remembers of each record, by id.
+        rows: The records, each with what it lost.
+        fingerprints: The fingerprint of each record, by id.
         removed_ids: The ids of the records, if they are tombstones.
         cursor_value: The highest value of the cursor field.
-        size: The bytes of the page, for the queue.
+        size: The bytes of the page, which the queue counts.
     """
 
     stream_name: str
@@ -50,7 +50,7 @@ class PartitionRead:
     Attributes:
         stream_name: The stream.
         partition: The partition's key.
-        emptied: Whether all that is known of it was gone at once, which the next sync has to see
+        emptied: Whether all known records were missing at once, which the next sync has to find
             again.
     """
 
@@ -64,7 +64,7 @@ class ReadFailed:
     """A partition of a stream, or the list of accounts, could not be read.
 
     Attributes:
-        stream_names: The streams that lack something.
+        stream_names: The streams that are incomplete because of it.
         error: Why; it has the account's ID.
         integration: Truto's name of the account's integration; None if it is not known.
     """
@@ -76,7 +76,7 @@ class ReadFailed:
 
 @dataclass(frozen=True)
 class AccountFinished:
-    """Every stream of an account was tried."""
+    """Every stream of an account was read, or failed."""
 
     account_id: str
 

@@ -14,7 +14,7 @@ from source_truto_segments.truto.excerpts import excerpt
 
 logger = logging.getLogger("airbyte")
 
-# People read only the first lines, and the platform limits the size of messages.
+# People read only the first messages, and the platform limits their size.
 MAX_MESSAGES = 20
 MAX_MESSAGE_LENGTH = 8_000
 # How many accounts and how many different reports a message lists.
@@ -35,7 +35,7 @@ class Cause:
     """A failure that one or more accounts share.
 
     Attributes:
-        by_account: The first failure of each account, in order of arrival; an account fails once,
+        by_account: The first failure of each account, in order of arrival; an account counts once,
             however many of its streams fail.
         operations: What failed, without the accounts.
         integrations: How many of the accounts belong to each integration that is known.
@@ -138,7 +138,7 @@ class Failures:
         return texts
 
     def grouped(self) -> list[str]:
-        """Return a message for each cause of several failures; the log has the others."""
+        """Return a message for each cause that several accounts share; the log has the others."""
         return [cause.message() for cause in self.causes()[:MAX_MESSAGES] if len(cause.errors) > 1]
 
     def final_error(self) -> AirbyteTracedException | None:
@@ -166,7 +166,7 @@ class Failures:
 
 
 def is_of_sync(error: ReadError) -> bool:
-    """Return whether a failure concerns no single account."""
+    """Return whether a failure concerns the whole sync instead of a single account."""
     return error.resolution.scope is Scope.SYNC or error.account_id is None
 
 
@@ -175,7 +175,7 @@ def shown(names: Sequence[str], count: int | None = None) -> str:
 
     Args:
         names: The names.
-        count: How many there are in all, if every one of `names` is to be listed.
+        count: How many there are in all; if given, all `names` are listed.
     """
     listed = names[:_SHOWN] if count is None else names
     more = (len(names) if count is None else count) - len(listed)

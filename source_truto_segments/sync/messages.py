@@ -29,14 +29,14 @@ from source_truto_segments.records.values import serialize
 
 @dataclass
 class RecordBatch(AirbyteMessage):
-    """The RECORD messages of a page, as one.
+    """The RECORD messages of a page, as one message.
 
-    Building, counting and serializing each record's own message is what a large sync would spend
-    its time on. `lines` writes the same lines in a tenth of the time.
+    A large sync would spend most of its time on building, counting and serializing a message for
+    each record. `lines` returns the same lines in a tenth of the time.
 
     Attributes:
         stream_name: The stream of the records.
-        records: Each record with what it lost.
+        records: The records, each with what it lost.
         emitted_at: Milliseconds since 1970.
     """
 
@@ -56,7 +56,7 @@ class RecordBatch(AirbyteMessage):
             yield AirbyteMessage(type=Type.RECORD, record=record)
 
     def lines(self) -> str:
-        """Return the messages as they are printed, each with a line break at its end."""
+        """Return the messages as they are printed, one line each."""
         return "".join(map(self._line, self.records))
 
     def _line(self, record: Row) -> str:
@@ -86,7 +86,7 @@ def rate_limited_message(stream_name: str, quota_reset: int) -> AirbyteMessage:
 
     Args:
         stream_name: The stream.
-        quota_reset: When it goes on, in milliseconds since 1970.
+        quota_reset: When it continues, in milliseconds since 1970.
     """
     reason = AirbyteStreamStatusReason(
         type=AirbyteStreamStatusReasonType.RATE_LIMITED,

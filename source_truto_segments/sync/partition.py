@@ -35,7 +35,7 @@ class SelectedStream:
 
     Attributes:
         stream: The stream, with its selected columns.
-        state: Its state; workers only read what an earlier sync left.
+        state: Its state; workers only read it, and only what an earlier sync wrote.
         clock: Returns the values of the cursor field.
     """
 
@@ -66,10 +66,10 @@ class SelectedStream:
 class PartitionDiff:
     """Detects the new, changed and deleted records of a partition.
 
-    Pages can shift while they are read: if a record that was there is missing, the caller reads the
-    partition once more, and it is deleted only if both reads found exactly the same ids. If
-    everything is missing, the next sync has to see that again: an account that lost a permission,
-    or whose vendor fails softly, has an empty list.
+    Pages can shift while they are read: if a known record is missing, the caller reads the
+    partition once more, and the record is deleted only if both reads found exactly the same ids. If
+    all records are missing, the next sync has to find that again: an account that lost a
+    permission, or whose vendor fails without an error, has an empty list.
 
     Args:
         selected: The stream.
@@ -82,7 +82,7 @@ class PartitionDiff:
         self._partition = partition
         self._changes = changes
         self._issues: Counter[str] = Counter()
-        # Whether certainly everything of the partition was seen.
+        # Whether the read certainly saw the whole partition.
         self.complete = True
         self.is_first_read = True
 
@@ -94,7 +94,7 @@ class PartitionDiff:
 
     @property
     def must_be_read_again(self) -> bool:
-        """Whether records are missing that may only have been on no page."""
+        """Whether records are missing, perhaps only because the pages shifted."""
         return self._can_delete and bool(self._changes.missing_ids)
 
     def begin_second_read(self) -> None:
@@ -103,7 +103,7 @@ class PartitionDiff:
         self._changes.begin_second_read()
 
     def process(self, page: Page, stream_slice: Slice) -> RecordsRead:
-        """Return what of a page is new or changed.
+        """Return the new and changed records of a page.
 
         Args:
             page: The page.
@@ -136,7 +136,7 @@ class PartitionDiff:
         )
 
     def close(self) -> Iterator[RecordsRead | PartitionRead]:
-        """Yield the tombstones of what was deleted, and that the partition is complete."""
+        """Yield the tombstones of deleted records, then that the partition is complete."""
         missing, emptied = self._changes.missing_ids, False
         if missing and self._can_delete:
             if not self._changes.reads_agree:
@@ -146,7 +146,7 @@ class PartitionDiff:
             ):
                 emptied = True
                 logger.warning(
-                    "%s: all known records (%d) are gone at once. Nothing is deleted yet, as a "
+                    "%s: all known records (%d) are missing. Nothing is deleted yet, as a "
                     "lost permission or a failure can look like that; if the next sync finds none "
                     "either, they are deleted.",
                     self._label,
@@ -157,20 +157,20 @@ class PartitionDiff:
         yield PartitionRead(self._selected.name, self._partition, emptied)
 
     def delete(self) -> Iterator[RecordsRead]:
-        """Yield the tombstones of all records: Truto itself says that they are deleted."""
+        """Yield the tombstones of all records; Truto itself reports that they are deleted."""
         missing = self._changes.missing_ids
         if missing and self._can_delete:
             yield self._selected.tombstones(self._partition, missing)
 
     def log_issues(self) -> None:
-        """Log once what was wrong with the data."""
+        """Log each issue with the data once."""
         for issue, count in self._issues.items():
             if count:
                 logger.warning("%s: %s", self._label, _ISSUES[issue].format(count))
 
     @property
     def _can_delete(self) -> bool:
-        """Whether what is missing was certainly deleted, and a tombstone can be expressed."""
+        """Whether the read is complete enough for deletions, and the columns allow tombstones."""
         if not self.complete or not self._selected.has_deletions:
             return False
         return not any(self._issues[name] for name in ("partial", "invalid", "without id"))

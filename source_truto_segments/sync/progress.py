@@ -16,7 +16,7 @@ class Progress:
     Attributes:
         found: The accounts that were found.
         is_all_found: Whether no further account will be found.
-        done: The accounts that were tried in every stream.
+        done: The accounts whose streams were all read, or failed.
         failed: The accounts that could not be read completely.
         records: The number of records emitted, by stream.
     """
@@ -36,7 +36,7 @@ class Progress:
         """Return a sentence on the progress, and one on what the sync is waiting for.
 
         Args:
-            delays: What tasks are waiting for.
+            delays: The delays that tasks are waiting on.
         """
         found = "" if self.is_all_found else " found so far"
         failed = f" ({len(self.failed):,} failed)" if self.failed else ""
@@ -47,7 +47,7 @@ class Progress:
         )
 
     def final_summary(self, stream_names: Collection[str]) -> str:
-        """Return the last line of a sync that was not interrupted."""
+        """Return the final line of a sync that was not interrupted."""
         counts = ", ".join(f"{self.records[name]:,} of {name}" for name in stream_names)
         emitted = f"Records emitted: {counts}."
         if not self.failed:

@@ -43,7 +43,7 @@ class _Workspaces:
     Attributes:
         ids: Their IDs, in Truto's order.
         listed: Whether the current read has listed them.
-        complete: Whether certainly none is missing.
+        complete: Whether the list certainly has all of them.
         required: Whether the vendor returns segments only for one workspace at a time.
     """
 
@@ -60,9 +60,9 @@ class _Workspaces:
 
 
 class _Integrations:
-    """What a sync learns from one account about its integration, to spare requests of others.
+    """What a sync learns about an integration from one account, to save requests for others.
 
-    Accounts with an override neither teach nor use any of it.
+    Accounts with an override neither contribute to it nor use it.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class AccountReader:
         """Read an account in all selected streams, and its own row last.
 
         Requests, whether rejected or not, change the account's status in Truto, and the row has to
-        be what the API returns after the sync.
+        equal what the API returns after the sync.
 
         Yields:
             Delays, and the events of the account.
@@ -219,7 +219,7 @@ class AccountReader:
         """Read a stream of an account; return the failure, if any."""
         diff = PartitionDiff.begin(selected, account.id)
         if diff is None:
-            # An earlier attempt completed it, and has warned of a missing workspace if need be.
+            # An earlier attempt completed it, and warned if no account had the workspace.
             self._integrations.has_workspace = True
             yield PartitionRead(selected.name, account.id)
             return None
@@ -295,7 +295,7 @@ class AccountReader:
         except ReadError as error:
             if error.resolution is not errors.NOT_SUPPORTED:
                 raise
-            # Truto may have withdrawn the resource: delete no workspaces that the state knows.
+            # Truto may have withdrawn the resource: delete no known workspaces.
             diff.complete = False
             self._integrations.learn(account, WORKSPACES)
         else:
@@ -349,7 +349,7 @@ class _SegmentPages:
     """The pages of an account's segments, workspace by workspace if one is required.
 
     Attributes:
-        slice: The slice of the last page; it only has a workspace that the account has.
+        slice: The slice of the last page; it has a workspace only if the account has that one.
     """
 
     _client: TrutoClient
@@ -405,8 +405,8 @@ class _SegmentPages:
     def _begin_in(self, workspace_id: str) -> Generator[Delay, None, None]:
         """Begin with the configured workspace.
 
-        A vendor without workspaces ignores it, and others may ignore one that they do not have. The
-        segments then belong to no workspace.
+        A vendor without workspaces ignores it, and other vendors may ignore one that the account
+        does not have. The segments then belong to no workspace.
         """
         if self._integrations.lacks(self._account, WORKSPACES):
             return

@@ -2,18 +2,24 @@
 
     {"states": [{"partition": {"integrated_account_id": …}, "cursor": {…}}, …], "filters": {…}}
 
-In a full refresh a cursor is `{"complete": true}`, and `started_at` says when the first attempt
-began. In incremental mode a cursor is `{"records": {id: fingerprint, …}}`, or `{"records": null}`
-for a partition whose ids found no room; "" is a version that nobody knows. `unread` marks what the
-last sync did not read, and `empty` what it found without any of its records. `cursor_value` is the
-last value of the cursor field that was emitted. `in_progress` marks every state but the last of a
-sync: a sync that begins with such a one knows that an earlier one was killed, and may have emitted
-more than the state counts, with cursor values up to `cursor_value`. `filters` are digests, as their
-values can be a customer's own. Each mode knows its own cursors only: after a change of the mode
-everything is read and emitted.
+In a full refresh, a cursor is `{"complete": true}`, and `started_at` is the time at which the first
+attempt began.
 
-The list of accounts is one partition, `{}`, in the state; everything else knows its accounts one by
-one.
+In incremental mode, a cursor is `{"records": {id: fingerprint, …}}`, or `{"records": null}` if the
+state had no room for the ids. The fingerprint "" means that the next sync emits the record again.
+`unread`: the last sync did not read the partition; `empty`: it found none of the known records.
+`cursor_value` is the last emitted value of the cursor
+field.
+
+`in_progress` marks every state of a sync except the last. If a sync begins with such a state, an
+earlier sync was killed, and may have emitted more than the state counts, with cursor values up to
+`cursor_value`.
+
+`filters` are digests, as the values can be a customer's own data. Each mode reads only its own
+cursors: after a change of the mode, a sync emits everything.
+
+`integrated_accounts` writes the whole list of accounts as one partition, `{}`; in memory, each
+account is a partition of its own.
 """
 
 from abc import ABC, abstractmethod
@@ -30,17 +36,18 @@ from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT, filter_diges
 
 # Airbyte saves the states of all streams in one request of at most 10 MB.
 MAX_STATE_BYTES = 8_000_000
-# What the other streams leave to each stream, whatever they need.
+# The part of the room that each stream always has.
 _MIN_SHARE = 1 / 8
 
-# So far beyond what was emitted is the cursor value of a state in progress: a checkpoint comes
-# earlier, see `Sync`.
+# A state in progress stores a cursor value this many seconds ahead; the next checkpoint comes
+# sooner, see `Sync`.
 RESERVED_SECONDS = 150.0
 
-# A full refresh forgets older records of a partition: its memory must not grow with the partition.
+# A full refresh forgets a partition's older records, so that its memory does not grow with the
+# partition.
 _MAX_REMEMBERED = 10_000
 
-# What a full refresh left unfinished so long ago says nothing about the accounts of today.
+# An unfinished full refresh that is older is not resumed: the accounts have changed since.
 RESUME_MAX_AGE = timedelta(hours=24)
 
 _FILTERS = ("workspace_id", "tag_id", "remote_query", "columns")
@@ -55,7 +62,7 @@ StateBlob: TypeAlias = dict[str, Any]
 
 
 class OutdatedStateError(Exception):
-    """A state that version 0.1 wrote; it is read as none."""
+    """A state that version 0.1 wrote; it is not used."""
 
 
 class InvalidStateError(ValueError):
@@ -63,13 +70,13 @@ class InvalidStateError(ValueError):
 
 
 class StreamState(ABC):
-    """What is known of a stream's partitions. Only the thread that writes the output changes it.
+    """The state of a stream's partitions. Only the main thread changes it.
 
     Args:
-        filters: What narrows the read, see `read_filters`.
+        filters: The filters of the read, see `read_filters`.
 
     Attributes:
-        size: The bytes of the state that was read or written last.
+        size: The bytes of the state that was last read or written.
     """
 
     def __init__(self, filters: Mapping[str, Any]) -> None:
@@ -79,51 +86,51 @@ class StreamState(ABC):
     @property
     @abstractmethod
     def partitions(self) -> Collection[str]:
-        """The partitions that the state knows."""
+        """The partitions in the state."""
 
     @property
     def expected(self) -> Collection[str]:
-        """The partitions that the last sync read, too."""
+        """The partitions that the last sync read."""
         return self.partitions
 
     @abstractmethod
     def detector(self, partition: str) -> ChangeDetector | None:
-        """Return what compares a partition's records with the state.
+        """Return the detector that compares a partition's records with the state.
 
         Returns:
-            None if an earlier attempt of this sync read the partition completely.
+            The detector; None if an earlier attempt of this sync read the partition completely.
         """
 
     def was_emptied(self, partition: str) -> bool:  # noqa: ARG002 - for those that have records
-        """Return whether the last read of a partition found none of its records."""
+        """Return whether the last sync found none of a partition's records."""
         return False
 
     def retire(self, found: Collection[str]) -> bool:  # noqa: ARG002 - as above
-        """Mark the partitions that this sync does not read; return whether that is new."""
+        """Mark the partitions that are not `found` as unread; return whether the state changed."""
         return False
 
     @abstractmethod
     def complete(self, partition: str, *, emptied: bool = False) -> bool:
-        """Note that a partition was read completely; return whether the state has changed.
+        """Note that a partition was read completely; return whether the state changed.
 
         Args:
             partition: The partition.
-            emptied: Whether all its records were gone at once.
+            emptied: Whether all its records were missing at once.
         """
 
     @abstractmethod
     def snapshot(self, room: int | None = None, reserved: str = "") -> StateBlob:
-        """Return the state as it stands: what the next attempt begins with.
+        """Return the current state, for the next attempt to begin with.
 
         Args:
-            room: The bytes that it may take; None for MAX_STATE_BYTES.
-            reserved: A cursor value beyond all that may be emitted until the next state; "" if
-                nothing may.
+            room: The most bytes that it may take; None for MAX_STATE_BYTES.
+            reserved: A cursor value after all that may be emitted before the next state; "" if
+                nothing may be.
         """
 
     @abstractmethod
     def final_snapshot(self, room: int | None = None) -> StateBlob:
-        """Return the state after a complete sync: what the next sync begins with."""
+        """Return the state after a complete sync, for the next sync to begin with."""
 
     def _blob(self, cursors: Iterable[tuple[str, StateBlob]]) -> StateBlob:
         states = [_entry(partition, cursor) for partition, cursor in cursors]
@@ -131,7 +138,7 @@ class StreamState(ABC):
 
 
 class FullRefreshState(StreamState):
-    """Everything is read and emitted; the state serves to resume an attempt that broke off."""
+    """The partitions that a full refresh has completed, to resume it after an interruption."""
 
     def __init__(self, filters: Mapping[str, Any], started_at: datetime) -> None:
         super().__init__(filters)
@@ -142,12 +149,12 @@ class FullRefreshState(StreamState):
     def load(
         cls, blob: Mapping[str, Any], filters: Mapping[str, Any], now: datetime
     ) -> "FullRefreshState":
-        """Read the state that Airbyte hands over.
+        """Load a state from Airbyte.
 
         Args:
             blob: The state.
-            filters: What narrows the read; the selected columns, as `columns`, are part of it.
-            now: The time.
+            filters: The filters of the read, with the selected columns as `columns`.
+            now: The current time.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
@@ -158,7 +165,7 @@ class FullRefreshState(StreamState):
         if not _is_same_read(blob, filters) or abs(now - started_at) >= RESUME_MAX_AGE:
             return cls(filters, now)
         state = cls(filters, started_at)
-        # Version 0.2 noted the list of accounts as a whole; now it is read again.
+        # Version 0.2 has one entry for the whole list of accounts: read it again.
         state._complete = {
             partition
             for partition, cursor in entries.items()
@@ -184,28 +191,29 @@ class FullRefreshState(StreamState):
     @override
     def snapshot(self, room: int | None = None, reserved: str = "") -> StateBlob:
         blob = self._blob((partition, {"complete": True}) for partition in sorted(self._complete))
+        blob["started_at"] = self._started_at.isoformat()
         self.size = _size(blob)
-        return {**blob, "started_at": self._started_at.isoformat()}
+        return blob
 
     @override
     def final_snapshot(self, room: int | None = None) -> StateBlob:
-        # The neutral state: the next sync reads everything.
+        # The next sync reads everything.
         return {NO_CURSOR_STATE_KEY: True}
 
 
 class IncrementalState(StreamState):
     """The fingerprint of each record that the destination has.
 
-    What is not read keeps its entry as long as there is room: when it is read again, what was
-    deleted in the meantime is noticed.
+    A partition that is not read keeps its entry as long as there is room. When it is read again,
+    the sync notices what was deleted in the meantime.
 
     Args:
-        filters: What narrows the read.
-        is_list: Whether the accounts of the list are written as one partition.
+        filters: The filters of the read.
+        is_list: Whether to write the accounts as one partition.
 
     Attributes:
-        cursor_value: The last value of the cursor field that was emitted.
-        untracked: The partitions whose ids found no room in the last snapshot.
+        cursor_value: The last emitted value of the cursor field.
+        untracked: The partitions whose ids had no room in the last snapshot.
     """
 
     def __init__(self, filters: Mapping[str, Any], *, is_list: bool = False) -> None:
@@ -222,7 +230,7 @@ class IncrementalState(StreamState):
     def load(
         cls, blob: Mapping[str, Any], filters: Mapping[str, Any], *, is_list: bool = False
     ) -> "IncrementalState":
-        """Read the state that Airbyte hands over.
+        """Load a state from Airbyte.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
@@ -238,21 +246,20 @@ class IncrementalState(StreamState):
                 continue
             records = _parse_records(cursor["records"])
             if blob.get("in_progress"):
-                # That sync may have emitted newer versions than this state records, so emit
+                # The killed sync may have emitted newer versions than this state records, so emit
                 # everything once.
                 records = dict.fromkeys(records, "")
             if cursor.get("empty"):
                 state._emptied.add(partition)
-            if cursor["records"] is None:
-                state._records.setdefault(partition, {})
-            elif partition == ENVIRONMENT:
+            if partition == ENVIRONMENT:
                 for account_id, version in records.items():
                     state._take(account_id, {account_id: version})
+            elif cursor["records"] is None:
+                state._records.setdefault(partition, {})
             else:
                 state._take(partition, records)
                 if cursor.get("unread"):
                     state._unread.add(partition)
-        state._records.pop(ENVIRONMENT, None)
         return state
 
     def _take(self, partition: str, records: Mapping[str, str]) -> None:
@@ -287,13 +294,13 @@ class IncrementalState(StreamState):
         return is_new
 
     def add(self, partition: str, fingerprints: Mapping[str, str], cursor_value: str) -> None:
-        """Take in records that were written."""
+        """Add records that were written."""
         self._unread.discard(partition)
         self._records.setdefault(partition, {}).update(fingerprints)
         self.cursor_value = max(self.cursor_value, cursor_value)
 
     def remove(self, partition: str, ids: Iterable[str], cursor_value: str) -> None:
-        """Take out records whose tombstones were written."""
+        """Remove records whose tombstones were written."""
         records = self._records.get(partition, {})
         for record_id in ids:
             records.pop(record_id, None)
@@ -326,19 +333,20 @@ class IncrementalState(StreamState):
         return self.snapshot(room)
 
     def _track(self, room: int) -> None:
-        """Decide of which partitions there is room for the ids.
+        """Decide which partitions keep their ids within the room.
 
-        Those that are not read lose it first. Those that had it keep it: otherwise they would take
-        turns, and be emitted in turn.
+        Unread partitions lose their ids first. Partitions that had room keep it: otherwise they
+        would take turns, and a sync would emit those that had none.
         """
-        # Each partition without ids takes this, with a comma, and so does the list of accounts.
+        # The bytes of each entry without ids, with a comma.
         base = {
             partition: _size(_entry(partition, self._cursor(partition, None))) + 1
             for partition in self._records
             if not self._is_listed(partition)
         }
-        room -= sum(base[key] for key in base.keys() - self._unread) - 1
-        room -= _EMPTY_LIST_BYTES if self._is_list else 0
+        read = sum(base[key] for key in base.keys() - self._unread)
+        # The last entry has no comma.
+        room += 1 - (_EMPTY_LIST_BYTES if self._is_list else read)
         tracked: set[str] = set()
         for partition in sorted(
             self._records, key=lambda key: (key in self._unread, key not in self._tracked, key)
@@ -353,14 +361,13 @@ class IncrementalState(StreamState):
 
     def _entries(self) -> Iterator[StateBlob]:
         listed: dict[str, str] = {}
-        for partition in sorted(self._records):
-            if self._is_listed(partition) and partition in self._tracked:
-                listed |= self._records[partition]
+        for partition in sorted(filter(self._is_listed, self._tracked)):
+            listed |= self._records[partition]
         if listed or ENVIRONMENT in self._emptied:
             yield _entry(ENVIRONMENT, self._cursor(ENVIRONMENT, listed))
         for partition in sorted(self._records):
             records = self._records[partition] if partition in self._tracked else None
-            # Without its ids, an account that is not read has nothing to remember.
+            # An unread partition without ids has nothing to remember.
             if not self._is_listed(partition) and (records or partition not in self._unread):
                 cursor = self._cursor(partition, None if records is None else dict(records))
                 yield _entry(partition, cursor)
@@ -378,7 +385,7 @@ class IncrementalState(StreamState):
 
 
 def room_beside(sizes: Iterable[int]) -> int:
-    """Return the bytes that a stream's state may take, beside the states of the other streams."""
+    """Return the bytes that a stream's state may take, given the sizes of the other states."""
     share = int(MAX_STATE_BYTES * _MIN_SHARE)
     return max(share, MAX_STATE_BYTES - sum(max(size, share) for size in sizes))
 
@@ -392,19 +399,16 @@ def _size(value: Any) -> int:
 
 
 def _is_same_read(blob: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
-    """Return whether a state was written under the same filters.
+    """Return whether a state was written with the same filters.
 
-    Version 0.2 kept the filters' values themselves, the selected accounts as filters of their list,
-    and no columns.
+    The states of version 0.2 have the filters' values instead of digests, the selected accounts as
+    filters of their list, and no columns.
     """
     written = blob.get("filters", filters)
     if not isinstance(written, Mapping):
         return False
     written = {"columns": filters.get("columns"), **written}
-    return all(
-        written.get(k) == filters.get(k) or filter_digest(written.get(k)) == filters.get(k)
-        for k in _FILTERS
-    )
+    return all(filters.get(k) in (written.get(k), filter_digest(written.get(k))) for k in _FILTERS)
 
 
 def _parse_entries(blob: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -440,7 +444,7 @@ def _parse_records(value: Any) -> dict[str, str]:
 
 
 def _parse_cursor_value(value: Any) -> str:
-    """Return the value of the cursor field that the values of this sync come after."""
+    """Return the cursor value that all values of this sync must come after."""
     text = str(value)
     try:
         ChangeClock(text).ahead(RESERVED_SECONDS)
@@ -453,7 +457,7 @@ def _parse_time(value: Any, default: datetime) -> datetime:
     if value is None:
         return default
     try:
-        # Python 3.10 knows no Z.
+        # Python 3.10 does not parse Z.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except (ValueError, AttributeError):
         raise InvalidStateError("its started_at is not a valid timestamp") from None

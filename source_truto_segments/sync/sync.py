@@ -45,12 +45,12 @@ logger = logging.getLogger("airbyte")
 
 # Destinations keep every state until they flush; one a minute is Airbyte's advice.
 CHECKPOINT_SECONDS = 60.0
-# A sync that finds no change and waits has nothing else that shows Airbyte that it is alive: after
-# three hours without a record or a state it would be stopped.
+# A sync that finds no changes and waits emits nothing else. After three hours without a record or a
+# state, Airbyte would stop it.
 HEARTBEAT_SECONDS = 1800.0
-# A line for whoever watches the log.
+# Seconds between two progress lines in the log.
 PROGRESS_SECONDS = 10.0
-# Seconds between two looks at whether the sync is to end.
+# Seconds between two checks whether the sync has to end.
 _TICK = 0.2
 
 _COMPLETE, _INCOMPLETE = AirbyteStreamStatus.COMPLETE, AirbyteStreamStatus.INCOMPLETE
@@ -67,12 +67,12 @@ class StreamRun:
 
     Attributes:
         selected: The stream and its state.
-        saved_at: When its state was written last, in seconds.
+        saved_at: When its state was last written, in seconds.
         unsaved: Whether the state has changed since then.
         running: Whether a record was written.
         readable: Whether a partition was read completely.
         incomplete: Whether a failure left something out.
-        reserved: The cursor value of its last state, beyond all that was emitted since.
+        reserved: The cursor value of its last state, after all that was emitted since.
     """
 
     selected: SelectedStream
@@ -84,7 +84,7 @@ class StreamRun:
     reserved: str = ""
 
     def checkpoint_is_due(self, now: float, *, is_alive: bool) -> bool:
-        """Return whether the state is to be written now; unchanged, only while the sync lives."""
+        """Return whether to write the state now; an unchanged one only while the sync is alive."""
         interval = CHECKPOINT_SECONDS if self.unsaved else HEARTBEAT_SECONDS
         return (self.unsaved or is_alive) and now - self.saved_at >= interval
 
@@ -98,7 +98,7 @@ class Sync:
         pool: Runs the tasks.
         streams: All streams.
         selected: The selected ones, by name, with the states that the sync begins with.
-        shutdown: Set from outside when the sync is to end early, with its state written.
+        shutdown: Set from outside when the sync has to end early, with its state written.
         now: Returns the time in seconds; monotonic.
     """
 
@@ -128,7 +128,7 @@ class Sync:
         """Read all accounts.
 
         Yields:
-            Records in batches, states, statuses and traces, in the order in which they hold.
+            Records in batches, states, statuses and traces.
 
         Raises:
             AirbyteTracedException: At the end, if an account could not be read.
@@ -156,7 +156,7 @@ class Sync:
         self._pool.submit(self._reader.read(account))
 
     def _find_accounts(self) -> Task[Event]:
-        """Find the accounts; what the list lacks is deleted from the stream of the accounts."""
+        """Find the accounts, and delete the rows of those that no longer exist."""
         known = {id_ for run in self._runs.values() for id_ in run.selected.state.expected}
         run = self._runs.get(INTEGRATED_ACCOUNTS)
         rows = run.selected if run is not None and run.selected.has_deletions else None
@@ -209,7 +209,7 @@ class Sync:
             emitted_at = time.time_ns() // 1_000_000
             yield RecordBatch(stream_name=name, records=event.rows, emitted_at=emitted_at)
             self._progress.records[name] += len(event.rows)
-        # After the records: no state can be ahead of what it counts.
+        # Only after the records, so that a state is never ahead of its records.
         if isinstance(state, IncrementalState) and event.rows:
             state.add(event.partition, event.fingerprints, event.cursor_value)
             state.remove(event.partition, event.removed_ids, event.cursor_value)
@@ -227,34 +227,34 @@ class Sync:
 
     def _checkpoints_due(self) -> Iterator[AirbyteMessage]:
         now = self._now()
-        # While nothing can come any more, nothing tells Airbyte that all is well.
+        # If no response can arrive any more, do not tell Airbyte that the sync is alive.
         is_alive = self._client.may_hear or bool(self._pool.delays())
         for run in self._runs.values():
             if run.checkpoint_is_due(now, is_alive=is_alive):
                 yield self._checkpoint(run)
 
     def _checkpoint(self, run: StreamRun) -> AirbyteMessage:
-        """Return the state of a stream as it stands."""
+        """Return the current state of a stream as a message."""
         run.unsaved, run.saved_at = False, self._now()
-        # From the first record on, a sync that is killed has emitted more than its state counts.
+        # From its first record on, a sync may emit more than its last state counts.
         run.reserved = run.selected.clock.ahead(RESERVED_SECONDS) if run.running else ""
         blob = run.selected.state.snapshot(self._room(run), run.reserved)
         return state_message(run.selected.name, blob)
 
     def _room(self, run: StreamRun) -> int:
-        """Return the bytes that the states of the other streams leave to that of a stream."""
+        """Return the bytes that a stream's state may take, beside the other streams' states."""
         others = (other for other in self._runs.values() if other is not run)
         return room_beside(other.selected.state.size for other in others)
 
     def _finish(self) -> Iterator[AirbyteMessage]:
-        """Yield the last states and statuses, each state before the status that it stands for."""
+        """Yield the final states and statuses, each state before its stream's status."""
         complete = {name: self._is_complete(run) for name, run in self._runs.items()}
         for name, run in self._runs.items():
             state = run.selected.state
             if all(complete.values()):
                 blob = state.final_snapshot(self._room(run))
             else:
-                # The next attempt resumes from there, also with what is complete.
+                # The next attempt resumes from here, even streams that are complete.
                 blob = state.snapshot(self._room(run))
             yield state_message(name, blob)
             status = _COMPLETE if complete[name] else _INCOMPLETE
@@ -278,7 +278,7 @@ class Sync:
         logger.log(logging.WARNING if self._failures else logging.INFO, "%s", summary)
 
     def _is_complete(self, run: StreamRun) -> bool:
-        """Return whether a stream is complete; if accounts are skipped, whether any was read."""
+        """Return whether a stream is complete; after skipped failures, at least one was read."""
         if self._interrupted or self._failures.any_of_sync:
             return False
         return not run.incomplete and (not self._failures or run.readable)

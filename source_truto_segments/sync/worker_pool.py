@@ -1,4 +1,4 @@
-"""Tasks that run side by side in threads; a task that waits for a limit holds no thread.
+"""Run tasks concurrently in threads; a task that waits for a limit holds no thread.
 
 A task is a generator. It yields a `Delay` when it has to wait, and an event when it has something
 for the main thread. One worker at a time advances it, so its events keep their order.
@@ -23,16 +23,15 @@ from source_truto_segments.truto.transport import MemoryBudget
 # with its connection takes less than 0.3 MB.
 MAX_WORKERS = 200
 
-# While there are tasks that have not begun, one start in so many is for a task that had to wait:
-# many throttled accounts must not starve the others.
+# While there are tasks that have not begun, only one of this many starts goes to a task that had to
+# wait, so that many throttled accounts do not starve the others.
 _STARTS_FOR_EACH_RETRY = 10
-# Seconds that one slow request keeps the others back before another task may find out, too, whether
-# the token is good.
+# Seconds after which one more task may try the token, while the first requests are slow.
 PROBE_SECONDS = 3.0
 # A shorter pause is not worth a message.
 _MIN_REPORTED_WAIT = 1.0
 _JOIN_SECONDS = 2.0
-# Seconds between two looks at whether the time of `events_within` is up.
+# Seconds between two checks whether the time of `events_within` is up.
 _TICK = 0.2
 
 Event = TypeVar("Event")
@@ -53,10 +52,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class RateLimited:
-    """An event: because of a limit, no request at all can go out for a second or more.
+    """An event: because of a limit, no request can be sent for a second or more.
 
     Attributes:
-        seconds: The time until the next request can.
+        seconds: The time until the next request can be sent.
     """
 
     seconds: float
@@ -83,8 +82,8 @@ class WorkerPool(Generic[Event]):
     `token_verified` lets the others start.
 
     Args:
-        max_workers: The threads, and so the requests in flight.
-        clock: The time.
+        max_workers: The most threads, and so the most requests in flight.
+        clock: Returns the time, and waits.
     """
 
     def __init__(self, max_workers: int, clock: Clock) -> None:
@@ -95,7 +94,7 @@ class WorkerPool(Generic[Event]):
         self._changed = threading.Condition(self._lock)
         self._events: EventQueue[Event | RateLimited | TaskFailed | None] = EventQueue()
         self._ready: deque[Task[Event]] = deque()
-        # Those whose delay has passed.
+        # The tasks whose delay has passed.
         self._retries: deque[Task[Event]] = deque()
         self._starts = 0
         self._began = float("inf")
@@ -106,7 +105,7 @@ class WorkerPool(Generic[Event]):
         self._active = 0
         self._is_stopped = False
         self._is_finished = False
-        # While the token's limit holds, no task is started.
+        # No task starts while the token's limit holds.
         self._token_delay: Delay | None = None
         self._token_free_at = float("-inf")
         self._reported_until = float("-inf")
@@ -125,14 +124,14 @@ class WorkerPool(Generic[Event]):
             self._changed.notify()
 
     def stop(self) -> None:
-        """Stop every task after its current step; what that step yields is still delivered."""
+        """Stop every task after its current step, whose event is still delivered."""
         with self._lock:
             self._is_stopped = True
             self._work_available.notify_all()
             self._changed.notify()
 
     def close(self) -> None:
-        """Stop, drop what was not delivered, and wait a moment for the workers."""
+        """Stop, drop undelivered events, and wait a moment for the workers."""
         self.stop()
         self._events.close()
         deadline = time.monotonic() + _JOIN_SECONDS
@@ -140,10 +139,10 @@ class WorkerPool(Generic[Event]):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def events(self, interval: float) -> Iterator[Event | RateLimited | TaskFailed | None]:
-        """Yield events until all tasks have finished; yield None after `interval` seconds without.
+        """Yield events until all tasks have finished.
 
         Args:
-            interval: The time in seconds.
+            interval: Yield None after this many seconds without an event.
         """
         scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
         try:
@@ -177,7 +176,7 @@ class WorkerPool(Generic[Event]):
             return [delayed.delay for delayed in self._delayed]
 
     def _schedule(self) -> None:
-        """Start what can go on, as the one thread that waits for time to pass."""
+        """Start the tasks that can continue; only this thread waits for delays to pass."""
         with self._lock:
             try:
                 while not self._is_over():
@@ -202,7 +201,7 @@ class WorkerPool(Generic[Event]):
 
     @property
     def _waiting(self) -> int:
-        """How many tasks can go on."""
+        """How many tasks can continue."""
         return len(self._ready) + len(self._retries)
 
     def _is_over(self) -> bool:
@@ -218,13 +217,13 @@ class WorkerPool(Generic[Event]):
             try:
                 worker.start()
             except RuntimeError as error:
-                # Those that run go on.
+                # The running workers continue.
                 self._max_workers = self._idle + self._active
                 if self._max_workers == 0:
                     self._put(TaskFailed(_no_thread(error)))
                     self._is_stopped = True
                 return
-            # It counts as one that is idle until it takes a task.
+            # It counts as idle until it takes a task.
             self._idle += 1
             self._threads.append(worker)
             self._began = min(self._began, time.monotonic())
@@ -248,7 +247,7 @@ class WorkerPool(Generic[Event]):
             self._changed.wait(None if self._token_is_verified else PROBE_SECONDS)
 
     def _report_pause(self, now: float) -> None:
-        """Report once for each such wait that no request can go out."""
+        """Report each wait in which no request can be sent, once."""
         if self._waiting or self._active:
             resumes_at, is_rate_limit = self._token_free_at, True
         elif self._delayed:
@@ -284,21 +283,21 @@ class WorkerPool(Generic[Event]):
                 return None
             self._active += 1
             self._starts += 1
-            # Until the token is verified, the same task goes on finding out.
+            # Until the token is verified, let the same task continue to try it.
             is_turn = self._starts % _STARTS_FOR_EACH_RETRY == 0 or not self._token_is_verified
             if self._retries and (is_turn or not self._ready):
                 return self._retries.popleft()
             return self._ready.popleft()
 
     def _can_start(self) -> bool:
-        """Return whether a task can go on; until the token is verified, only the first ones do."""
+        """Return whether a task can start; until the token is verified, only the first ones can."""
         if not self._token_is_verified and (self._delayed or self._active >= self._limit):
             return False
         return bool(self._waiting) and self._clock.now() >= self._token_free_at
 
     def _put_back(self, task: Task[Event], delay: Delay) -> None:
         at = self._clock.now() + delay.seconds
-        # What failed was not slow: one request goes on finding out.
+        # The request was not slow, it has to wait: one request alone continues to try the token.
         self._began = time.monotonic()
         if delay.for_token:
             self._ready.appendleft(task)
@@ -315,7 +314,7 @@ class WorkerPool(Generic[Event]):
                     return step
                 self._events.put(step, getattr(step, "size", 0))
                 MemoryBudget.release()
-                # While the task goes on, the queue alone holds the event.
+                # While the task continues, only the queue holds the event.
                 del step
                 if self._is_stopped:
                     return None
@@ -328,7 +327,7 @@ class WorkerPool(Generic[Event]):
         return None
 
     def _put(self, event: RateLimited | TaskFailed | None) -> None:
-        """Add an event without a size, which never waits; drop it if the pool is closed."""
+        """Add an event without a size, so without waiting; drop it if the pool is closed."""
         with suppress(SyncCancelledError):
             self._events.put(event)
 

@@ -1,7 +1,7 @@
-"""Truto's description of an integrated account, as a record.
+"""Turn Truto's description of an integrated account into a record.
 
-It is taken over column by column: an account's `context` holds the customer's own settings and
-secrets, and can exceed 100 kB. Nothing of it leaves this module.
+Only selected fields are copied: an account's `context` has the customer's own settings and secrets,
+and can exceed 100 kB. Nothing from it leaves this module.
 """
 
 import re
@@ -21,7 +21,7 @@ _COLUMNS = (
     *("tenant_id", "status", "authentication_method", "is_sandbox", "region"),
     *("created_at", "updated_at"),
 )
-# The key by which a record says whether the account changes the unified models. It is no column.
+# The key for whether the account changes the unified models. It is not a column.
 HAS_OVERRIDE = "has_override"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _FORBIDDEN_ERROR = ("resource", "method", "missing_scopes", "occurred_at")
@@ -29,7 +29,7 @@ _MAX_SCOPES = 100
 
 
 def is_account_id(value: object) -> TypeGuard[str]:
-    """Return whether a value can be an account's ID, and so a part of a path."""
+    """Return whether a value can be an account's ID, so that it can be part of a path."""
     return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
@@ -60,7 +60,7 @@ def parse_account(content: bytes, account_id: str) -> Page:
     """Parse the object of one account as a page of one record.
 
     Raises:
-        MalformedResponseError: If the body is not an account, or is another one.
+        MalformedResponseError: If the body is not an account, or is another account.
     """
     entry = parse_object(content)
     found = entry.get("id")
@@ -90,14 +90,14 @@ def account_record(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bounded(value: Any) -> Any:
-    """Return a part of an error as a column may hold it."""
+    """Return a part of an error, cut and masked for a column."""
     if isinstance(value, list):
         return [excerpt(entry) for entry in value[:_MAX_SCOPES]]
     return excerpt(value) if isinstance(value, str | Mapping) else value
 
 
 def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an account's integration as an object with a `name`, None if there is none."""
+    """Return an account's integration as an object whose `name` is None if it is missing."""
     integration = entry.get("integration")
     integration = integration if isinstance(integration, Mapping) else {"name": integration}
     name = integration.get("name")
@@ -105,7 +105,7 @@ def integration_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def label_of(integration: Mapping[str, Any]) -> Any:
-    """Return an integration's name for people; None if it has none."""
+    """Return an integration's label, its name for people; None if it has none."""
     settings = integration.get("config")
     return integration.get("label") or (
         settings.get("label") if isinstance(settings, Mapping) else None

@@ -1,4 +1,4 @@
-"""Requests to Truto: paced, timed out, interpreted, and retried as long as it makes sense."""
+"""Send requests to Truto: pace them, limit their time, interpret responses, and retry."""
 
 import logging
 import random
@@ -35,23 +35,29 @@ CURSOR_PARAMETER = "next_cursor"
 
 _INITIAL_BACKOFF = 1.0
 _MAX_BACKOFF = 60.0
-# Truto's own 429 says Retry-After: 10; it is also a good guess for a 429 that says nothing.
+# Truto's own 429 has Retry-After: 10, which is also a good guess for a 429 without one.
 _DEFAULT_RETRY_AFTER = 10.0
 # Wait longer, up to this, each time a server asks for a short wait and then refuses again.
 _MAX_WAIT_FLOOR = 120.0
+
+_LIMITS = {
+    Speaker.TRUTO: "Truto's limit",
+    Speaker.VENDOR: "the vendor's limit",
+    Speaker.GATEWAY: "the limit of a gateway, firewall or proxy",
+}
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long one request is tried for, in seconds.
+    """How long to try a request, in seconds.
 
     Attributes:
-        max_retry: From the first of its failures on.
-        max_wait: That one wait for a rate limit may take; a longer one is not waited for.
-        max_elapsed: From its first attempt on, waits for rate limits included.
-        lifetime: For all requests together; an exchange that still lasts then is broken off.
+        max_retry: The most time from its first failure on.
+        max_wait: The longest wait for a rate limit; if it would be longer, the request fails.
+        max_elapsed: The most time from its first attempt on, including waits for rate limits.
+        lifetime: The time for all requests together; an exchange that lasts longer is aborted.
     """
 
     max_retry: float
@@ -60,8 +66,8 @@ class RetryPolicy:
     lifetime: float = float("inf")
 
 
-# An outage of some minutes costs time and nothing else. A sync can also wait for an hourly limit of
-# a vendor, as the wait holds up that account only.
+# An outage of some minutes only costs time. A sync can also wait a quarter of an hour for a limit:
+# only that account waits.
 READ_POLICY = RetryPolicy(max_retry=300.0, max_wait=900.0, max_elapsed=3600.0)
 # A user waits for the result of a check in front of a form.
 CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0, lifetime=24.0)
@@ -69,12 +75,12 @@ CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0, life
 
 @dataclass(frozen=True)
 class Request(Generic[_T]):
-    """A GET request, and how its response is read.
+    """A GET request, and how to parse its response.
 
     Attributes:
         path: The path below the API's address.
         operation: The first half of an error's message: "Reading the segments of … x".
-        parse: Reads the body; raises MalformedResponseError.
+        parse: Parses the body; raises MalformedResponseError.
         account_id: The account of the request; None for a request of the environment.
         params: The query parameters, without the cursor.
         cursor: The cursor of the page, as Truto sent it; None for the first page.
@@ -89,25 +95,25 @@ class Request(Generic[_T]):
 
     @property
     def query(self) -> Mapping[str, Any]:
-        """All query parameters; the cursor comes last, so that no other can take its place."""
+        """All query parameters; the cursor comes last, so that no other one can replace it."""
         if self.cursor is None:
             return self.params
         return {**self.params, CURSOR_PARAMETER: self.cursor}
 
 
 class TrutoClient:
-    """What all requests of one run share: the connections, the limits and the retries.
+    """The HTTP client of a run, with its connections, limits and retries.
 
     Args:
-        api_url: The API's address, without a slash at its end.
+        api_url: The API's address, without a trailing slash.
         token: The API token.
-        policy: How long each request is tried for.
+        policy: How long to try each request.
         now: Returns the time in seconds; monotonic.
-        token_verified: Called once, when a response has shown that the token is good, or when the
-            first response broke off.
-        max_connections: How many connections are kept open.
-        share: The client uses one part of so many of the token's limit.
-        quotes: Whether messages quote what is not of Truto's form.
+        token_verified: Called when a response shows that the token is good, or when a request did
+            not get through.
+        max_connections: How many connections to keep open.
+        share: How many clients share the token's limit; this one uses an equal part of it.
+        quotes: Whether messages quote responses that do not have Truto's form.
     """
 
     def __init__(
@@ -131,24 +137,24 @@ class TrutoClient:
         self._settings = connection_settings(self._session, api_url)
         self._outage = Outage(now)
         self._token_verified = token_verified
-        # The last request that succeeded: repeated, it shows whether a failure concerns others.
+        # The last request that succeeded: repeating it shows whether a failure concerns others.
         self._last_good: tuple[requests.PreparedRequest, Request[Any]] | None = None
         self._last_sent_at = now()
 
     def fetch(self, request: Request[_T]) -> Generator[Delay, None, _T]:
-        """Send a request until a good response comes.
+        """Send a request, and retry it until it has a good response.
 
         Args:
             request: The request.
 
         Yields:
-            What has to be waited before the next attempt.
+            The delay before the next attempt.
 
         Returns:
-            What the request's `parse` returns.
+            The result of the request's `parse`.
 
         Raises:
-            ReadError: If none comes, with the message of the error table.
+            ReadError: If it fails for good, with the message from the error table.
         """
         prepared = self._prepare(request)
         began = self._now()
@@ -173,6 +179,7 @@ class TrutoClient:
                 wait = self._apply_rate_limit(request, failure, rate_limit_hits)
                 if not self._is_too_long(wait, began):
                     _log_retry(request, failure, wait)
+                # If the wait is too long, the next turn raises.
                 continue
             if action is ResponseAction.RETRY:
                 attempts += 1
@@ -193,10 +200,10 @@ class TrutoClient:
     def _final_error(
         self, request: Request[Any], failure: "_FailedAttempt"
     ) -> Generator[Delay, None, ReadError]:
-        """Return the error of a request that is given up, with what it concerns.
+        """Return the error of a request that failed for good, and decide what it concerns.
 
-        A failure that could concern every account is that of one account as long as others succeed:
-        the last request that succeeded is repeated.
+        If the failure could concern every account, repeat the last request that succeeded. If that
+        still succeeds, only one account has failed.
         """
         row = failure.resolution
         is_general = row.of_account is not None or not failure.got_through
@@ -222,16 +229,16 @@ class TrutoClient:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether a request has had a good response."""
+        """Whether any request has had a good response."""
         return self._last_good is not None
 
     @property
     def may_hear(self) -> bool:
-        """Whether a response can still come: not every exchange has lasted too long."""
+        """Whether a response can still arrive: the last request was sent not too long ago."""
         return self._now() - self._last_sent_at <= transport.RESPONSE_TIMEOUT
 
     def discard(self, account_id: str) -> None:
-        """Drop what is known of an account that was read completely."""
+        """Forget the limits of an account that was read completely."""
         self._limiter.discard(account_id)
 
     def close(self) -> None:
@@ -243,7 +250,7 @@ class TrutoClient:
         return self._session.prepare_request(requests.Request("GET", url, params=request.query))
 
     def _next_delay(self, request: Request[Any]) -> Delay | None:
-        """Return what has to be waited before a request is sent; None if it is counted as sent."""
+        """Return the delay before a request may be sent; None if it was counted as sent."""
         wait = self._outage.wait()
         if wait:
             reason = "Truto to be reachable again"
@@ -256,12 +263,12 @@ class TrutoClient:
     def _send_once(
         self, prepared: requests.PreparedRequest, request: Request[_T]
     ) -> "_T | _FailedAttempt":
-        """Send a request, which the limiter has counted."""
+        """Send a request that the limiter has counted."""
         self._last_sent_at = sent_at = self._now()
         try:
             response = self._session.send(prepared, timeout=transport.TIMEOUT, **self._settings)
         except (AirbyteTracedException, requests.exceptions.InvalidSchema) as refused:
-            # Airbyte Cloud's filter of requests refuses addresses, with a sentence.
+            # Airbyte Cloud filters requests, and explains in a sentence why it refuses an address.
             raise _refused_address(request, refused) from None
         except requests.RequestException as error:
             outcome: _T | _FailedAttempt = _transport_failure(
@@ -283,7 +290,7 @@ class TrutoClient:
             self._outage.reached()
             self._token_verified()
         elif not outcome.got_through:
-            # Whether the token is good is not known, but others may have more luck.
+            # It is not known whether the token is good, but other requests may get through.
             self._outage.failed(sent_at)
             self._token_verified()
         else:
@@ -295,7 +302,7 @@ class TrutoClient:
     def _apply_rate_limit(
         self, request: Request[Any], failure: "_FailedAttempt", rate_limit_hits: int
     ) -> float:
-        """Block what a 429 concerns, the account or all requests; return the wait in seconds."""
+        """Block the account or all requests after a 429; return the wait in seconds."""
         wait = failure.retry_after
         if wait is None:
             wait = _exponential(_DEFAULT_RETRY_AFTER, rate_limit_hits)
@@ -304,7 +311,7 @@ class TrutoClient:
         account_id = request.account_id
         if account_id and not is_vendor and self._limiter.concerns_token(account_id):
             account_id = None
-        reason = "the vendor's limit" if is_vendor else "Truto's limit"
+        reason = _LIMITS[failure.speaker or Speaker.TRUTO]
         self._limiter.block(account_id, wait, reason)
         return wait
 
@@ -338,7 +345,7 @@ class _FailedAttempt:
         resolution: The row of the error table.
         detail: What Truto, the vendor or the network reported.
         speaker: Who reported it; None if no error response came.
-        retry_after: The seconds that the server asks to wait; None if it does not say.
+        retry_after: The seconds that the server asks to wait; None if it does not ask.
         status: The HTTP status of an error response.
     """
 
@@ -410,7 +417,7 @@ def _refused_address(request: Request[Any], refused: Exception) -> ReadError:
 
 
 def _explains(failure: _FailedAttempt, delay: Delay) -> bool:
-    """Return whether a wait follows from a failure; no vendor's limit holds up the whole token."""
+    """Return whether a failure is the reason for a delay; a vendor's never delays all requests."""
     is_rate_limit = failure.resolution.response_action is ResponseAction.RATE_LIMITED
     return is_rate_limit and (failure.speaker is not Speaker.VENDOR or not delay.for_token)
 
@@ -432,7 +439,7 @@ def _read_error(request: Request[Any], failure: _FailedAttempt) -> ReadError:
 
 
 class _Session(requests.Session):
-    """Follows no redirect, and does not parse its address, which requests does in any case."""
+    """Follows no redirect; even without following, requests would parse its address."""
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -441,10 +448,10 @@ class _Session(requests.Session):
 
 def _session(token: str, max_connections: int, lifetime: float) -> requests.Session:
     session = _Session()
-    # It also keeps requests from looking for a password in .netrc.
+    # This also keeps requests from looking for a password in .netrc.
     session.auth = TokenAuthenticator(token)
     session.headers["Accept"] = "application/json"
-    # No cookie is kept or sent, whatever the adapter shows the session of a response.
+    # Keep and send no cookies, whatever a response sets.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = transport.DeadlineAdapter(
         pool_connections=1, pool_maxsize=max_connections, pool_block=False, lifetime=lifetime
@@ -455,6 +462,6 @@ def _session(token: str, max_connections: int, lifetime: float) -> requests.Sess
 
 
 def _exponential(initial: float, attempt: int) -> float:
-    """Double from attempt to attempt, with a jitter that keeps many tasks from coming at once."""
+    """Return a wait that doubles with each attempt, with a jitter that spreads many tasks."""
     wait: float = min(initial * 2.0 ** (attempt - 1), _MAX_BACKOFF)
     return wait * random.uniform(0.75, 1.0)  # noqa: S311 - a jitter is no secret

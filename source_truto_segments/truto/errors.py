@@ -39,15 +39,15 @@ class Resolution(ErrorResolution):
     """A row of the table: the CDK's resolution, with what to do and what it concerns.
 
     Attributes:
-        response_action: FAIL, RETRY or RATE_LIMITED: whether the request is sent again.
+        response_action: FAIL, RETRY or RATE_LIMITED: whether to send the request again.
         failure_type: Airbyte's type: config_error requires the user to act, transient_error goes
             away by itself, system_error is a fault of Truto or of this connector.
         error_message: What went wrong, as the second half of "… failed: ".
         guidance: Who does what now, in sentences.
         scope: What it concerns.
-        of_account: The row if only this account gets the failure: other requests with the token
-            still succeed. None if that is not to be found out.
-        retry_seconds: How long a request that is retried is tried for.
+        of_account: The row to use if other requests with the token still succeed, so that only this
+            account fails. None if the connector does not need to find that out.
+        retry_seconds: How long to retry the request.
     """
 
     response_action: ResponseAction = ResponseAction.FAIL
@@ -68,15 +68,15 @@ class UserError(AirbyteTracedException):
 
 
 class ReadError(UserError):
-    """A failure of a row of the table.
+    """A failure, described by a row of the table.
 
     Args:
         resolution: The row of the table.
         operation: The first half of the message: "Reading the segments of … x".
         account_id: The account that it concerns; None if none.
-        detail: What follows the row's message, such as " (HTTP 400)".
+        detail: The text after the row's message, such as " (HTTP 400)".
         status: The HTTP status of an error response.
-        guidance: Who does what now, if that is more precise than the row's.
+        guidance: Who does what now; by default the row's guidance.
 
     Attributes:
         summary: The message without the guidance.
@@ -129,7 +129,7 @@ _CHECK_LIST_FILTERS = (
     "Check the integrations and tenant_ids under additional_accounts in the source's "
     "configuration; if they are correct, send this message to Truto's support."
 )
-# The query parameters, up to a bracket, that are settings of the user's.
+# The query parameters, up to a bracket, that come from the user's settings.
 _SETTINGS = {
     "workspace": "workspace_id",
     "tags": "tag_id",
@@ -181,7 +181,7 @@ REDIRECTED = _rejected(
     Scope.SYNC,
     ACCOUNT_REDIRECTED,
 )
-# Truto's reference calls its own 503 a block in one place, and a reason to retry in another.
+# Truto's API reference calls its own 503 a block in one place, and a reason to retry in another.
 BLOCKED = Resolution(
     ResponseAction.RETRY,
     _CONFIG,
@@ -338,10 +338,10 @@ MAX_WAIT_EXCEEDED = Resolution(
     "between syncs.",
 )
 
-# Request Timeout, Locked, Too Early, and a client that closed the request, in vendors' words.
+# Request Timeout, Locked, Too Early, and the unofficial Client Closed Request.
 _TEMPORARY = (408, 423, 425, 499)
 
-# For the list of accounts, some statuses mean something else than for an account.
+# Some statuses have another meaning for the list of accounts than for an account.
 _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     400: ACCOUNT_LIST_REJECTED,
     422: ACCOUNT_LIST_REJECTED,
@@ -377,7 +377,7 @@ def interpret_response(
 
 
 def _interpret_bad_request(body: ErrorBody, *, sent_cursor: bool) -> Resolution | None:
-    """Return the row for a 400 whose cause its content or request shows; None for any other."""
+    """Return the row for a 400 if its body or request shows the cause; otherwise None."""
     if any("workspace" in name for name in body.missing_parameters):
         return WORKSPACE_REQUIRED
     if body.speaker is Speaker.TRUTO and "not support" in body.reason.lower():
@@ -399,7 +399,7 @@ def _undocumented(status: int, speaker: Speaker) -> Resolution:
 
 
 def interpret_exception(error: requests.RequestException) -> Resolution:
-    """Return the row for a request without a complete response."""
+    """Return the row for a request that has no complete response."""
     causes = [*_causes(error)]
     if any(isinstance(cause, NameResolutionError) for cause in causes):
         return NAME_ERROR
@@ -414,8 +414,8 @@ _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ..
     (requests.exceptions.SSLError, TLS_ERROR),
     (requests.exceptions.ProxyError, PROXY_ERROR),
     (requests.Timeout, TIMED_OUT),
-    # The address is valid, as the configuration was: Airbyte Cloud's filter of requests raises this
-    # if the name cannot be resolved.
+    # The configuration's address was valid, so this comes from Airbyte Cloud's filter of requests,
+    # which raises it if it cannot resolve the name.
     (requests.exceptions.InvalidURL, NAME_ERROR),
     (requests.exceptions.InvalidHeader, MALFORMED),
     (requests.exceptions.ContentDecodingError, MALFORMED),
@@ -424,7 +424,7 @@ _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ..
 
 
 def guidance_for(resolution: Resolution, params: Iterable[str]) -> str:
-    """Return the guidance of a row; of settings that could be wrong, it names those that were sent.
+    """Return the guidance of a row; it only names settings that the request used.
 
     Args:
         resolution: The row.
@@ -442,13 +442,17 @@ def guidance_for(resolution: Resolution, params: Iterable[str]) -> str:
 
 
 def proxy_error(proxies: Iterable[str]) -> Resolution:
-    """Return the row for the proxy that is in use, by the schemes that proxies are set for."""
+    """Return the row for a failed proxy, with the variable that sets it.
+
+    Args:
+        proxies: The schemes that have a proxy.
+    """
     variable = "HTTPS_PROXY" if "https" in proxies else "ALL_PROXY"
     return replace(PROXY_ERROR, guidance=PROXY_ERROR.guidance.replace(_PROXY_VARIABLES, variable))
 
 
 def for_discover(error: ReadError) -> ReadError:
-    """Return an error whose guidance is for whoever fetches the schema, not for a sync."""
+    """Return an error with guidance for fetching the schema instead of for a sync."""
     guidance = error.guidance
     if error.resolution is RESPONSE_TOO_LARGE:
         guidance = _SEND
@@ -469,7 +473,7 @@ _IN_DISCOVER = (
 
 
 def unexpected_error(operation: str, account_id: str | None, error: Exception) -> ReadError:
-    """Return a defect of the connector as a failure like the others."""
+    """Return a defect of the connector as a ReadError."""
     detail = f" ({type(error).__name__}: {excerpt(str(error))})"
     return ReadError(UNEXPECTED, operation, account_id, detail)
 
@@ -487,7 +491,7 @@ def response_detail(status: int, body: ErrorBody) -> str:
 def root_cause(error: Exception) -> str:
     """Return the text of the innermost cause of a failed request, or the name of its type.
 
-    A line of the response itself is not quoted: it can be a part of a body.
+    Never quote a line of the response itself, as it can be part of a body.
     """
     *_, innermost = _causes(error)
     if isinstance(innermost, _QUOTING) and not isinstance(innermost, ConnectionError):
@@ -495,7 +499,8 @@ def root_cause(error: Exception) -> str:
     return excerpt(str(innermost)) or type(innermost).__name__
 
 
-# What http.client and urllib3 raise for such a line, be it a status, a version or a chunk's length.
+# http.client and urllib3 raise these with a line of the response: a status, a version or a chunk's
+# length.
 _QUOTING = (BadStatusLine, UnknownProtocol, ValueError)
 
 
@@ -510,12 +515,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = inner
 
 
-# requests wraps urllib3 wraps the operating system's error; a longer chain is a cycle.
+# requests wraps urllib3's error, which wraps the operating system's; a longer chain is a cycle.
 _MAX_CAUSES = 8
 
 
 class TableErrorHandler(ErrorHandler):
-    """Applies the table to a read through the CDK's own `HttpStream.read_records`."""
+    """Applies the table to a read with the CDK's own `HttpStream.read_records`."""
 
     max_retries = 5
     max_time = 600
@@ -533,7 +538,7 @@ class TableErrorHandler(ErrorHandler):
 
 
 class RetryAfterBackoff(BackoffStrategy):
-    """Waits as long as a response asks, in a read through the CDK."""
+    """Waits as long as a response asks, in a read with the CDK."""
 
     @override
     def backoff_time(
@@ -557,7 +562,7 @@ def _resolve(response: requests.Response) -> ErrorResolution:
         sent_cursor="next_cursor=" in url,
         of_account="integrated_account_id=" in url,
     )
-    # Which host it comes from is not known here, so what is not of Truto's form is not quoted.
+    # The host is not known here, so do not quote a response that does not have Truto's form.
     shown = ErrorBody() if body.speaker is Speaker.GATEWAY else body
     return _with_sentence(row, response_detail(response.status_code, shown))
 

@@ -1,6 +1,6 @@
-"""Texts from outside, made safe for messages and logs: masked first, then cut.
+"""Make texts from other systems safe for messages and logs: mask them, then cut them.
 
-Every text of another system passes through `excerpt`, and the whole output through `mask`.
+Every text from another system passes through `excerpt`, and the whole output through `mask`.
 """
 
 import html
@@ -9,31 +9,33 @@ import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import quote, quote_plus, unquote
 
 # The most characters of another system's text in a message: enough to show the cause.
 MAX_EXCERPT_LENGTH = 300
-# Text beyond this many characters is neither searched nor shown.
+# Text after this many characters is neither searched nor shown.
 _MAX_EXAMINED = 4_000
 _MASK = "****"
 
-# Any run of this many characters of a secret is masked: other systems cut texts, too.
+# Mask any part of a secret with at least this many characters: other systems cut texts, too.
 _RUN = 12
-# A shorter secret would mask letters of every message.
+# A shorter secret would mask letters in every message.
 _MIN_SECRET_LENGTH = 4
-# A parameter's value that is shorter, or has no digit, may be an ordinary word: it is masked only
-# after the parameter's name, unless it has a run.
+# A parameter's value that is shorter, or has no digit, may be an ordinary word. Unless it is as
+# long as a run, it is masked only after the parameter's name.
 _MIN_VALUE_LENGTH = 8
 
-# How deep an error's text is searched for, and in how many spellings of a text secrets are.
+# How many levels of an object, and entries of a list, to search for a reason.
 _MAX_DEPTH = 10
-_MAX_SPELLINGS = 16
 _MAX_ENTRIES = 5
+# How many names of keys to show if there is none.
 _MAX_NAMES = 50
+# In how many spellings of a text to search for secrets.
+_MAX_SPELLINGS = 16
 
-# The keys under which Truto and the vendors give a reason, the most precise first.
+# The keys for which Truto and the vendors return a reason, the most precise first.
 _REASON_KEYS = (
     *("message", "error_description", "error_message", "errorMessage", "error", "detail", "title"),
     *("errors", "reason", "description", "msg", "meta", "code", "error_code"),
@@ -76,7 +78,7 @@ class Secrets:
     """The secrets of the configuration in use, which no output may show."""
 
     def __init__(self) -> None:
-        # The runs to look for, by their length.
+        # The runs to search for, by their length.
         self.runs: Mapping[int, frozenset[str]] = {}
         self.parameters: Sequence[re.Pattern[str]] = ()
         self._given: Collection[str] = ()
@@ -86,9 +88,9 @@ class Secrets:
         """Replace the secrets with those of another configuration.
 
         Args:
-            secrets: Texts to mask, also in part.
+            secrets: Texts to mask, even in part.
             parameters: Names and values of query parameters. A value that may be an ordinary word
-                is masked only after its name; any other is masked like a secret.
+                is masked only after its name, any other value like a secret.
         """
         pairs = [(name, value) for name, value in parameters if name and value]
         values = [value for _, value in pairs if len(value) >= _RUN or _is_no_word(value)]
@@ -106,10 +108,10 @@ SECRETS = Secrets()
 
 
 def excerpt(value: Any) -> str:
-    """Return the text of a value from outside: one line, at most MAX_EXCERPT_LENGTH characters.
+    """Return another system's value as one line of at most MAX_EXCERPT_LENGTH characters.
 
-    Mask secrets and whatever looks like credentials, and drop invisible characters. Show of an
-    object only the values of the keys that hold reasons; without one, show the names of its keys.
+    Mask secrets and whatever looks like credentials, and drop invisible characters. Of an object,
+    show only the values of keys that hold reasons, or the names of its keys if it has no reason.
     """
     text = mask(_visible(error_text(value)[:_MAX_EXAMINED]))
     for pattern in _CREDENTIALS:
@@ -119,7 +121,7 @@ def excerpt(value: Any) -> str:
 
 
 def mask(text: str) -> str:
-    """Mask secrets in a text, also parts of them, in any case, escaped or in base64."""
+    """Mask secrets and parts of them in a text, in any case, escaped or in base64."""
     hidden = bytearray(len(text))
     for spelled, starts, ends in _spellings(text):
         for size, runs in SECRETS.runs.items():
@@ -127,30 +129,30 @@ def mask(text: str) -> str:
                 if spelled[at : at + size] in runs:
                     begin, end = starts[at], ends[at + size - 1]
                     hidden[begin:end] = b"\1" * (end - begin)
-    if any(hidden):
-        groups = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
-        text = "".join(_MASK if is_hidden else "".join(c for c, _ in g) for is_hidden, g in groups)
+    for run in reversed([*re.finditer(b"\1+", hidden)]):
+        text = f"{text[: run.start()]}{_MASK}{text[run.end() :]}"
     for pattern in SECRETS.parameters:
         text = pattern.sub(rf"\1{_MASK}", text)
     return text
 
 
 def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
-    """Return an error's text; for an object, its reason or else the names of its keys."""
+    """Return an error's text; for an object, its reason or, without one, the names of its keys."""
     if isinstance(value, str):
         return _without_objects(value[:_MAX_EXAMINED], depth)
     if isinstance(value, Mapping):
-        reasons = (error_text(value.get(key), depth - 1) for key in _REASON_KEYS if depth)
+        keys = _REASON_KEYS if depth else ()
+        reasons = (error_text(value.get(key), depth - 1) for key in keys)
         names = ", ".join(map(str, islice(value, _MAX_NAMES)))
         return next(filter(None, reasons), f"{{{names}}}" if names else "")
     if isinstance(value, list):
-        entries = (error_text(entry, depth - 1) for entry in value[:_MAX_ENTRIES] if depth)
+        entries = (error_text(entry, depth - 1) for entry in value[: _MAX_ENTRIES if depth else 0])
         return "; ".join(filter(None, entries))
     return "" if value is None else json.dumps(value, default=str)
 
 
 def _without_objects(text: str, depth: int) -> str:
-    """Replace each JSON object in a text, even a broken one, with what may be shown of it."""
+    """Replace each JSON object in a text, even a broken one, with the part that may be shown."""
     parts: list[str] = []
     at = 0
     while (begin := text.find("{", at)) >= 0:
@@ -159,8 +161,8 @@ def _without_objects(text: str, depth: int) -> str:
             shown = error_text(value, depth - 1) if depth else "{…}"
         except (ValueError, RecursionError):
             end = _end_of_block(text, begin)
-            shown = text[begin:end]
-            shown = "{…}" if ":" in shown or "=" in shown else shown
+            block = text[begin:end]
+            shown = "{…}" if {":", "="} & set(block) else block
         parts += [text[at:begin], shown]
         at = end
     return "".join([*parts, text[at:]])
@@ -206,15 +208,16 @@ def _runs_of(secrets: Iterable[str]) -> dict[int, frozenset[str]]:
         spellings = [spelled for spelled, _, _ in _spellings(secret)]
         spellings += [_fold(form) for form in _in_base64(secret) if len(form) >= _RUN]
         for text in spellings:
-            found = (text[at : at + size] for at in range(len(text) - size + 1))
-            runs.setdefault(size, set()).update(found)
+            starts = range(len(text) - size + 1)
+            runs.setdefault(size, set()).update(text[at : at + size] for at in starts)
     return {size: frozenset(found) for size, found in runs.items()}
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield a secret's base64 at each offset, without the characters its neighbors change."""
+    """Yield a secret's base64 at each offset, without characters that depend on its neighbors."""
     for form in {secret, *_in_urls(secret), json.dumps(secret)[1:-1]}:
         content = form.encode(errors="replace")
+        # A character of base64 holds 6 bits; leave out those that share bits with a neighbor.
         for offset, first in enumerate((0, 2, 3)):
             encoded = b64encode(bytes(offset) + content).decode()
             inner = encoded[first : (offset + len(content)) * 8 // 6]
@@ -222,16 +225,15 @@ def _in_base64(secret: str) -> Iterator[str]:
 
 
 def _spellings(text: str) -> Iterator[_Spelling]:
-    """Yield a text as it is and with escapes resolved, of each kind and repeatedly, all folded."""
+    """Yield a text, and its forms with escapes of each kind resolved, repeatedly; fold them all."""
     found: list[_Spelling] = [(text, range(len(text)), range(1, len(text) + 1))]
-    seen = {text}
+    # The list grows meanwhile.
     for spelled, starts, ends in found:
         yield _fold(spelled), starts, ends
         for escape, unescape in _ESCAPES:
             if escape.search(spelled) and len(found) < _MAX_SPELLINGS:
                 resolved = _resolved((spelled, starts, ends), escape, unescape)
-                if resolved[0] not in seen:
-                    seen.add(resolved[0])
+                if all(resolved[0] != known for known, _, _ in found):
                     found.append(resolved)
 
 

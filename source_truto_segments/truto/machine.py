@@ -1,4 +1,4 @@
-"""What this machine's environment sets for requests: proxies and certificates."""
+"""Read and check this machine's settings for requests: proxies and certificates."""
 
 import ipaddress
 import os
@@ -14,7 +14,7 @@ from urllib3.util import parse_url
 from source_truto_segments.truto.errors import UserError
 from source_truto_segments.truto.excerpts import SECRETS
 
-# requests asks them in this order.
+# In the order in which requests reads them.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
@@ -26,7 +26,7 @@ class MachineError(UserError):
 def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:
     """Return the proxies and certificates for requests to a URL, as `Session.send` takes them.
 
-    This machine itself is never asked through a proxy.
+    Requests to this machine itself never use a proxy.
 
     Raises:
         MachineError: If a proxy's address cannot be parsed, or if the certificates of an

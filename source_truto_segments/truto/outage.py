@@ -1,16 +1,16 @@
-"""An outage: while nothing gets through to Truto, one request at a time probes."""
+"""Handle an outage: while nothing gets through to Truto, send one request at a time as a probe."""
 
 import math
 import threading
 from collections.abc import Callable
 
 _MAX_PAUSE = 60.0
-# Seconds between two looks at a probe that is under way.
+# Seconds until a request asks again, while a probe is in flight.
 _WHILE_PROBING = 1.0
 
 
 class Outage:
-    """Holds requests back while nothing gets through, and lets one probe. Safe for threads.
+    """Holds requests back while nothing gets through, except one as a probe. Safe for threads.
 
     Args:
         now: Returns the time in seconds; monotonic.
@@ -21,13 +21,13 @@ class Outage:
         self._lock = threading.Lock()
         self._reached_at = -math.inf
         self._probes = 0
-        # Infinite while a probe is under way.
+        # Infinite while a probe is in flight.
         self._next_probe_at = math.inf
         # When the outage began; None if there is none.
         self.since: float | None = None
 
     def wait(self) -> float:
-        """Return 0 if a request may go out now, otherwise the seconds until it may ask again."""
+        """Return 0 if a request may be sent now, otherwise the seconds until it may ask again."""
         with self._lock:
             if self.since is None:
                 return 0.0
@@ -38,12 +38,12 @@ class Outage:
             return 0.0
 
     def withdraw(self) -> None:
-        """Let another request probe: the one that was allowed to does not go out now."""
+        """Let another request probe, as the allowed one is not sent now."""
         with self._lock:
             self._next_probe_at = self._now()
 
     def reached(self) -> None:
-        """Note that Truto or a vendor answered."""
+        """Note that Truto or a vendor responded, which ends the outage."""
         with self._lock:
             self._reached_at, self.since, self._probes = self._now(), None, 0
 

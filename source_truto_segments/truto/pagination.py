@@ -1,7 +1,7 @@
-"""The pagination of every list: pages are pulled, as large as a vendor is known to return them.
+"""Read lists page by page, in pages as large as the vendor documents.
 
-A list that never ends is detected, and one whose vendor does not accept the page size, or returns
-fewer records, is read again without one.
+Detect a list that never ends. If a vendor does not accept the page size, or returns fewer records,
+read the list again without one.
 """
 
 import json
@@ -26,14 +26,14 @@ from source_truto_segments.truto.vendors import vendor_of
 
 logger = logging.getLogger("airbyte")
 
-# Truto returns an empty page with a cursor if a vendor filters after paging. So many in a row, a
-# thousand requests without a record, are a loop.
+# Truto returns an empty page with a cursor if a vendor filters after paging. This many in a row are
+# a loop.
 MAX_EMPTY_PAGES = 1000
 
 _MAX_REPETITIONS = 2
 
-# The usual default pages of APIs. A vendor that returns only so many records, in place of as many
-# as were requested, can make Truto take the first page for the last.
+# The usual default page sizes of APIs. If a vendor returns such a page instead of the requested
+# size, Truto can take the first page for the last.
 _DEFAULT_PAGES = frozenset({10, 20, 25, 50, 100})
 _REJECTIONS = frozenset({requests.codes.bad_request, requests.codes.unprocessable_entity})
 # How vendors name the page size: limit, page_size, page[size], per_page.
@@ -44,14 +44,14 @@ _PAGE_SIZE = re.compile(
 
 
 class PaginationLoopError(Exception):
-    """A list that would never end; its text says what was repeated."""
+    """A list that would never end; the message says what was repeated."""
 
 
 class PageSizes:
     """How many records to request per page, by integration. Safe for threads.
 
     Args:
-        upper_bound: The user's; it is also what is requested of an integration that is not known.
+        upper_bound: The user's upper bound, which is also the limit for an unknown integration.
     """
 
     def __init__(self, upper_bound: int | None = None) -> None:
@@ -60,7 +60,7 @@ class PageSizes:
         self._lock = threading.Lock()
 
     def limit(self, integration: str | None) -> int | None:
-        """Return the limit of a list that begins now; None to request none."""
+        """Return the limit for a list that begins now; None to send none."""
         vendor = vendor_of(integration)
         if integration in self._rejected or (vendor and vendor.page_size is None):
             return None
@@ -68,7 +68,7 @@ class PageSizes:
         return min(known, default=None)
 
     def reject(self, integration: str | None, limit: int, account_id: str | None, why: str) -> None:
-        """Request no page size of an integration any more; log it once."""
+        """Stop sending a page size for an integration; log it once."""
         with self._lock:
             if integration in self._rejected:
                 return
@@ -85,13 +85,13 @@ class PageSizes:
 class Pages:
     """Reads a list page by page along its cursors.
 
-    If its vendor does not keep to the page size, the list is read once more from its first page,
+    If the vendor does not respect the page size, it reads the list again from the first page,
     without one: some records come twice, and none is lost.
 
     Args:
         client: Sends the requests.
-        request: The request of the first page.
-        sizes: The page sizes; None to request none.
+        request: The request for the first page.
+        sizes: The page sizes; None to send none.
         integration: The integration of the list's account; None if it is not known.
     """
 
@@ -108,7 +108,7 @@ class Pages:
         self._limit = None if sizes is None else sizes.limit(integration)
         self._restarted = False
         self._begin(self._limit)
-        # Why the list is read again, until it is certain: once it has more records than so many.
+        # Why the list is read again, until the suspicion is confirmed: by more records than before.
         self._suspicion, self._records_before = "", 0
 
     def _begin(self, limit: int | None) -> None:
@@ -120,10 +120,10 @@ class Pages:
         self._same_cursor = 0
 
     def next(self) -> Generator[Delay, None, Page | None]:
-        """Fetch the next page, empty ones too; skip those that only repeat an earlier one.
+        """Fetch the next page, even an empty one; skip pages that only repeat an earlier one.
 
         Yields:
-            What has to be waited before a request.
+            The delay before a request.
 
         Returns:
             The page; None after the last one.
@@ -137,7 +137,7 @@ class Pages:
                     why = f"a list ended after {self._records}, and has more"
                     self._read_again(why, self._records)
                 page = yield from self._fetch(self._token or {})
-                # A repeated page adds nothing but what is wrong with it.
+                # Return a repeated page only if something is wrong with it.
                 if page is not None and (
                     self._detector.is_new(page) or page.is_partial or page.invalid_entries
                 ):
@@ -149,7 +149,7 @@ class Pages:
         return None
 
     def _fetch(self, token: Mapping[str, str]) -> Generator[Delay, None, Page | None]:
-        """Fetch the page of a token; None if the list has to be read again."""
+        """Fetch the page for a token; return None if the list has to be read again."""
         if not self._same_cursor:
             self._detector.check_cursor(token)
         cursor = token.get(CURSOR_PARAMETER)
@@ -170,8 +170,8 @@ class Pages:
         self._token = next_page_token(page)
         if cursor is not None and page.is_empty and page.next_cursor == cursor:
             self._same_cursor += 1
-            # Vendors end so. But right after an empty page it can be that page once more, from a
-            # cache in between: then it is the end if it comes a third time.
+            # Some vendors end a list like this. But right after an empty page, it can be the same
+            # page again, from a cache in between: then it ends the list only the third time.
             if self._previous_is_empty and self._same_cursor == 1:
                 return None
             self._token = None
@@ -191,7 +191,7 @@ class Pages:
         return page
 
     def _start_again(self) -> None:
-        """Go back to the first page, once: the cursor has expired."""
+        """Go back to the first page, once, because the cursor has expired."""
         self._restarted = True
         self._begin(self._requested)
         logger.info(
@@ -207,7 +207,7 @@ class Pages:
 
     @property
     def _may_be_cut(self) -> bool:
-        """Whether the list ended where a vendor may have returned a page of its own size."""
+        """Whether the list may have ended early, because the vendor used its default page size."""
         return self._first_is_short and self._records in _DEFAULT_PAGES
 
     def _read_again(self, suspicion: str, records_before: int) -> None:
@@ -216,7 +216,7 @@ class Pages:
 
 
 def _rejects_page_size(error: ReadError, pages: int) -> bool:
-    """Return whether the page size may be why a page was refused, after so many pages."""
+    """Return whether a page may have been rejected because of its size, after `pages` pages."""
     if error.resolution is errors.WORKSPACE_REQUIRED or error.resolution is errors.NOT_SUPPORTED:
         return False
     if error.resolution.response_action is not ResponseAction.FAIL:
@@ -227,7 +227,7 @@ def _rejects_page_size(error: ReadError, pages: int) -> bool:
 def next_page_token(page: Page) -> Mapping[str, str] | None:
     """Return the query parameters for the page after this one; None at the end of the list.
 
-    A cursor is opaque and sent back unchanged. An empty page with a cursor is not the end.
+    A cursor is opaque, so send it back unchanged. An empty page with a cursor is not the end.
     """
     return None if page.next_cursor is None else {CURSOR_PARAMETER: page.next_cursor}
 
@@ -235,8 +235,8 @@ def next_page_token(page: Page) -> Mapping[str, str] | None:
 class PaginationLoopDetector:
     """Detects a list whose pages repeat.
 
-    Truto's documentation knows vendors that loop: the same cursor comes back, or the same records
-    under ever new cursors. One detector watches one list from its first page to its last.
+    Truto's documentation mentions vendors that loop: the same cursor comes back, or the same
+    records under new cursors. A detector watches one list from its first page to its last.
     """
 
     def __init__(self) -> None:
@@ -245,10 +245,10 @@ class PaginationLoopDetector:
         self._empty_pages = 0
 
     def is_new(self, page: Page) -> bool:
-        """Return whether a page has other records than every page before it.
+        """Return whether a page differs from every page before it.
 
-        One repetition is no loop: where vendors page by offset, a page comes again if just as many
-        records were added in front of it while it was read.
+        One repetition is not a loop: if a vendor pages by offset, a page comes again when as many
+        records as it has were added in front of it during the read.
 
         Raises:
             PaginationLoopError: If a page came three times, or after MAX_EMPTY_PAGES pages without
@@ -285,11 +285,11 @@ class PaginationLoopDetector:
 
 
 def _fallback_digest(page: Page) -> bytes | None:
-    """Return the digest of records without one of their own; None if nothing identifies them."""
+    """Return a digest for a page that has none; None if nothing identifies its records."""
     try:
         return _digest(json.dumps(page.records).encode())
     except RecursionError:
-        # Nested too deeply for that as well: their ids identify them.
+        # The records are nested too deeply for that as well, so use their ids.
         ids = [record.get("id") for record in page.records]
         valid = [id_ for id_ in ids if isinstance(id_, str | int | float)]
         return repr(valid).encode() if len(valid) == len(ids) else None

@@ -1,8 +1,8 @@
-"""Truto's two limits and the vendors' announced budgets: when the next request may go out.
+"""Pace requests within Truto's two limits and the budgets that vendors announce.
 
-Truto counts a request when it arrives, for the token and for the account. So the windows here count
-a request from its sending until `WINDOW_SECONDS` after its response: whatever the network does in
-between, the server never counts more than the limit.
+Truto counts a request when it arrives, for the token and for the account. The windows here count a
+request from the moment it is sent until `WINDOW_SECONDS` after its response. So however long the
+network delays it, the server never counts more than the limit.
 """
 
 import re
@@ -21,26 +21,26 @@ WINDOW_SECONDS = 10.0
 # Room for other users of the token, and for clocks that differ.
 _SAFETY_FACTOR = 0.97
 
-# An announced budget is a hint. A vendor whose reset lies further off is asked once more; only its
-# 429 is binding.
+# An announced budget is only a hint. If its reset is further away, the account is tried again after
+# this time; only a 429 is binding.
 _MAX_ANNOUNCED_WAIT = 60.0
 
 # ratelimit-reset is documented as seconds from now; Beehiiv's own header is a timestamp.
 _FIRST_TIMESTAMP = 1_000_000_000
 _FIRST_TIMESTAMP_MS = 1_000_000_000_000
 
-# A longer time is no time that a server means; the callers refuse waits far below it.
+# No server means a longer wait; the callers already refuse far shorter ones.
 _MAX_SECONDS = 366 * 86_400.0
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Delay:
-    """A time for which a request has to wait.
+    """A time that a request has to wait.
 
     Attributes:
         seconds: The time until it may be tried again.
-        reason: What it waits for, for a message.
+        reason: What it waits for, for messages.
         account_id: The account that waits; None for a request of the environment.
         for_token: Whether every request with the token has to wait.
         is_rate_limit: Whether a limit is the reason; otherwise it is the backoff after a failure.
@@ -54,11 +54,11 @@ class Delay:
 
 
 class RateLimiter:
-    """Decides when each request may go out. Safe for threads.
+    """Decides when each request may be sent. Safe for threads.
 
     Args:
         clock: Returns the time in seconds; monotonic.
-        share: The connector uses one part of so many of the token's limit.
+        share: How many clients share the token's limit; this one uses an equal part of it.
     """
 
     def __init__(self, clock: Callable[[], float], share: int = 1) -> None:
@@ -69,11 +69,11 @@ class RateLimiter:
             lambda: _SlidingWindow(int(ACCOUNT_LIMIT * _SAFETY_FACTOR))
         )
         self._blocks: dict[str | None, _Block] = {}
-        # When an account got its first 429 of Truto's.
+        # When each account got its first 429 from Truto.
         self._refused: dict[str, float] = {}
 
     def try_acquire(self, account_id: str | None) -> Delay | None:
-        """Count a request that may go out now, or return the delay until it may.
+        """Count a request and return None if it may be sent now; otherwise return the delay.
 
         Call `release` after every request that was counted.
 
@@ -82,7 +82,7 @@ class RateLimiter:
         """
         with self._lock:
             now = self._clock()
-            # The account first: while it waits, the token is free for others.
+            # Ask for the account first: while it waits, the token is free for others.
             delay = self._account_delay(account_id, now) or self._token_delay(now)
             if delay is None:
                 self._token_window.sent()
@@ -99,9 +99,9 @@ class RateLimiter:
                 self._account_windows[account_id].finished(now)
 
     def update_from_headers(self, account_id: str | None, headers: Mapping[str, str]) -> None:
-        """Block the account while the vendor's announced budget is used up.
+        """Block an account if the budget that its vendor announces is used up.
 
-        Truto passes the vendor's budget on in normalized headers, also with good responses.
+        Truto forwards the vendor's budget in normalized headers, also with good responses.
         """
         if account_id is None or _number(headers.get("ratelimit-remaining")) != 0:
             return
@@ -119,11 +119,11 @@ class RateLimiter:
                 self._blocks[account_id] = _Block(until, reason)
 
     def concerns_token(self, account_id: str) -> bool:
-        """Return whether a 429 of Truto's, which an account got, concerns the whole token.
+        """Return whether a 429 from Truto to an account concerns the whole token.
 
-        Call it for each such 429. It needs evidence: a second account that got its first one within
-        the same window, or the token's own window nearly full, with no other request in flight that
-        could tell. An account that got one before is known to be at its own limit.
+        Call it for each such 429. It needs evidence: another account got its first one within the
+        same window, or the token's window is nearly full and no other request is in flight that
+        could show it. An account that got one before is at its own limit.
         """
         with self._lock:
             now = self._clock()
@@ -137,9 +137,9 @@ class RateLimiter:
             return bool(others) or (is_alone and self._token_window.is_nearly_full(now))
 
     def discard(self, account_id: str) -> None:
-        """Drop what is known of an account that was read completely.
+        """Forget an account that was read completely.
 
-        Do nothing while a request of it is in flight, as when the list of accounts asks for it.
+        Do nothing while a request for it is in flight, such as one from the list of accounts.
         """
         with self._lock:
             if not self._account_windows[account_id].in_flight:
@@ -162,7 +162,7 @@ class RateLimiter:
     def _longer_wait(
         self, account_id: str | None, window: "_SlidingWindow", now: float
     ) -> tuple[float, str]:
-        """Return the longer of the waits for the window and for a block, and the block's reason."""
+        """Return the longer wait, for the window or for a block, with the block's reason or ""."""
         until_free = window.time_until_free(now)
         block = self._blocks.get(account_id)
         if block is None or block.until - now <= until_free:
@@ -177,14 +177,14 @@ def parse_retry_after(
 
     Args:
         headers: The response's headers; Retry-After can be seconds or an HTTP date.
-        now: The time of the response, with a zone; by default its Date, or the present.
-        is_limit: Whether the response is a 429. A reset is a wait for that only: other errors carry
-            the vendor's budget as well.
+        now: The time of the response, with a zone; by default its Date, or the current time.
+        is_limit: Whether the response is a 429. Only then is a reset a wait: other errors also have
+            the vendor's budget.
 
     Returns:
-        The seconds from now, not below 0; None if the response does not say.
+        The seconds from now, not below 0; None if the response does not ask for a wait.
     """
-    # A date is the server's: read it against the server's clock, as far as that is known.
+    # A date is by the server's clock, so compare it with that clock, if it is known.
     now = now or _date(headers.get("Date")) or datetime.now(timezone.utc)
     retry_after = headers.get("Retry-After", "").strip()
     seconds = _number(retry_after)
@@ -211,7 +211,7 @@ class _Block:
 
 
 class _SlidingWindow:
-    """The requests that the server may still count: in flight, or answered not long ago."""
+    """The requests that the server may still count: in flight, or finished within the window."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -222,7 +222,7 @@ class _SlidingWindow:
         """Return the seconds until another request fits; 0 if it does now."""
         if self.count(now) < self.limit:
             return 0.0
-        # If every request is in flight, the first of them can count for a whole window yet.
+        # If all requests are in flight, the first one can still count for a whole window.
         first = self._finished[0] if self._finished else now
         return first + WINDOW_SECONDS - now
 
@@ -243,7 +243,7 @@ class _SlidingWindow:
 
 
 def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds until the reset; a number too large for seconds is a timestamp."""
+    """Return the seconds until the reset; take a number that is too large for a timestamp."""
     value = _number(headers.get("ratelimit-reset"))
     if value is None or value < _FIRST_TIMESTAMP:
         return value and min(value, _MAX_SECONDS)
@@ -252,6 +252,6 @@ def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _number(value: str | None) -> float | None:
-    """Return a header's number, not below 0; None if there is none that can be read."""
+    """Return a header's number, not below 0; None if it has no valid one."""
     text = (value or "").strip()
     return float(text) if _SECONDS.fullmatch(text) else None

@@ -23,7 +23,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Strings and brackets, which show where the entries of a list begin and end.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 _LIST = b"{["
-# Python refuses integers of more digits than the environment allows, which is at least this many.
+# Python refuses integers with more digits than the environment allows, which is at least this many.
 _MAX_DIGITS = 640
 
 
@@ -32,7 +32,7 @@ class MalformedResponseError(ValueError):
 
     Args:
         difference: How it differs.
-        quote: What it has instead; to be shown only if it comes from Truto.
+        quote: What it has instead; show it only if the response comes from Truto.
     """
 
     def __init__(self, difference: str, quote: str = "") -> None:
@@ -41,7 +41,7 @@ class MalformedResponseError(ValueError):
 
 
 class ForeignResponseError(MalformedResponseError):
-    """A response that is not even JSON: something in front of Truto sent it."""
+    """A response that is not even JSON, so something in front of Truto sent it."""
 
 
 class Speaker(Enum):
@@ -61,8 +61,7 @@ class Page:
         next_cursor: The cursor of the next page; None at the end of the list.
         marked_partial: Whether Truto marked the page as partial. Its records are valid.
         invalid_entries: How many entries of the list cannot be parsed, or are not objects.
-        digest: Identifies the content of the records; None if they cannot be serialized as they
-            are.
+        digest: Identifies the content of the records; None if orjson cannot serialize them.
         may_have_nul: Whether a string in the page may contain U+0000. If False, none does.
         size: The bytes of the response.
         count: How many entries Truto sent; `records` can be a selection of them.
@@ -81,7 +80,7 @@ class Page:
 
     @property
     def is_partial(self) -> bool:
-        """Whether it is a last page that is marked; the mark says nothing on any other page."""
+        """Whether it is marked and the last page; on any other page, the mark means nothing."""
         return self.marked_partial and self.next_cursor is None
 
     @property
@@ -96,8 +95,8 @@ class ErrorBody:
 
     Attributes:
         speaker: Truto if the body is its envelope, the vendor if `truto_is_remote_error` is true;
-            a gateway, firewall or proxy in between for any other body.
-        reason: An excerpt of the reason; "" without one.
+            for any other body, a gateway, firewall or proxy in between.
+        reason: An excerpt of the reason; "" if there is none.
         missing_parameters: The names of required query parameters that the request lacked.
         missing_scopes: The OAuth scopes that the connection lacks.
     """
@@ -139,7 +138,7 @@ def parse_page(content: bytes) -> Page:
 
 
 def parse_cursor(content: bytes) -> str | None:
-    """Parse a list envelope's cursor only; None if there is no next page.
+    """Parse only the cursor of a list envelope; None if there is no next page.
 
     Raises:
         MalformedResponseError: If the body is not a JSON object, or its cursor not a string.
@@ -165,9 +164,9 @@ def parse_object(content: bytes) -> dict[str, Any]:
 def parse_json(content: bytes) -> Any:
     """Parse JSON, including what orjson rejects but JSON's grammar allows.
 
-    A lone surrogate has no UTF-8 form and could not be serialized again; it becomes U+FFFD. A
-    number that is too large for a float, or has too many digits, becomes a string of its digits;
-    NaN and its like become strings of their names.
+    A lone surrogate has no UTF-8 form, so it becomes U+FFFD. A number that is too large for a
+    float, or has too many digits, becomes a string of its digits. NaN and the infinities become
+    strings of their names.
 
     Raises:
         ValueError: If the bytes are not JSON.
@@ -183,7 +182,7 @@ def parse_json(content: bytes) -> Any:
 
 
 def parse_error(content: bytes) -> ErrorBody:
-    """Parse an error envelope, or whatever was sent in its place, without ever failing."""
+    """Parse an error envelope, or whatever was sent instead; never fail."""
     try:
         body = parse_json(content)
     except ValueError:
@@ -201,7 +200,7 @@ def parse_error(content: bytes) -> ErrorBody:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things: 1 account, 2 accounts."""
+    """Return a number with its noun, such as "1 account" or "2 accounts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -212,7 +211,7 @@ def _may_have_nul(content: bytes) -> bool:
 
 def _digest(records: Sequence[dict[str, Any]]) -> bytes | None:
     try:
-        # The protocol's messages nest the records some levels deeper.
+        # The protocol's messages nest records some levels deeper.
         return blake2b(orjson.dumps([[[[records]]]]), digest_size=16).digest()
     except orjson.JSONEncodeError:
         # Nested more deeply than orjson serializes, or an integer of more than 64 bits.
@@ -245,7 +244,7 @@ def _parse_envelope(content: bytes) -> dict[str, Any]:
 
 
 def _without_bad_entries(content: bytes) -> bytes:
-    """Return the JSON of an object with null for each entry of its lists that is not valid."""
+    """Return the JSON of an object, with null for each invalid entry of its lists."""
     parts: list[bytes] = []
     open_marks = bytearray()
     begin = position = 0
@@ -263,7 +262,7 @@ def _without_bad_entries(content: bytes) -> bytes:
 
 
 def _valid_or_null(entry: bytes) -> bytes:
-    """Return an entry if it is blank, or can be parsed two levels down, where it is."""
+    """Return an entry if it is blank, or can be parsed two levels deep; otherwise null."""
     try:
         parse_json(b"[[" + entry + b"]]")
     except ValueError:
@@ -282,7 +281,7 @@ def _not_json(content: bytes) -> MalformedResponseError:
 
 
 def _plain_text(content: bytes) -> str:
-    """Return an excerpt of a body that is not JSON; "" for broken JSON: it may hold secrets."""
+    """Return an excerpt of a body that is not JSON; "" for broken JSON, which may have secrets."""
     if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return ""
     return excerpt(content.decode("utf-8", "replace"))
@@ -301,13 +300,13 @@ def _next_cursor(value: Any) -> str | None:
 def _speaker(body: Mapping[str, Any]) -> Speaker:
     if body.get("truto_is_remote_error") is True:
         return Speaker.VENDOR
-    # Every error of Truto's is `{"statusCode", "error", "message"}`; gateways have some of it.
+    # Truto's own errors have all of `statusCode`, `error` and `message`; gateways' have some.
     is_truto = isinstance(body.get("statusCode"), int) and {"error", "message"} <= body.keys()
     return Speaker.TRUTO if is_truto else Speaker.GATEWAY
 
 
 def _reason(body: Mapping[str, Any]) -> str:
-    """Return the first that is not empty of the message, the vendor's body and the error."""
+    """Return the message, the vendor's body or the error: the first one that is not empty."""
     for candidate in (body.get("message"), body.get("raw_response"), body.get("error")):
         text = excerpt(candidate)
         if text:
@@ -326,7 +325,7 @@ def _scopes(insight: Mapping[str, Any]) -> Any:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Yield the strings of a value: itself, its entries or their names, or its keys."""
+    """Yield the strings in a value: the value itself, its entries or their names, or its keys."""
     if isinstance(value, str):
         yield excerpt(value)
     elif isinstance(value, list):

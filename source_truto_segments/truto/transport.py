@@ -1,6 +1,6 @@
-"""An HTTP adapter that returns only complete responses, within a time and a size.
+"""An HTTP adapter that returns only complete responses, and limits their time and size.
 
-It also makes sure that no response is taken for that of another request.
+It also ensures that no response is taken for another request's response.
 """
 
 import http.client
@@ -31,7 +31,7 @@ from urllib3.exceptions import (
 from urllib3.util.response import assert_header_parsing
 
 # Seconds to connect, and seconds without a byte of the response. Truto waits for the vendor, which
-# can take long; after a minute, no response comes any more.
+# can take long, but after a minute it no longer responds.
 TIMEOUT = (10.0, 60.0)
 
 # Seconds for a whole exchange, from resolving the host's name to the last trailer. The timeouts
@@ -42,18 +42,18 @@ RESPONSE_TIMEOUT = 300.0
 # Bytes of a response, decompressed. The largest page that Truto's vendors can send is far smaller.
 MAX_RESPONSE_BYTES = 64_000_000
 
-# Bytes of the responses that are in memory at once. A parsed page takes many times its bytes.
+# Bytes of all responses in memory at once. A parsed page takes many times its bytes.
 CAPACITY_BYTES = 8_000_000
 
 _CHUNK_SIZE = 64 * 1024
-# A server that sends more than this will never send the response itself.
+# A server that sends more than this many will never send the response itself.
 _MAX_INTERIM_RESPONSES = 10
 _LENGTH = re.compile(r"[0-9]+", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class MalformedHeadError(http.client.HTTPException):
-    """A response whose head is not valid; its body cannot be delimited either."""
+    """A response whose head is invalid, so that its body has no certain end either."""
 
 
 class ResponseTooLargeError(requests.RequestException):
@@ -61,7 +61,7 @@ class ResponseTooLargeError(requests.RequestException):
 
 
 class _Exchange:
-    """A request and its response, and the time for both.
+    """A request and its response, with the time for both.
 
     Attributes:
         ends_at: When the adapter gives up; monotonic.
@@ -99,10 +99,10 @@ _THREAD = _Thread()
 
 
 class MemoryBudget:
-    """Bounds the bytes of the responses that threads hold, from their arrival until `release`.
+    """Limits the bytes of the responses that threads hold, from their arrival until `release`.
 
     A thread that needs more waits until others have released theirs. One thread at a time may
-    exceed the bound, so that there is always progress.
+    exceed the limit, so that there is always progress.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class MemoryBudget:
 
     @staticmethod
     def release() -> None:
-        """Note that this thread holds no response any more."""
+        """Note that this thread no longer holds a response."""
         budget, _THREAD.budget = _THREAD.budget, None
         size, _THREAD.held = _THREAD.held, 0
         if budget is not None:
@@ -153,7 +153,7 @@ class _TimedSocket(io.RawIOBase):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
         self._socket = connection
-        # It keeps the socket open until the response is read.
+        # This keeps the socket open until the response is read.
         self._file = connection.makefile("rb", buffering=0)
         self._timeout = connection.gettimeout()
         self._exchange = _THREAD.exchange
@@ -173,7 +173,7 @@ class _TimedSocket(io.RawIOBase):
             size = self._file.readinto(buffer)
         except TimeoutError:
             size = None
-        # Raise its own error if the exchange's time is up, and not only that between two bytes.
+        # If the exchange's time is up, raise that error instead of the one between two bytes.
         self._exchange.remaining()
         if size is None:
             raise TimeoutError("timed out")
@@ -191,7 +191,7 @@ class _TimedSocket(io.RawIOBase):
 
 
 class _ResponseStream(io.BufferedReader):
-    """Closes the connection if more arrived than belongs to the response."""
+    """Closes the connection if more bytes arrived than belong to the response."""
 
     raw: _TimedSocket
 
@@ -217,8 +217,8 @@ class _Response(http.client.HTTPResponse):
         self._read_head()
         interim = 0
         while self.status < HTTPStatus.OK and self.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            # Such as a 103. http.client would take it for the response, and would take the response
-            # for that of the next request.
+            # For example a 103. http.client would take it for the response, and the response for
+            # the next request's.
             interim += 1
             if interim > _MAX_INTERIM_RESPONSES:
                 raise MalformedHeadError("too many interim responses came")
@@ -226,7 +226,7 @@ class _Response(http.client.HTTPResponse):
             self._read_head()
         lengths = self.headers.get_all("Content-Length", [])
         if len(set(lengths)) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
-            # Nobody knows where the body ends.
+            # The end of the body is uncertain.
             raise MalformedHeadError("the length of the body is not valid")
         is_clear = len(set(lengths)) + self.chunked == 1
         if interim or not is_clear or self.status in {101, 204, 304}:
@@ -246,8 +246,8 @@ class _Response(http.client.HTTPResponse):
 def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) -> None:
     """Connect in a separate thread, and abandon it when the exchange's time is up.
 
-    There is no other way out of a name service that hangs, or of a long list of addresses that do
-    not answer.
+    Nothing else can interrupt a name service that hangs, or a long list of addresses that do not
+    answer.
     """
     exchange, abandoned = _THREAD.exchange, threading.Event()
     failures: list[BaseException] = []
@@ -256,7 +256,7 @@ def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) ->
         _THREAD.exchange = exchange
         try:
             connect()
-        except BaseException as error:  # noqa: BLE001 - raised where it was called
+        except BaseException as error:  # noqa: BLE001 - raised in the calling thread
             failures.append(error)
         if abandoned.is_set():
             connection.close()
@@ -265,7 +265,7 @@ def _connect_in_time(connection: HTTPConnection, connect: Callable[[], None]) ->
     try:
         thread.start()
     except RuntimeError:
-        # This machine has no further thread.
+        # This machine allows no further thread.
         connect()
         return
     thread.join(max(0.0, exchange.ends_at - time.monotonic()))
@@ -304,7 +304,7 @@ class DeadlineAdapter(HTTPAdapter):
     """Reads the whole body of each response, within RESPONSE_TIMEOUT, before it returns it.
 
     Args:
-        lifetime: Seconds for all exchanges, from now on.
+        lifetime: Seconds for all exchanges together, from now on.
     """
 
     def __init__(self, *args: Any, lifetime: float = float("inf"), **kwargs: Any) -> None:
@@ -360,7 +360,7 @@ def _body(raw: HTTPResponse, memory: MemoryBudget) -> bytes:
     try:
         return b"".join(_iter_chunks(raw, memory))
     except BaseException:
-        # The next request must not take the rest for its response.
+        # The next request must not take the remaining bytes for its response.
         raw.close()
         MemoryBudget.release()
         raise

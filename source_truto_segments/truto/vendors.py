@@ -1,4 +1,4 @@
-"""What is known of each vendor. A new vendor is one row here."""
+"""What the connector knows of each vendor, a row for each."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ class Vendor:
     """A marketing tool, as Truto's unified API reads it.
 
     Attributes:
-        name: Truto's name of the integration.
+        name: Truto's name for the integration.
         label: Its name for people.
         has_workspaces: Whether Truto documents workspaces for it.
         requires_workspace: Whether it returns segments only for one workspace at a time.
-        page_size: The records to request a page: the vendor's documented maximum, up to 100. None
-            if it takes no larger pages than its own.
-        tags_path: Where a vendor's own record lists its tags; empty if it has none.
+        page_size: The records to request per page: the vendor's documented maximum, up to 100. None
+            if it does not allow larger pages than its default.
+        tags_path: The path to the tags in a vendor's own record; empty if it has none.
         not_found_is_empty: Whether its 404 on the first page means that there are no segments.
     """
 
@@ -27,8 +27,8 @@ class Vendor:
     not_found_is_empty: bool = False
 
 
-# Truto, API reference, "Segments" and "Workspaces"; the page sizes are from the vendors' own API
-# references, few of which say what happens above the maximum.
+# Source: Truto's API reference, "Segments" and "Workspaces". The page sizes are from the vendors'
+# API references, few of which say what happens above the maximum.
 VENDORS = {
     vendor.name: vendor
     for vendor in (
@@ -38,13 +38,13 @@ VENDORS = {
         Vendor("beehiiv", "Beehiiv", has_workspaces=True, requires_workspace=True, page_size=100),
         # limit: 10 by default, up to 50; 400 above.
         Vendor("brevo", "Brevo", has_workspaces=True, page_size=50),
-        # One response with everything; no parameter.
+        # No page size: one response has everything.
         Vendor("customerio", "Customer.io", has_workspaces=True),
         # per_page: 20 by default, up to 100.
         Vendor("flodesk", "Flodesk", page_size=100),
         # page[size]: 10 by default and at most; 400 above.
         Vendor("klaviyo", "Klaviyo", tags_path=("relationships", "tags", "data")),
-        # limit: 25 by default. The maximum is not documented; 50 is what others ask for.
+        # limit: 25 by default. The maximum is not documented; other clients request 50.
         Vendor("mailerlite", "MailerLite", page_size=50),
     )
 }
