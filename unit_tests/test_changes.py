@@ -283,3 +283,8 @@ def test_max_size() -> None:
     ]
     assert emitted == [True, True, False, False, True, False, False, True, False, True]
     assert detector.missing_ids == []
+
+
+def test_time_ahead_in_whole_microseconds() -> None:
+    """A time in advance has no fraction of a microsecond that could be rounded up."""
+    assert ChangeClock(now=lambda: 1_999).ahead(0.0) == "1970-01-01T00:00:00.000001Z"

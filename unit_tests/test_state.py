@@ -403,6 +403,24 @@ def test_killed_sync() -> None:
     assert "in_progress" not in killed.snapshot()
 
 
+def test_filters_in_another_form() -> None:
+    """With filters that no sync can have written, everything is read."""
+    assert is_empty(incremental(entry({"records": versions("1")}), filters=5))
+
+
+def test_before_the_first_snapshot() -> None:
+    """A state that was not written yet takes no room, and a full refresh has none to retire."""
+    assert IncrementalState({}).size == 0
+    assert full().size == 0
+    assert not full().retire(["a"])
+
+
+def test_size_of_full_refresh() -> None:
+    """The size of a state is that of all that is written."""
+    state = full(entry({"complete": True}))
+    assert len(orjson.dumps(state.snapshot())) == state.size
+
+
 def test_versions_after_killed_sync() -> None:
     """The versions of a killed sync are unknown, and stay so if the next one is killed, too."""
     state = incremental(entry({"records": versions("1")}), in_progress=True)
