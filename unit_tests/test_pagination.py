@@ -276,6 +276,82 @@ def test_other_rejections(row: Resolution) -> None:
     assert len(client.sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("pages", "sent", "detail"),
+    [
+        ([page(c, "y") for c in "abc"], 3, "a page came three times with exactly the same"),
+        ([page("a", "x"), page("b", "y"), page("a", "z")], 3, "the cursor of an earlier page"),
+    ],
+)
+def test_loop_of_pages(pages: list[Page], sent: int, detail: str) -> None:
+    """A list that repeats itself fails with what was repeated."""
+    client = Answers(*pages)
+    with pytest.raises(ReadError) as caught:
+        lists(client, None)
+    assert caught.value.resolution is errors.PAGINATION_LOOP
+    assert (caught.value.operation, caught.value.account_id) == ("Reading account a", "a")
+    assert caught.value.detail.startswith(f" ({detail}")
+    assert len(client.sent) == sent
+
+
+def test_repeated_page_with_a_mark() -> None:
+    """A repeated page is skipped, unless something is wrong with it that counts."""
+    invalid = parse_page(b'{"result": [{"id": "y"}, 5], "next_cursor": "c"}')
+    partial = parse_page(b'{"result": [{"id": "y"}], "is_partial_response": true}')
+    assert lists(Answers(page("a", "y"), page("b", "y"), page(None, "z")), None) == [["y"], ["z"]]
+    assert lists(Answers(page("a", "y"), invalid, page(None, "z")), None) == [["y"], ["y"], ["z"]]
+    assert lists(Answers(page("a", "y"), partial), None) == [["y"], ["y"]]
+
+
+def test_end_by_the_same_cursor() -> None:
+    """An empty page with the cursor just sent ends the list; after an empty page, the second."""
+    client = Answers(page("a", "y"), page("a"))
+    assert lists(client, None) == [["y"], []]
+    client = Answers(page("a", "y"), page("b"), page("b"), page("b"))
+    assert lists(client, None) == [["y"], [], []]
+    assert client.sent == [(None, cursor) for cursor in (None, "a", "b", "b")]
+    client = Answers(page("a"), page("a"), page("a"))
+    assert lists(client, None) == [[], []]
+    client = Answers(page("a", "y"), page("b"), page("b"), page(None, "z"))
+    assert lists(client, None) == [["y"], [], ["z"]]
+
+
+def test_short_pages(caplog: pytest.LogCaptureFixture) -> None:
+    """A list of short pages is read again without a page size, which is then given up."""
+    caplog.set_level(logging.INFO)
+    sizes = PageSizes(20)
+    client = Answers(
+        page("b", "x", "y"), page("c", "z"), page("d", "x"), page("e", "y"), page(None, "z")
+    )
+    assert lists(client, sizes, None) == [["x", "y"], ["x"], ["y"], ["z"]]
+    assert client.sent == [(20, None), (20, "b"), (None, None), (None, "d"), (None, "e")]
+    assert len(infos(caplog)) == 1
+    assert "a page had 2, and another followed" in infos(caplog)[0]
+
+
+@pytest.mark.parametrize(("more", "gives_up"), [([], False), (["z"], True)])
+def test_list_of_default_size(more: list[str], gives_up: bool) -> None:
+    """A list that ends like a default page is read again; if it has more, it was cut off."""
+    ten = [str(number) for number in range(10)]
+    sizes = PageSizes()
+    client = Answers(page(None, *ten), page(None, *ten, *more))
+    assert lists(client, sizes) == [ten, [*ten, *more]]
+    assert client.sent == [(50, None), (None, None)]
+    assert (sizes.limit("brevo") is None) == gives_up
+
+
+def test_rejected_later(caplog: pytest.LogCaptureFixture) -> None:
+    """A later page that is rejected is about the page size only if the vendor says so."""
+    caplog.set_level(logging.INFO)
+    full = [str(number) for number in range(50)]
+    size = rejected(' (HTTP 400; the vendor reported: "page_size is too large")')
+    client = Answers(page("b", *full), size, page(None, *full))
+    assert lists(client, PageSizes())[-1] == full
+    assert client.sent[2] == (None, None)
+    with pytest.raises(ReadError):
+        lists(Answers(page("b", *full), rejected(" (HTTP 400)")), PageSizes())
+
+
 def test_failure_that_passes() -> None:
     """A failure that passes by itself says nothing about the page size."""
     client = Answers(rejected(" (HTTP 400)", errors.MALFORMED))

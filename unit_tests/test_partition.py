@@ -224,3 +224,11 @@ def test_tombstone_of_account() -> None:
     accounts = selected(IncrementalState({}), STREAMS.integrated_accounts)
     ((record, _),) = accounts.tombstones(ACCOUNT, [ACCOUNT]).rows
     assert record.keys() == {"id", "_ab_cdc_updated_at", "_ab_cdc_deleted_at"}
+
+
+def test_complete_partition() -> None:
+    """A partition that an earlier attempt of a full refresh completed is not read again."""
+    state = FullRefreshState({}, datetime.now(timezone.utc))
+    state.complete(ACCOUNT)
+    assert PartitionDiff.begin(selected(state), ACCOUNT) is None
+    assert PartitionDiff.begin(selected(state), "another") is not None

@@ -477,3 +477,17 @@ def test_date_of_the_response() -> None:
         "Retry-After": "Fri, 02 Jan 1970 00:00:07 GMT",
     }
     assert parse_retry_after(headers) == 7
+
+
+def test_429_of_a_finished_account() -> None:
+    """The 429 of an account that was read completely is no evidence against the token."""
+    limiter = RateLimiter(FakeClock())
+    assert not limiter.concerns_token("a")
+    limiter.discard("a")
+    assert not limiter.concerns_token("b")
+    assert limiter.concerns_token("c")
+
+
+def test_no_retry_after() -> None:
+    """A response that does not ask for a wait is no wait of zero seconds."""
+    assert parse_retry_after({}) is None

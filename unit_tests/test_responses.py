@@ -12,6 +12,7 @@ from source_truto_segments.truto.responses import (
     ErrorBody,
     MalformedResponseError,
     Speaker,
+    counted,
     parse_cursor,
     parse_error,
     parse_json,
@@ -432,6 +433,7 @@ def test_no_nul(record: dict[str, Any]) -> None:
         (b'{"result": [{"id": 1}, {"id": 2]], {"id": 3}]}', None, 0),
         (b'{"result": [{"id": 1}, {"id": 2, x}, {"id": 3}]}', [1, 3], 1),
         (b'{"result": [{"id": x}, {"id": 2}]}', [2], 1),
+        (b'{"result":[{"id":1},{"id":x},{"id":3}]}', [1, 3], 1),
         (b'{"result": [{"id": 1}, {"id": tru}]}', [1], 1),
         (b'{"result": [{x}]}', [], 1),
         (b'{"result": [{"id": 1}, ]}', None, 0),
@@ -476,3 +478,10 @@ def test_digits(digits: int) -> None:
     (record,) = parse_page(b'{"result": [{"id": ' + b"7" * digits + b"}]}").records
     assert str(record["id"])[:5] == "77777"[:digits]
     assert isinstance(record["id"], int) == (digits <= 640)
+
+
+def test_counted() -> None:
+    """One thing is no plural, and many have separators."""
+    assert [counted(n, "page") for n in (0, 1, 2, 1_500)] == [
+        *("0 pages", "1 page", "2 pages", "1,500 pages")
+    ]

@@ -189,8 +189,7 @@ def _is_no_word(value: str) -> bool:
 
 
 def _parameter(name: str, value: str) -> re.Pattern[str]:
-    forms = {value, *_in_urls(value)}
-    values = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    values = "|".join(map(re.escape, (value, *_in_urls(value))))
     start = rf"((?:(?<!\w)|(?<=%5B)){re.escape(name)}(?:\]|%5D)?{_ASSIGN}{_QUOTE}?)"
     return re.compile(rf"{start}(?:{values})(?!\w)", re.IGNORECASE)
 

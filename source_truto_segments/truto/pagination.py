@@ -115,7 +115,7 @@ class Pages:
         self._requested = limit
         self._detector = PaginationLoopDetector()
         self._token: Mapping[str, str] | None = {}
-        self._pages, self._records = 0, 0
+        self._is_first_page, self._records = True, 0
         self._previous_is_empty = False
         self._same_cursor = 0
 
@@ -160,7 +160,9 @@ class Pages:
         try:
             page = yield from self._client.fetch(request)
         except ReadError as error:
-            if self._requested is not None and _rejects_page_size(error, self._pages):
+            if self._requested is not None and _rejects_page_size(
+                error, is_first_page=self._is_first_page
+            ):
                 self._read_again(f"they were rejected{error.detail}", -1)
             elif error.resolution is errors.CURSOR_REJECTED and not self._restarted:
                 self._start_again()
@@ -182,7 +184,7 @@ class Pages:
             # Truto's mapping may have skipped records between the two pages.
             self._read_again(f"a page had {self._records}, and another followed", -1)
             return None
-        self._pages += 1
+        self._is_first_page = False
         self._records += count
         if self._suspicion and self._limit and self._records > self._records_before:
             account_id = self._request.account_id
@@ -215,13 +217,13 @@ class Pages:
         self._begin(None)
 
 
-def _rejects_page_size(error: ReadError, pages: int) -> bool:
-    """Return whether a page may have been rejected because of its size, after `pages` pages."""
+def _rejects_page_size(error: ReadError, *, is_first_page: bool) -> bool:
+    """Return whether a page may have been rejected because of its size."""
     if error.resolution is errors.WORKSPACE_REQUIRED or error.resolution is errors.NOT_SUPPORTED:
         return False
     if error.resolution.response_action is not ResponseAction.FAIL:
         return False
-    return error.status in _REJECTIONS and (not pages or bool(_PAGE_SIZE.search(error.detail)))
+    return error.status in _REJECTIONS and (is_first_page or bool(_PAGE_SIZE.search(error.detail)))
 
 
 def next_page_token(page: Page) -> Mapping[str, str] | None:
