@@ -247,7 +247,7 @@ def test_expired_cursor(serve: Serve) -> None:
 
     sandbox = serve(account(count=25, faults=[always(faults.stale_cursor)]))
     staying = read(sandbox)
-    assert "rejected, again after a new start from the first page" in str(staying.failure)
+    assert "rejected, also after a restart from the first page" in str(staying.failure)
     assert "next sync" not in str(staying.failure)
     assert len(sandbox.requests) == 4
 

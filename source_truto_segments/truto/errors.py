@@ -265,7 +265,7 @@ NOT_SUPPORTED = _rejected(
 CURSOR_REJECTED = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
-    "the cursor of the next page was rejected, again after a new start from the first page",
+    "the cursor of the next page was rejected, also after a restart from the first page",
     "Send this message to Truto's support: the vendor, or Truto, rejects its own cursor.",
 )
 MALFORMED = _retried("the response is malformed")
