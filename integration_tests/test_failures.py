@@ -60,7 +60,7 @@ ROWS = {
     ),
     "400 stale cursor": refused(
         faults.stale_cursor(),
-        "cursor of the next page was rejected, again",
+        "cursor of the next page was rejected, also",
         "Invalid cursor",
         "rejects its own cursor",
         requests=4,

@@ -143,7 +143,7 @@ class ConnectionCheck:
         is_fatal = any(map(failures.is_fatal, found)) or self._lacks_first_account()
         if not is_fatal and len(found) < len(self._asked):
             for message in messages:
-                logger.warning("A sync would skip this account. %s", message)
+                logger.warning("A sync would only warn about this. %s", message)
             return None
         if not messages or len(self._accounts) == 1:
             return messages[0] if messages else None
