@@ -61,7 +61,9 @@ class Answers(ThreadedServer):
         status, content, lines = self.answers.popleft()
         if not self.answers:
             self.answers.append((status, content, lines))
-        if status == 0:
+        if status < 0:
+            await asyncio.sleep(5)
+        if status <= 0:
             return False
         body = content if isinstance(content, str) else json.dumps(content)
         writer.write(
@@ -718,3 +720,18 @@ def test_cookies_and_redirects(connect: Connect, server: Answers, time: Time) ->
     fetch(client, request(TWO), time)
     assert not any("cookie" in head.lower() for head in server.heads)
     assert server.asked == ["/some/path"] * 3
+
+
+def test_head_that_is_not_valid(connect: Connect, server: Answers, time: Time) -> None:
+    """A line in the head that is no header makes a response malformed."""
+    server.will_send((*GOOD, "no header\r\n"))
+    failure = fetch(connect(RetryPolicy(0.0, 1.0, 1.0)), request(), time).failure
+    assert failure.resolution.error_message == errors.MALFORMED.error_message
+
+
+def test_lifetime(connect: Connect, server: Answers, time: Time) -> None:
+    """No exchange outlasts the time that all requests have together."""
+    server.will_send((-1, ""))
+    client = connect(RetryPolicy(0.0, 1.0, 1.0, lifetime=0.2))
+    failure = fetch(client, request(), time).failure
+    assert failure.resolution.error_message == errors.TIMED_OUT.error_message

@@ -1,5 +1,6 @@
 """Secrets in any form, and what else is masked in texts from outside."""
 
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 
@@ -36,13 +37,35 @@ def test_forms(form: str) -> None:
     assert mask(f"a {form} b {form}") == "a **** b ****"
 
 
-@pytest.mark.parametrize("before", [0, 1, 2, 3])
+@pytest.mark.parametrize("before", range(7))
 def test_base64_with_neighbors(before: int) -> None:
-    """In base64, a secret is masked at each offset, but for what its neighbors change."""
+    """In base64, a secret is masked at each offset, except for what its neighbors change."""
     text = b64encode(b"x" * before + SECRET.encode() + b"yyyyyy").decode()
-    masked = mask(text)
-    assert "****" in masked
-    assert len(masked) <= len(text) - len(SECRET) + 4
+    begin, end = -(-before * 8 // 6), (before + len(SECRET)) * 8 // 6
+    assert mask(text) == f"{text[:begin]}****{text[end:]}"
+    assert mask(text.translate(str.maketrans("+/", "-_")))[:begin] == text[:begin]
+
+
+@pytest.mark.parametrize("secret", ["abcdefgh9", 'quoted"or"escaped"in"JSON'])
+def test_base64_of_json(secret: str) -> None:
+    """A secret is masked in base64 as it is in JSON, too, also if it is short."""
+    SECRETS.replace([secret], [])
+    for content in (secret, json.dumps(secret)[1:-1]):
+        text = b64encode(content.encode()).decode()
+        assert mask(text).rstrip("=")[4:] in ("", text[len(content) * 8 // 6 :].rstrip("="))
+
+
+def test_half_surrogate() -> None:
+    """A secret that has no UTF-8 form is masked like any other."""
+    SECRETS.replace(["abcdef\ud800ghijkl"], [("n", "1\ud8002")])
+    assert mask("(abcdef\ud800ghijkl) n=1\ud8002") == "(****) n=****"
+    assert mask("(abcdef%3Fghijkl) n=1%3F2") == "(abcdef%3Fghijkl) n=****"
+
+
+def test_incomplete_parameters() -> None:
+    """A parameter without a name or a value masks nothing."""
+    SECRETS.replace([], [("", "abcdefghijklmno"), ("m", "")])
+    assert mask("=abcdefghijklmno m= m='' x") == "=abcdefghijklmno m= m='' x"
 
 
 def test_parts() -> None:
@@ -111,14 +134,19 @@ def test_parameters(text: str, shown: str) -> None:
 )
 def test_values_alone(value: str, is_masked: bool) -> None:
     """A value is masked without its name if it has a digit and eight characters, or twelve."""
-    SECRETS.replace([], [("n", value), ("", "abcdefghijklmno"), ("m", "")])
+    SECRETS.replace(
+        [],
+        [
+            ("n", value),
+        ],
+    )
     assert mask(f"<{value}>") == ("<****>" if is_masked else f"<{value}>")
 
 
-def test_longest_form_first() -> None:
-    """Of the forms of a value, the longest that is there is masked."""
-    SECRETS.replace([], [("n", "a b")])
-    assert mask("n=a+b n=a%20b n=a b n=A B") == "n=**** n=**** n=**** n=****"
+def test_forms_of_value() -> None:
+    """A value is masked after its name as it is, and as it is in URLs."""
+    SECRETS.replace([], [("n", "a /b")])
+    assert mask("n=a+%2Fb n=a%20%2fb n=a /b n=A /B") == "n=**** n=**** n=**** n=****"
 
 
 def test_machine_secrets() -> None:

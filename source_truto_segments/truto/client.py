@@ -453,9 +453,7 @@ def _session(token: str, max_connections: int, lifetime: float) -> requests.Sess
     session.headers["Accept"] = "application/json"
     # Keep and send no cookies, whatever a response sets.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = transport.DeadlineAdapter(
-        pool_connections=1, pool_maxsize=max_connections, pool_block=False, lifetime=lifetime
-    )
+    adapter = transport.DeadlineAdapter(pool_maxsize=max_connections, lifetime=lifetime)
     session.mount("https://", adapter)
     session.mount("http://", adapter)  # ignore-https-check
     return session
