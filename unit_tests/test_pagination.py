@@ -329,6 +329,15 @@ def test_short_pages(caplog: pytest.LogCaptureFixture) -> None:
     assert "a page had 2, and another followed" in infos(caplog)[0]
 
 
+def test_short_page_of_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    """A short page that another followed shows enough, even if one record was left meanwhile."""
+    caplog.set_level(logging.INFO)
+    sizes = PageSizes()
+    client = Answers(page("b", "x", "y"), page("c", "z"), page(None, "x"))
+    assert lists(client, sizes) == [["x", "y"], ["x"]]
+    assert sizes.limit("brevo") is None
+
+
 @pytest.mark.parametrize(("more", "gives_up"), [([], False), (["z"], True)])
 def test_list_of_default_size(more: list[str], gives_up: bool) -> None:
     """A list that ends like a default page is read again; if it has more, it was cut off."""
