@@ -18,7 +18,7 @@ from typing_extensions import override
 from source_truto_segments.truto import errors, transport
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
 from source_truto_segments.truto.excerpts import excerpt
-from source_truto_segments.truto.machine import connection_settings
+from source_truto_segments.truto.machine import Proxy, connection_settings, proxy_for
 from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
 from source_truto_segments.truto.responses import (
@@ -135,6 +135,7 @@ class TrutoClient:
         self._limiter = RateLimiter(now, share)
         self._session = _session(token, max_connections, policy.lifetime)
         self._settings = connection_settings(self._session, api_url)
+        self._proxy = proxy_for(api_url, self._settings["proxies"])
         self._outage = Outage(now)
         self._token_verified = token_verified
         # The last request that succeeded: repeating it shows whether a failure concerns others.
@@ -271,9 +272,7 @@ class TrutoClient:
             # Airbyte Cloud filters requests, and explains in a sentence why it refuses an address.
             raise _refused_address(request, refused) from None
         except requests.RequestException as error:
-            outcome: _T | _FailedAttempt = _transport_failure(
-                prepared, error, self._settings["proxies"]
-            )
+            outcome: _T | _FailedAttempt = _transport_failure(prepared, error, self._proxy)
         else:
             logger.debug(
                 "GET %s of account %s: HTTP %s",
@@ -392,16 +391,14 @@ def _classify(
 
 
 def _transport_failure(
-    prepared: requests.PreparedRequest,
-    error: requests.RequestException,
-    proxies: Mapping[str, str],
+    prepared: requests.PreparedRequest, error: requests.RequestException, proxy: Proxy | None
 ) -> _FailedAttempt:
     host = urlsplit(str(prepared.url)).netloc
-    row = errors.interpret_exception(error)
-    return _FailedAttempt(
-        errors.proxy_error(proxies) if row is errors.PROXY_ERROR else row,
-        f" ({host}: {errors.root_cause(error)})",
-    )
+    row, where = errors.interpret_exception(error), host
+    if proxy is not None:
+        row = errors.through_proxy(row, proxy.variable, host)
+        where = f"{host} through the proxy {excerpt(proxy.address)}"
+    return _FailedAttempt(row, f" ({where}: {errors.root_cause(error)})")
 
 
 def _refused_address(request: Request[Any], refused: Exception) -> ReadError:

@@ -290,6 +290,17 @@ PROXY_ERROR = _retried(
     f"Check the proxy settings of the machine that runs the sync ({_PROXY_VARIABLES}), and that "
     "the proxy allows this address.",
 )
+PROXY_NAME_ERROR = _retried(
+    "the name of the proxy of this machine could not be resolved",
+    f"Check the proxy settings of the machine that runs the sync ({_PROXY_VARIABLES}); if they are "
+    "correct, check its name service (DNS).",
+)
+PROXY_LOGIN_REQUIRED = _rejected(
+    "the proxy of this machine requires a login, or rejected the one that is set",
+    "Put the login into the proxy settings of the machine that runs the sync "
+    f"({_PROXY_VARIABLES}), or correct it there; whoever runs the proxy knows it.",
+    Scope.SYNC,
+)
 CONNECTION_ERROR = _retried(
     "the connection could not be established or was lost",
     "Check that the machine that runs the sync can reach this address; if it can, the next sync "
@@ -401,12 +412,18 @@ def _undocumented(status: int, speaker: Speaker) -> Resolution:
 def interpret_exception(error: requests.RequestException) -> Resolution:
     """Return the row for a request that has no complete response."""
     causes = [*_causes(error)]
+    is_proxy = isinstance(error, requests.exceptions.ProxyError)
     if any(isinstance(cause, NameResolutionError) for cause in causes):
-        return NAME_ERROR
+        return PROXY_NAME_ERROR if is_proxy else NAME_ERROR
+    if is_proxy and _LOGIN_REQUIRED in str(causes[-1]):
+        return PROXY_LOGIN_REQUIRED
     if any(isinstance(cause, MalformedHeadError) for cause in causes):
         return MALFORMED
     return next(row for kind, row in _EXCEPTION_MAPPING if isinstance(error, kind))
 
+
+# How http.client reports a proxy's response to CONNECT.
+_LOGIN_REQUIRED = f"Tunnel connection failed: {requests.codes.proxy_authentication_required:d}"
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
 _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
@@ -441,14 +458,16 @@ def guidance_for(resolution: Resolution, params: Iterable[str]) -> str:
     return f"Check {named} in the source's configuration; if {are} correct, {support}"
 
 
-def proxy_error(proxies: Iterable[str]) -> Resolution:
-    """Return the row for a failed proxy, with the variable that sets it.
+def through_proxy(row: Resolution, variable: str, host: str) -> Resolution:
+    """Return a row with guidance for a request that went through a proxy.
 
     Args:
-        proxies: The schemes that have a proxy.
+        row: The row.
+        variable: The environment variable that sets the proxy.
+        host: The host that the request was for.
     """
-    variable = "HTTPS_PROXY" if "https" in proxies else "ALL_PROXY"
-    return replace(PROXY_ERROR, guidance=PROXY_ERROR.guidance.replace(_PROXY_VARIABLES, variable))
+    guidance = row.guidance.replace(_PROXY_VARIABLES, variable).replace("this address", host)
+    return row if guidance == row.guidance else replace(row, guidance=guidance)
 
 
 def for_discover(error: ReadError) -> ReadError:
