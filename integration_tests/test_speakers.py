@@ -330,6 +330,35 @@ def test_check_in_time(
     assert "the request timed out (no answer within 0 s)" in str(message)
 
 
+def test_check_without_any_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing has ever responded, the advice of a check is about the network."""
+    monkeypatch.setattr(check_module, "DEADLINE", 0.5)
+    _, message = check(serve(account(faults=[always(faults.hang)])))
+
+    assert "the request timed out (no answer within 0 s)" in str(message)
+    assert "Test the connection again in some minutes. If it persists, a firewall or proxy may" in (
+        str(message)
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"additional_accounts": ALL}], ids=["one", "all"])
+def test_read_without_any_answer(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+) -> None:
+    """A sync that gets no response says so in its progress lines and its message."""
+    monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.3))
+    caplog.set_level(logging.INFO)
+    result = read(serve(account(), faults=[always(faults.hang)]), **fields)
+
+    assert "The sync waits for the first response from Truto." in caplog.text
+    assert "If it persists, a firewall or proxy may drop the connection: whoever" in str(
+        result.failure
+    )
+
+
 def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """If only Truto's own limit keeps a check from an answer, it succeeds: the token is good."""
     status, message = check(serve(account(faults=[always(faults.truto_rate_limited, 60)])))
@@ -429,7 +458,7 @@ def test_cloud_filter(
 def test_certificates(
     environment: pytest.MonkeyPatch, tmp_path: Path, name: str, content: Any, reason: str
 ) -> None:
-    """If certificates cannot be loaded, a config error has the variable, the path and the reason."""
+    """If certificates cannot be loaded, a config error has the variable, the path and why."""
     path = tmp_path / "ca.pem"
     if isinstance(content, list):
         path.mkdir()
@@ -476,7 +505,7 @@ def test_proxy_address(environment: pytest.MonkeyPatch, tmp_path: Path, value: s
 @pytest.mark.parametrize("scheme", ["socks4a", "socks5", "socks5h"])
 def test_socks_proxy(environment: pytest.MonkeyPatch, name: str, scheme: str) -> None:
     """A SOCKS proxy is a config error, unless another proxy takes precedence over it."""
-    environment.setenv(name, f"{scheme}://user:pw@127.0.0.1:9")
+    environment.setenv(name, f"{scheme}://some-user:pw@127.0.0.1:9")
     expected = (
         f"The proxy of this machine, set by {name}, is a SOCKS proxy, but the connector supports"
     )
@@ -507,7 +536,7 @@ def test_proxy_out_of_reach(
     environment: pytest.MonkeyPatch, address: str, what: str, advice: str
 ) -> None:
     """The message has the proxy's address, without user and password, and Truto's host."""
-    environment.setenv("HTTPS_PROXY", f"http://user:pw@{address}")  # ignore-https-check
+    environment.setenv("HTTPS_PROXY", f"http://some-user:pw@{address}")  # ignore-https-check
     _, message = check_url("https://truto.invalid")
 
     assert f"{what} (truto.invalid through the proxy {address}: " in str(message)

@@ -512,6 +512,36 @@ def test_guidance_of_discover(row: Resolution, guidance: str) -> None:
     assert (error.guidance, error.resolution, error.detail) == (guidance, row, " (x)")
 
 
+@pytest.mark.parametrize(
+    ("row", "guidance"),
+    [
+        (
+            errors.NEVER_ANSWERED,
+            (
+                "Test the connection again in some minutes. If it persists, a firewall or proxy "
+                "may drop the connection: whoever runs the network of the machine that runs the "
+                "sync must let it reach Truto's API; if nothing there is in the way, contact Truto's "
+                "support."
+            ),
+        ),
+        (errors.MAX_WAIT_EXCEEDED, "Test the connection again in some minutes."),
+        (
+            errors.CONNECTION_ERROR,
+            (
+                "Check that the machine that runs the sync can reach this address; if it can, "
+                "test the connection again."
+            ),
+        ),
+        (errors.ACCOUNT_FORBIDDEN, errors.ACCOUNT_FORBIDDEN.guidance),
+    ],
+    ids=lambda value: getattr(value, "error_message", ""),
+)
+def test_guidance_of_check(row: Resolution, guidance: str) -> None:
+    """Whoever tests a connection is not sent to the next sync."""
+    message = errors.for_check(str(ReadError(row, "Reading a", "a", " (x)")))
+    assert message == f"Reading a failed: {row.error_message} (x). {guidance}"
+
+
 # --- a read through the CDK's own stream ---
 
 

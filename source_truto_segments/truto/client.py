@@ -207,6 +207,8 @@ class TrutoClient:
         still succeeds, only one account has failed.
         """
         row = failure.resolution
+        if row is errors.TIMED_OUT:
+            row = self.timed_out
         is_general = row.of_account is not None or not failure.got_through
         if request.account_id and is_general and row is not errors.BLOCKED:
             others_succeed = yield from self._others_succeed()
@@ -232,6 +234,16 @@ class TrutoClient:
     def has_succeeded(self) -> bool:
         """Whether any request has had a good response."""
         return self._last_good is not None
+
+    @property
+    def awaits_first_response(self) -> bool:
+        """Whether neither Truto nor a vendor has responded to any request yet."""
+        return self._outage.never_reached
+
+    @property
+    def timed_out(self) -> Resolution:
+        """The row for a request that had no response in time."""
+        return errors.NEVER_ANSWERED if self.awaits_first_response else errors.TIMED_OUT
 
     @property
     def may_hear(self) -> bool:
@@ -384,10 +396,20 @@ def _classify(
         sent_cursor=request.cursor is not None,
         of_account=request.account_id is not None,
     )
-    detail = errors.response_detail(status, body)
+    is_redirect = resolution is errors.REDIRECTED
+    location = response.headers.get("Location") if is_redirect else None
+    detail = errors.response_detail(status, body, _host_of(location))
     is_limit = status == requests.codes.too_many_requests
     wait = parse_retry_after(response.headers, is_limit=is_limit)
     return _FailedAttempt(resolution, detail, body.speaker, wait, status)
+
+
+def _host_of(location: str | None) -> str | None:
+    """Return the host of a redirect, never its path or query; None if it has none."""
+    try:
+        return urlsplit(location or "").hostname
+    except ValueError:
+        return None
 
 
 def _transport_failure(

@@ -138,6 +138,9 @@ _SETTINGS = {
     "tenant_id": "tenant_ids under additional_accounts",
 }
 _PROXY_VARIABLES = "HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+_WHOEVER_RUNS_THE_NETWORK = (
+    "whoever runs the network of the machine that runs the sync must let it reach Truto's API"
+)
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
 
@@ -177,7 +180,8 @@ ACCOUNT_REDIRECTED = _rejected(
 )
 REDIRECTED = _rejected(
     "the API URL responded with a redirect; redirects are not followed, to protect the API token",
-    f"{_CHECK_API_URL} If it is correct, a proxy or a login page of the network stands in between.",
+    f"{_CHECK_API_URL} If it is correct, a proxy or a login page of the network stands in between: "
+    f"{_WHOEVER_RUNS_THE_NETWORK}.",
     Scope.SYNC,
     ACCOUNT_REDIRECTED,
 )
@@ -191,8 +195,8 @@ BLOCKED = Resolution(
 )
 GATEWAY_ANSWERED = _retried(
     "a gateway, firewall or proxy answered in Truto's place",
-    f"{_NEXT_SYNC} If it persists, whoever runs the network of the machine that runs the sync must "
-    "let it reach Truto's API; if nothing there is in the way, contact Truto's support.",
+    f"{_NEXT_SYNC} If it persists, {_WHOEVER_RUNS_THE_NETWORK}; if nothing there is in the way, "
+    "contact Truto's support.",
 )
 
 ERROR_MAPPING: Mapping[tuple[int, Speaker], Resolution] = {
@@ -270,6 +274,12 @@ CURSOR_REJECTED = Resolution(
 )
 MALFORMED = _retried("the response is malformed")
 TIMED_OUT = _retried("the request timed out")
+# As long as no request has had a response.
+NEVER_ANSWERED = _retried(
+    TIMED_OUT.error_message,
+    f"{_NEXT_SYNC} If it persists, a firewall or proxy may drop the connection: "
+    f"{_WHOEVER_RUNS_THE_NETWORK}; if nothing there is in the way, contact Truto's support.",
+)
 RESPONSE_TOO_LARGE = _rejected(
     "the response is too large",
     "Lower page_size in the source's configuration, or deselect the column remote_data; if that "
@@ -470,25 +480,29 @@ def through_proxy(row: Resolution, variable: str, host: str) -> Resolution:
     return row if guidance == row.guidance else replace(row, guidance=guidance)
 
 
+def for_check(message: str) -> str:
+    """Return a message with guidance for testing the connection instead of for a sync."""
+    return _without_sync(message, "test the connection again")
+
+
 def for_discover(error: ReadError) -> ReadError:
     """Return an error with guidance for fetching the schema instead of for a sync."""
     guidance = error.guidance
     if error.resolution is RESPONSE_TOO_LARGE:
         guidance = _SEND
     elif error.resolution.response_action is ResponseAction.RATE_LIMITED:
-        guidance = _FETCH_AGAIN
-    for advice, instead in _IN_DISCOVER:
-        guidance = guidance.replace(advice, instead)
-    return error.with_guidance(guidance)
+        guidance = _NEXT_SYNC
+    guidance = guidance.replace(
+        "remove the account from the source", "name another account in integrated_account_id"
+    )
+    return error.with_guidance(_without_sync(guidance, "fetch the schema again"))
 
 
-_FETCH_AGAIN = "Fetch the schema again in some minutes."
-_IN_DISCOVER = (
-    (_NEXT_SYNC, _FETCH_AGAIN),
-    (MAX_WAIT_EXCEEDED.guidance, _FETCH_AGAIN),
-    ("the next sync tries again.", "fetch the schema again."),
-    ("remove the account from the source", "name another account in integrated_account_id"),
-)
+def _without_sync(text: str, again: str) -> str:
+    """Replace the advice to wait for the next sync with what a person can do now."""
+    later = f"{again.capitalize()} in some minutes."
+    text = text.replace(_NEXT_SYNC, later).replace(MAX_WAIT_EXCEEDED.guidance, later)
+    return text.replace("the next sync tries again.", f"{again}.")
 
 
 def unexpected_error(operation: str, account_id: str | None, error: Exception) -> ReadError:
@@ -497,9 +511,17 @@ def unexpected_error(operation: str, account_id: str | None, error: Exception) -
     return ReadError(UNEXPECTED, operation, account_id, detail)
 
 
-def response_detail(status: int, body: ErrorBody) -> str:
-    """Return the detail of an error response: its status, its reason and the missing scopes."""
+def response_detail(status: int, body: ErrorBody, redirected_to: str | None = None) -> str:
+    """Return the detail of an error response: its status, its reason and the missing scopes.
+
+    Args:
+        status: The HTTP status.
+        body: The content of the response.
+        redirected_to: The host to which it redirects.
+    """
     parts = [f"HTTP {status}"]
+    if redirected_to:
+        parts.append(f"redirected to {excerpt(redirected_to)}")
     if body.reason:
         parts.append(f'{body.speaker.value} reported: "{body.reason}"')
     if body.missing_scopes:
