@@ -3,10 +3,7 @@
 import json
 import logging
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from integration_tests.support import (
     id_of,
     listed,
     numbered_account,
+    raw_server,
     read,
     read_with,
     run,
@@ -368,27 +366,6 @@ def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFix
 
 
 # --- the network and this machine ---
-
-
-@contextmanager
-def raw_server(response: bytes) -> Iterator[str]:
-    """Run a server that answers each connection with the same bytes, and yield its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.recv(65_536)
-                    connection.sendall(response)
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
-        # This wakes up `accept`.
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def settings_for(url: str, **fields: Any) -> dict[str, Any]:

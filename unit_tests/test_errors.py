@@ -519,9 +519,9 @@ def test_guidance_of_discover(row: Resolution, guidance: str) -> None:
             errors.NEVER_ANSWERED,
             (
                 "Test the connection again in some minutes. If it persists, a firewall or proxy "
-                "may drop the connection: whoever runs the network of the machine that runs the "
-                "sync must let it reach Truto's API; if nothing there is in the way, contact Truto's "
-                "support."
+                "may drop the connection: whoever runs the network of the machine that runs "
+                "the sync must let it reach Truto's API; if nothing there is in the way, contact "
+                "Truto's support."
             ),
         ),
         (errors.MAX_WAIT_EXCEEDED, "Test the connection again in some minutes."),
