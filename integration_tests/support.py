@@ -3,12 +3,13 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sysconfig
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -247,6 +248,27 @@ def command(*arguments: str) -> Result:
     result.messages = messages(printed.getvalue())
     result.waits = clock.waits
     return result
+
+
+@contextmanager
+def raw_server(response: bytes) -> Iterator[str]:
+    """Run a server that answers each connection with the same bytes, and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(response)
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
+        # This wakes up `accept`.
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def write(path: Path, content: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 from airbyte_cdk.models import AirbyteCatalog, AirbyteMessage, AirbyteMessageSerializer, Type
 
 from scripts import demo, query
+from scripts._common import ScriptError
 from source_truto_segments import SourceTrutoSegments
 from unit_tests.test_documentation import CONFIG, SPEC
 
@@ -57,3 +58,15 @@ def test_demo(
     monkeypatch.setattr(sys, "argv", ["query", *last.split('"')[1:2]])
     query.main()
     assert "updated_at" in capsys.readouterr().out
+
+
+def test_account_of_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ID that is no UUID is reported before the first command runs."""
+    monkeypatch.setenv(demo.TOKEN_VARIABLE, "token")
+    monkeypatch.setenv(demo.ACCOUNT_VARIABLE, "42")
+    with pytest.raises(ScriptError, match="TRUTO_INTEGRATED_ACCOUNT_ID must be a UUID"):
+        demo.main()
+
+    assert capsys.readouterr().out == ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration_tests.support import ACCOUNT_ID, account, id_of, texts
+from integration_tests.support import ACCOUNT_ID, account, id_of, raw_server, texts
 from live_checks import __main__ as command
 from live_checks import api as live_api
 from live_checks.account import Account as LiveAccount
@@ -539,7 +539,10 @@ def test_row_of_a_difference(
         ({"TRUTO_API_URL": "https://a:b@truto.example"}, "must be an address such as"),
         ({"TRUTO_API_URL": "https://[truto.example"}, "must be an address such as"),
         ({"TRUTO_API_URL": "http://truto.example"}, "must begin with https"),
-        ({"TRUTO_API_URL": "http://127.0.0.1:9"}, "could not be reached. Check the network"),
+        (
+            {"TRUTO_API_URL": "http://127.0.0.1:9"},
+            "could not be reached (Connection refused). Check",
+        ),
         ({"TRUTO_TOKEN": "another"}, "Truto rejected the token (401)."),
         ({"TRUTO_INTEGRATED_ACCOUNT_ID": id_of(9)}, "Truto has no such account (404)."),
     ],
@@ -557,6 +560,27 @@ def test_mistake(
     assert "Nothing was checked. " in output
     assert sentence in output
     assert not command.FILE.exists()
+
+
+def test_proxy_that_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence about a proxy that fails has the reason, and no secret."""
+    for name in ("https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    given = {"TRUTO_TOKEN": "token", "TRUTO_INTEGRATED_ACCOUNT_ID": ACCOUNT_ID}
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with raw_server(refusal) as proxy:
+        for address, reason in [
+            (proxy, "Tunnel connection failed: 407 Proxy Authentication Required"),
+            ("http://127.0.0.1:9", "Connection refused"),
+        ]:
+            monkeypatch.setenv("HTTPS_PROXY", address.replace("//", "//some-user:password@"))
+            changed = {**given, "TRUTO_API_URL": "https://truto.invalid"}
+            assert command.main(changed, pause=0) == command.NOT_CHECKED
+            output = " ".join(capsys.readouterr().out.split())
+            assert f"The proxy did not connect ({reason}). Check HTTPS_PROXY" in output
+            assert not any(secret in output for secret in ("some-user", "password", ACCOUNT_ID))
 
 
 @pytest.mark.parametrize(

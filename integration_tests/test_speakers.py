@@ -3,10 +3,7 @@
 import json
 import logging
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from integration_tests.support import (
     id_of,
     listed,
     numbered_account,
+    raw_server,
     read,
     read_with,
     run,
@@ -330,6 +328,35 @@ def test_check_in_time(
     assert "the request timed out (no answer within 0 s)" in str(message)
 
 
+def test_check_without_any_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing has ever responded, the advice of a check is about the network."""
+    monkeypatch.setattr(check_module, "DEADLINE", 0.5)
+    _, message = check(serve(account(faults=[always(faults.hang)])))
+
+    assert "the request timed out (no answer within 0 s)" in str(message)
+    assert "Test the connection again in some minutes. If it persists, a firewall or proxy may" in (
+        str(message)
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"additional_accounts": ALL}], ids=["one", "all"])
+def test_read_without_any_answer(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+) -> None:
+    """A sync that gets no response says so in its progress lines and its message."""
+    monkeypatch.setattr(transport, "TIMEOUT", (1.0, 0.3))
+    caplog.set_level(logging.INFO)
+    result = read(serve(account(), faults=[always(faults.hang)]), **fields)
+
+    assert "The sync waits for the first response from Truto." in caplog.text
+    assert "If it persists, a firewall or proxy may drop the connection: whoever" in str(
+        result.failure
+    )
+
+
 def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """If only Truto's own limit keeps a check from an answer, it succeeds: the token is good."""
     status, message = check(serve(account(faults=[always(faults.truto_rate_limited, 60)])))
@@ -339,27 +366,6 @@ def test_check_with_trutos_limit_only(serve: Serve, caplog: pytest.LogCaptureFix
 
 
 # --- the network and this machine ---
-
-
-@contextmanager
-def raw_server(response: bytes) -> Iterator[str]:
-    """Run a server that answers each connection with the same bytes, and yield its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.recv(65_536)
-                    connection.sendall(response)
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
-        # This wakes up `accept`.
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def settings_for(url: str, **fields: Any) -> dict[str, Any]:
@@ -415,20 +421,44 @@ def test_cloud_filter(
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("no certificate", "the file has no valid certificates in PEM format"),
+        ("-----BEGIN CERTIFICATE-----", "the file has no valid certificates in PEM format"),
+        ([], "the folder has no certificate under its hash"),
+        (["company.pem", "5ed36f99"], "the folder has no certificate under its hash"),
+    ],
+    ids=["missing", "text", "cut", "empty folder", "folder"],
+)
 def test_certificates(
-    environment: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str | None
+    environment: pytest.MonkeyPatch, tmp_path: Path, name: str, content: Any, reason: str
 ) -> None:
-    """If certificates cannot be loaded, a config error contains the variable that sets them."""
+    """If certificates cannot be loaded, a config error has the variable, the path and why."""
     path = tmp_path / "ca.pem"
-    if content is not None:
+    if isinstance(content, list):
+        path.mkdir()
+        for each in content:
+            (path / each).touch()
+    elif content is not None:
         path.write_text(content)
     environment.setenv(name, str(path))
     status, message = check_url("https://truto.invalid")
 
     assert status is Status.FAILED
-    expected = f"The certificates of this machine, set by {name}, cannot be loaded: "
+    expected = (
+        f"The certificates of this machine, set by {name}, cannot be loaded: {path}: {reason}"
+    )
     assert str(message).startswith(expected)
+
+
+def test_folder_of_certificates(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder is used if it has a certificate under its hash."""
+    (tmp_path / "5ed36f99.0").touch()
+    environment.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+
+    assert "the name of the host could not be resolved" in str(check_url("https://truto.invalid"))
 
 
 @pytest.mark.parametrize("value", ["http://[", "ftp://proxy:1", "http://", "://x"])
@@ -448,21 +478,90 @@ def test_proxy_address(environment: pytest.MonkeyPatch, tmp_path: Path, value: s
         assert error["failure_type"] == "config_error"
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
+@pytest.mark.parametrize("scheme", ["socks4a", "socks5", "socks5h"])
+def test_socks_proxy(environment: pytest.MonkeyPatch, name: str, scheme: str) -> None:
+    """A SOCKS proxy is a config error, unless another proxy takes precedence over it."""
+    environment.setenv(name, f"{scheme}://some-user:pw@127.0.0.1:9")
+    expected = (
+        f"The proxy of this machine, set by {name}, is a SOCKS proxy, but the connector supports"
+    )
+    status, message = check_url("https://truto.invalid")
+
+    assert status is Status.FAILED
+    assert str(message).startswith(expected)
+    environment.setenv("https_proxy", "127.0.0.1:9")
+    assert "through the proxy 127.0.0.1:9" in str(check_url("https://truto.invalid"))
+
+
+@pytest.mark.parametrize(
+    ("address", "what", "advice"),
+    [
+        (
+            "nohost.invalid:3128",
+            "the name of the proxy of this machine could not be resolved",
+            "(HTTPS_PROXY); if they are correct, check its name service (DNS).",
+        ),
+        (
+            "127.0.0.1:9",
+            "the proxy of this machine could not be reached, or refused the connection",
+            "(HTTPS_PROXY), and that the proxy allows truto.invalid.",
+        ),
+    ],
+)
+def test_proxy_out_of_reach(
+    environment: pytest.MonkeyPatch, address: str, what: str, advice: str
+) -> None:
+    """The message has the proxy's address, without user and password, and Truto's host."""
+    environment.setenv("HTTPS_PROXY", f"http://some-user:pw@{address}")  # ignore-https-check
+    _, message = check_url("https://truto.invalid")
+
+    assert f"{what} (truto.invalid through the proxy {address}: " in str(message)
+    assert str(message).endswith(advice)
+    assert "pw" not in str(message)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "kind"),
+    [
+        (
+            "407 Proxy Authentication Required",
+            "the proxy of this machine requires a login, or rejected the one that is set",
+            "config_error",
+        ),
+        (
+            "403 Forbidden",
+            "the proxy of this machine could not be reached, or refused",
+            "transient_error",
+        ),
+    ],
+)
 def test_proxy_that_refuses(
-    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    answer: str,
+    words: str,
+    kind: str,
 ) -> None:
     """If a proxy refuses, the message reports it, and its user and password appear nowhere."""
-    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
-    with raw_server(refusal) as proxy:
+    settings = write(tmp_path / "config.json", settings_for("https://truto.invalid"))
+    configured = write(tmp_path / "catalog.json", catalog())
+    with raw_server(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode()) as proxy:
         address = proxy.removeprefix("http://")  # ignore-https-check
         environment.setenv(
             "https_proxy", f"http://some-user:pass%2Dword@{address}"
         )  # ignore-https-check
         caplog.set_level(logging.DEBUG)
         _, message = check_url("https://truto.invalid")
+        result = command("read", "--config", settings, "--catalog", configured)
 
-    assert "the proxy of this machine could not be reached, or refused" in str(message)
-    assert "407 Proxy Authentication Required" in str(message)
+    assert words in str(message)
+    assert f"through the proxy {address}: Tunnel connection failed: {answer}" in str(message)
+    assert "(https_proxy)" in str(message)
+    assert result.errors[-1]["failure_type"] == kind
+    assert words in result.errors[-1]["message"]
+    assert bool(result.waits) is (kind == "transient_error")
     for secret in ("some-user", "pass%2Dword", "pass-word"):
         assert secret not in f"{message}{caplog.text}"
 

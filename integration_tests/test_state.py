@@ -213,6 +213,23 @@ def test_kill_at_any_request(
         assert max(read_twice.values()) <= 3
 
 
+def test_interrupted_at_once(serve: Serve, processes: Processes, tmp_path: Path) -> None:
+    """A sync that is terminated before it read anything claims no progress."""
+    sandbox = serve(numbered_account(1, faults=[faults.hang(times=None)]))
+    out = tmp_path / "out.jsonl"
+    pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
+    while not sandbox.requests:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)
+
+    assert processes.wait(pid) == 1
+    (error,) = result_of(out).errors
+    assert error["message"] == (
+        "The sync was interrupted before all accounts were read. It had emitted nothing yet; the "
+        "next attempt starts where this one did."
+    )
+
+
 def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> None:
     """A sync that waits for a limit ends at once when it is terminated, and can be resumed."""
     waiting = numbered_account(9, count=25, faults=[faults.vendor_rate_limited(60, after=1)])
@@ -232,7 +249,10 @@ def test_wait_for_limit(serve: Serve, processes: Processes, tmp_path: Path) -> N
     assert code == 1
     assert took < 4
     (error,) = first.errors
-    assert "The sync was interrupted before all accounts were read" in error["message"]
+    assert error["message"] == (
+        "The sync was interrupted before all accounts were read. Progress was saved; the next "
+        "attempt resumes from there."
+    )
     assert error["failure_type"] == "transient_error"
     complete = {id_of(number): {"complete": True} for number in range(5)}
     assert cursors_of(first) == complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -25,6 +26,8 @@ PAUSE = 0.5
 TIMEOUT = 15.0
 _MAX_RETRY_AFTER = 15.0
 _MAX_FAILURES = 3
+# requests wraps urllib3's error, which wraps the operating system's; a longer chain is a cycle.
+_MAX_CAUSES = 8
 _MAX_BYTES = 32 * 1024 * 1024
 
 TRUTO, VENDOR, OTHER = "Truto", "the vendor", "neither Truto nor the vendor"
@@ -32,12 +35,13 @@ TRUTO, VENDOR, OTHER = "Truto", "the vendor", "neither Truto nor the vendor"
 # A rate limit, or a temporary failure.
 RETRIED = frozenset({429, 502, 503, 504})
 _CAUSES: Mapping[type[Exception], str] = {
-    requests.exceptions.ProxyError: "The proxy did not connect. Check HTTPS_PROXY and NO_PROXY.",
-    requests.exceptions.SSLError: "No secure connection could be established. Check that the "
+    requests.exceptions.ProxyError: "The proxy did not connect ({}). Check HTTPS_PROXY and "
+    "NO_PROXY.",
+    requests.exceptions.SSLError: "No secure connection could be established ({}). Check that the "
     "address serves https, and that this machine trusts its certificate (REQUESTS_CA_BUNDLE).",
     requests.Timeout: "No response came in time. Check the network, then run this again.",
-    requests.ConnectionError: "The API could not be reached. Check the network, and TRUTO_API_URL "
-    "if it is set.",
+    requests.ConnectionError: "The API could not be reached ({}). Check the network, and "
+    "TRUTO_API_URL if it is set.",
 }
 _OTHER_CAUSE = "The request could not be sent ({}). Check TRUTO_API_URL and the proxy settings."
 
@@ -157,10 +161,8 @@ class Api:
                 content = _content(response, time.monotonic() + timeout)
         except (OSError, HTTPError, ValueError) as failure:
             self._failures += 1
-            # Do not use the failure's own text, because its URL contains the account's ID.
             causes = (text for kind, text in _CAUSES.items() if isinstance(failure, kind))
-            cause = next(causes, _OTHER_CAUSE.format(type(failure).__name__))
-            raise NoAnswerError(cause) from None
+            raise NoAnswerError(next(causes, _OTHER_CAUSE).format(_reason(failure))) from None
         return Answer(response.status_code, response.headers, _json(content), len(content))
 
 
@@ -173,6 +175,22 @@ def _content(response: requests.Response, deadline: float) -> bytes:
         if len(content) > _MAX_BYTES:
             raise NoAnswerError(f"A response has more than {_MAX_BYTES // 1024**2} MB.")
     return bytes(content)
+
+
+def _reason(failure: BaseException) -> str:
+    """Return what the network or the proxy reported, or the name of the failure's type.
+
+    Never use the text of requests or urllib3, because its URL contains the account's ID.
+    """
+    for _ in range(_MAX_CAUSES):
+        inner = getattr(failure, "reason", None) or failure.__cause__ or failure.__context__
+        if not isinstance(inner, BaseException):
+            break
+        failure = inner
+    if isinstance(failure, OSError) and not isinstance(failure, requests.RequestException):
+        # A proxy's words can be in it.
+        return re.sub(r"[^ -~]", "", failure.strerror or str(failure))[:100]
+    return type(failure).__name__
 
 
 def _json(content: bytes) -> Any:

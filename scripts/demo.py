@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,6 +243,13 @@ def _target() -> Iterator[tuple[Mapping[str, Any], Sequence[Account]]]:
     """
     token, account_id = os.environ.get(TOKEN_VARIABLE), os.environ.get(ACCOUNT_VARIABLE)
     if token and account_id:
+        try:
+            uuid.UUID(account_id)
+        except ValueError:
+            raise ScriptError(
+                f"{ACCOUNT_VARIABLE} must be a UUID, such as 62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65. "
+                "Copy it from Truto's list of integrated accounts."
+            ) from None
         url = os.environ.get(URL_VARIABLE)
         say(f"Reading from {url or 'Truto'}, as {TOKEN_VARIABLE} is set.")
         config = {"token": token, "integrated_account_id": account_id}

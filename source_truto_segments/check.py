@@ -44,6 +44,7 @@ class ConnectionCheck:
 
     def __init__(self, config: Config, client: TrutoClient, pool: WorkerPool[Event]) -> None:
         self._config = config
+        self._client = client
         self._pool = pool
         streams = Streams.build(config)
         self._reader = AccountReader(config, client, streams, {}, pool.stop)
@@ -167,4 +168,4 @@ class ConnectionCheck:
             return None
         operation = f"Reading the segments of integrated account {excerpt(account.id)}"
         detail = f" (no answer within {DEADLINE:.0f} s)"
-        return ReadError(errors.TIMED_OUT, operation, account.id, f"{detail}{account.detail}")
+        return ReadError(self._client.timed_out, operation, account.id, f"{detail}{account.detail}")

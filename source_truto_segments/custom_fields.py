@@ -69,7 +69,7 @@ def custom_columns(
                 case Mapping():
                     return parse_columns(event)
     detail = f" (no answer within {DEADLINE:.0f} s)"
-    raise errors.for_discover(ReadError(errors.TIMED_OUT, operation, account_id, detail))
+    raise errors.for_discover(ReadError(client.timed_out, operation, account_id, detail))
 
 
 def parse_columns(meta: Mapping[str, Any]) -> dict[str, Any]:

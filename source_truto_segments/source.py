@@ -57,7 +57,7 @@ from source_truto_segments.truto.client import (
     RetryPolicy,
     TrutoClient,
 )
-from source_truto_segments.truto.errors import ReadError
+from source_truto_segments.truto.errors import ReadError, for_check
 from source_truto_segments.truto.excerpts import excerpt
 
 # Not `logger`: the CDK passes one of that name to each command.
@@ -153,6 +153,7 @@ class SourceTrutoSegments(AbstractSource):
                 message = ConnectionCheck(parsed, client, pool).error_message()
         except AirbyteTracedException as failure:
             message = failure.message
+        message = None if message is None else for_check(message)
         return message is None, "\n".join(filter(None, [message, *warnings])) or None
 
     @override

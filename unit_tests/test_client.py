@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -710,6 +711,47 @@ def test_logged_responses(connect: Connect, time: Time, caplog: Any) -> None:
         "GET some/path of account account-1: HTTP 200",
         "GET some/path of account none: HTTP 200",
     ]
+
+
+@pytest.mark.parametrize(
+    ("location", "detail"),
+    [
+        (
+            "https://user:pw@Login.Example:8443/path?token=x",
+            " (HTTP 302; redirected to login.example)",
+        ),
+        ("/login?token=x", " (HTTP 302)"),
+        ("http://[", " (HTTP 302)"),
+    ],
+)
+def test_host_of_redirect(
+    connect: Connect, server: Answers, time: Time, location: str, detail: str
+) -> None:
+    """The message of a redirect has its host, but no user, path or query."""
+    server.will_send((302, {}, f"Location: {location}\r\n"))
+    failure = fetch(connect(), request(), time).failure
+    assert failure.detail == detail
+    assert failure.guidance.endswith(
+        "whoever runs the network of the machine that runs the sync must let it reach Truto's API."
+    )
+
+
+@pytest.mark.parametrize("first", [None, GOOD, vendor(400), (503, "<p>Hello</p>")])
+def test_timeout(
+    connect: Connect, server: Answers, time: Time, monkeypatch: pytest.MonkeyPatch, first: Any
+) -> None:
+    """Only if nothing has got through yet, a timeout's advice is about the network."""
+    client = connect(RetryPolicy(0.0, 1.0, 1.0))
+    if first is not None:
+        server.will_send(first)
+        fetch(client, request(TWO), time)
+        time.now += 100
+    monkeypatch.setattr(requests.Session, "send", Mock(side_effect=requests.ReadTimeout))
+    failure = fetch(client, request(), time).failure
+    assert failure.resolution.error_message == "the request timed out"
+    has_reached = first in (GOOD, vendor(400))
+    assert ("a firewall or proxy may drop the connection" in failure.guidance) is not has_reached
+    assert client.awaits_first_response is not has_reached
 
 
 def test_cookies_and_redirects(connect: Connect, server: Answers, time: Time) -> None:

@@ -25,7 +25,6 @@ from source_truto_segments.truto.errors import (
     guidance_for,
     interpret_exception,
     interpret_response,
-    proxy_error,
     response_detail,
     root_cause,
     unexpected_error,
@@ -397,6 +396,19 @@ def test_unresolved_name() -> None:
     error = requests.ConnectionError()
     error.__cause__ = raised_from(NameResolutionError("h", no_pool(), socket.gaierror()))
     assert interpret_exception(error) is errors.NAME_ERROR
+    proxy = requests.exceptions.ProxyError()
+    proxy.__cause__ = error.__cause__
+    assert interpret_exception(proxy) is errors.PROXY_NAME_ERROR
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(403, errors.PROXY_ERROR), (407, errors.PROXY_LOGIN_REQUIRED)]
+)
+def test_status_of_proxy(status: int, expected: Resolution) -> None:
+    """A proxy that requires a login has its own row."""
+    error = requests.exceptions.ProxyError()
+    error.__cause__ = OSError(f"Tunnel connection failed: {status} No")
+    assert interpret_exception(error) is expected
 
 
 @pytest.mark.parametrize(
@@ -424,17 +436,15 @@ def test_settings_in_guidance(sent: list[str], settings: str) -> None:
     assert guidance_for(RESOLUTION, sent) == "Open the vendor."
 
 
-@pytest.mark.parametrize(
-    ("proxies", "variable"), [(["https"], "HTTPS_PROXY"), (["all"], "ALL_PROXY"), ([], "ALL_PROXY")]
-)
-def test_variable_of_proxy(proxies: list[str], variable: str) -> None:
-    """The guidance for a failed proxy names the variable that sets the proxy."""
-    row = proxy_error(proxies)
+def test_through_proxy() -> None:
+    """The guidance for a failed proxy names the variable that sets it, and the host."""
+    row = errors.through_proxy(errors.PROXY_ERROR, "ALL_PROXY", "truto.invalid")
     assert row.guidance == (
-        f"Check the proxy settings of the machine that runs the sync ({variable}), and that the "
-        "proxy allows this address."
+        "Check the proxy settings of the machine that runs the sync (ALL_PROXY), and that the "
+        "proxy allows truto.invalid."
     )
     assert row == replace(errors.PROXY_ERROR, guidance=row.guidance)
+    assert errors.through_proxy(RESOLUTION, "ALL_PROXY", "truto.invalid") is RESOLUTION
 
 
 def test_invalid_lines() -> None:
@@ -500,6 +510,36 @@ def test_guidance_of_discover(row: Resolution, guidance: str) -> None:
     """Whoever fetches a schema is not sent to the next sync."""
     error = for_discover(ReadError(row, "Fetching the schema", "a", " (x)"))
     assert (error.guidance, error.resolution, error.detail) == (guidance, row, " (x)")
+
+
+@pytest.mark.parametrize(
+    ("row", "guidance"),
+    [
+        (
+            errors.NEVER_ANSWERED,
+            (
+                "Test the connection again in some minutes. If it persists, a firewall or proxy "
+                "may drop the connection: whoever runs the network of the machine that runs "
+                "the sync must let it reach Truto's API; if nothing there is in the way, contact "
+                "Truto's support."
+            ),
+        ),
+        (errors.MAX_WAIT_EXCEEDED, "Test the connection again in some minutes."),
+        (
+            errors.CONNECTION_ERROR,
+            (
+                "Check that the machine that runs the sync can reach this address; if it can, "
+                "test the connection again."
+            ),
+        ),
+        (errors.ACCOUNT_FORBIDDEN, errors.ACCOUNT_FORBIDDEN.guidance),
+    ],
+    ids=lambda value: getattr(value, "error_message", ""),
+)
+def test_guidance_of_check(row: Resolution, guidance: str) -> None:
+    """Whoever tests a connection is not sent to the next sync."""
+    message = errors.for_check(str(ReadError(row, "Reading a", "a", " (x)")))
+    assert message == f"Reading a failed: {row.error_message} (x). {guidance}"
 
 
 # --- a read through the CDK's own stream ---

@@ -48,6 +48,15 @@ def test_status_line(progress: Progress, line: str) -> None:
     assert progress.status_line([]) == line
 
 
+def test_first_response() -> None:
+    """Until Truto responds, the progress line says so, unless a wait is the reason."""
+    waiting = Progress().status_line([], awaits_first_response=True)
+    assert waiting.endswith(" 0 records. The sync waits for the first response from Truto.")
+    delays = [Delay(12.4, "Truto to be reachable again", for_token=True)]
+    line = Progress().status_line(delays, awaits_first_response=True)
+    assert line == Progress().status_line(delays)
+
+
 FOR_TOKEN = Delay(12.4, "Truto's limit", for_token=True)
 FOR_ENVIRONMENT = Delay(5, "the backoff")
 

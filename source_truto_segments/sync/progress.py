@@ -32,18 +32,22 @@ class Progress:
         """Whether every account was found, and either read or failed."""
         return self.is_all_found and self.found <= self.done | self.failed
 
-    def status_line(self, delays: Sequence[Delay]) -> str:
+    def status_line(self, delays: Sequence[Delay], *, awaits_first_response: bool = False) -> str:
         """Return a sentence on the progress, and one on what the sync is waiting for.
 
         Args:
             delays: The delays that tasks are waiting on.
+            awaits_first_response: Whether Truto has not responded to any request yet.
         """
         found = "" if self.is_all_found else " found so far"
         failed = f" ({len(self.failed):,} failed)" if self.failed else ""
+        waiting = _waiting(delays)
+        if awaits_first_response and not delays:
+            waiting = " The sync waits for the first response from Truto."
         return (
             f"Progress: the sync has finished {len(self.done | self.failed):,} of "
             f"{counted(len(self.found), 'account')}{found}{failed} and emitted "
-            f"{counted(self.records.total(), 'record')}.{_waiting(delays)}"
+            f"{counted(self.records.total(), 'record')}.{waiting}"
         )
 
     def final_summary(self, stream_names: Collection[str]) -> str:

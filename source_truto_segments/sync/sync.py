@@ -55,10 +55,9 @@ _TICK = 0.2
 
 _COMPLETE, _INCOMPLETE = AirbyteStreamStatus.COMPLETE, AirbyteStreamStatus.INCOMPLETE
 
-_INTERRUPTED = (
-    "The sync was interrupted before all accounts were read. Progress was saved; the next attempt "
-    "resumes from there."
-)
+_INTERRUPTED = "The sync was interrupted before all accounts were read. "
+_SAVED = "Progress was saved; the next attempt resumes from there."
+_NOTHING_SAVED = "It had emitted nothing yet; the next attempt starts where this one did."
 
 
 @dataclass
@@ -266,7 +265,9 @@ class Sync:
         summary = self._progress.final_summary(self._runs)
         final = self._failures.final_error()
         if self._interrupted:
-            final = UserError(_INTERRUPTED, FailureType.transient_error)
+            has_emitted = any(run.running or run.readable for run in self._runs.values())
+            text = f"{_INTERRUPTED}{_SAVED if has_emitted else _NOTHING_SAVED}"
+            final = UserError(text, FailureType.transient_error)
         elif final is None and not all(complete.values()):
             final = self._failures.summary(summary)
         for failure in self._failures.traced(final):
@@ -298,4 +299,7 @@ class Sync:
     def _log_progress(self) -> None:
         if self._now() - self._logged_at >= PROGRESS_SECONDS:
             self._logged_at = self._now()
-            logger.info("%s", self._progress.status_line(self._pool.delays()))
+            line = self._progress.status_line(
+                self._pool.delays(), awaits_first_response=self._client.awaits_first_response
+            )
+            logger.info("%s", line)

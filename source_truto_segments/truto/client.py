@@ -18,7 +18,7 @@ from typing_extensions import override
 from source_truto_segments.truto import errors, transport
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
 from source_truto_segments.truto.excerpts import excerpt
-from source_truto_segments.truto.machine import connection_settings
+from source_truto_segments.truto.machine import Proxy, connection_settings, proxy_for
 from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
 from source_truto_segments.truto.responses import (
@@ -135,6 +135,7 @@ class TrutoClient:
         self._limiter = RateLimiter(now, share)
         self._session = _session(token, max_connections, policy.lifetime)
         self._settings = connection_settings(self._session, api_url)
+        self._proxy = proxy_for(api_url, self._settings["proxies"])
         self._outage = Outage(now)
         self._token_verified = token_verified
         # The last request that succeeded: repeating it shows whether a failure concerns others.
@@ -206,6 +207,8 @@ class TrutoClient:
         still succeeds, only one account has failed.
         """
         row = failure.resolution
+        if row is errors.TIMED_OUT:
+            row = self.timed_out
         is_general = row.of_account is not None or not failure.got_through
         if request.account_id and is_general and row is not errors.BLOCKED:
             others_succeed = yield from self._others_succeed()
@@ -231,6 +234,16 @@ class TrutoClient:
     def has_succeeded(self) -> bool:
         """Whether any request has had a good response."""
         return self._last_good is not None
+
+    @property
+    def awaits_first_response(self) -> bool:
+        """Whether neither Truto nor a vendor has responded to any request yet."""
+        return self._outage.never_reached
+
+    @property
+    def timed_out(self) -> Resolution:
+        """The row for a request that had no response in time."""
+        return errors.NEVER_ANSWERED if self.awaits_first_response else errors.TIMED_OUT
 
     @property
     def may_hear(self) -> bool:
@@ -271,9 +284,7 @@ class TrutoClient:
             # Airbyte Cloud filters requests, and explains in a sentence why it refuses an address.
             raise _refused_address(request, refused) from None
         except requests.RequestException as error:
-            outcome: _T | _FailedAttempt = _transport_failure(
-                prepared, error, self._settings["proxies"]
-            )
+            outcome: _T | _FailedAttempt = _transport_failure(prepared, error, self._proxy)
         else:
             logger.debug(
                 "GET %s of account %s: HTTP %s",
@@ -385,23 +396,31 @@ def _classify(
         sent_cursor=request.cursor is not None,
         of_account=request.account_id is not None,
     )
-    detail = errors.response_detail(status, body)
+    is_redirect = resolution is errors.REDIRECTED
+    location = response.headers.get("Location") if is_redirect else None
+    detail = errors.response_detail(status, body, _host_of(location))
     is_limit = status == requests.codes.too_many_requests
     wait = parse_retry_after(response.headers, is_limit=is_limit)
     return _FailedAttempt(resolution, detail, body.speaker, wait, status)
 
 
+def _host_of(location: str | None) -> str | None:
+    """Return the host of a redirect, never its path or query; None if it has none."""
+    try:
+        return urlsplit(location or "").hostname
+    except ValueError:
+        return None
+
+
 def _transport_failure(
-    prepared: requests.PreparedRequest,
-    error: requests.RequestException,
-    proxies: Mapping[str, str],
+    prepared: requests.PreparedRequest, error: requests.RequestException, proxy: Proxy | None
 ) -> _FailedAttempt:
     host = urlsplit(str(prepared.url)).netloc
-    row = errors.interpret_exception(error)
-    return _FailedAttempt(
-        errors.proxy_error(proxies) if row is errors.PROXY_ERROR else row,
-        f" ({host}: {errors.root_cause(error)})",
-    )
+    row, where = errors.interpret_exception(error), host
+    if proxy is not None:
+        row = errors.through_proxy(row, proxy.variable, host)
+        where = f"{host} through the proxy {excerpt(proxy.address)}"
+    return _FailedAttempt(row, f" ({where}: {errors.root_cause(error)})")
 
 
 def _refused_address(request: Request[Any], refused: Exception) -> ReadError:

@@ -138,6 +138,9 @@ _SETTINGS = {
     "tenant_id": "tenant_ids under additional_accounts",
 }
 _PROXY_VARIABLES = "HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+_WHOEVER_RUNS_THE_NETWORK = (
+    "whoever runs the network of the machine that runs the sync must let it reach Truto's API"
+)
 _CHECK_API_URL = "Check api_url in the source's configuration."
 
 
@@ -177,7 +180,8 @@ ACCOUNT_REDIRECTED = _rejected(
 )
 REDIRECTED = _rejected(
     "the API URL responded with a redirect; redirects are not followed, to protect the API token",
-    f"{_CHECK_API_URL} If it is correct, a proxy or a login page of the network stands in between.",
+    f"{_CHECK_API_URL} If it is correct, a proxy or a login page of the network stands in between: "
+    f"{_WHOEVER_RUNS_THE_NETWORK}.",
     Scope.SYNC,
     ACCOUNT_REDIRECTED,
 )
@@ -191,8 +195,8 @@ BLOCKED = Resolution(
 )
 GATEWAY_ANSWERED = _retried(
     "a gateway, firewall or proxy answered in Truto's place",
-    f"{_NEXT_SYNC} If it persists, whoever runs the network of the machine that runs the sync must "
-    "let it reach Truto's API; if nothing there is in the way, contact Truto's support.",
+    f"{_NEXT_SYNC} If it persists, {_WHOEVER_RUNS_THE_NETWORK}; if nothing there is in the way, "
+    "contact Truto's support.",
 )
 
 ERROR_MAPPING: Mapping[tuple[int, Speaker], Resolution] = {
@@ -270,6 +274,12 @@ CURSOR_REJECTED = Resolution(
 )
 MALFORMED = _retried("the response is malformed")
 TIMED_OUT = _retried("the request timed out")
+# As long as no request has had a response.
+NEVER_ANSWERED = _retried(
+    TIMED_OUT.error_message,
+    f"{_NEXT_SYNC} If it persists, a firewall or proxy may drop the connection: "
+    f"{_WHOEVER_RUNS_THE_NETWORK}; if nothing there is in the way, contact Truto's support.",
+)
 RESPONSE_TOO_LARGE = _rejected(
     "the response is too large",
     "Lower page_size in the source's configuration, or deselect the column remote_data; if that "
@@ -289,6 +299,17 @@ PROXY_ERROR = _retried(
     "the proxy of this machine could not be reached, or refused the connection",
     f"Check the proxy settings of the machine that runs the sync ({_PROXY_VARIABLES}), and that "
     "the proxy allows this address.",
+)
+PROXY_NAME_ERROR = _retried(
+    "the name of the proxy of this machine could not be resolved",
+    f"Check the proxy settings of the machine that runs the sync ({_PROXY_VARIABLES}); if they are "
+    "correct, check its name service (DNS).",
+)
+PROXY_LOGIN_REQUIRED = _rejected(
+    "the proxy of this machine requires a login, or rejected the one that is set",
+    "Put the login into the proxy settings of the machine that runs the sync "
+    f"({_PROXY_VARIABLES}), or correct it there; whoever runs the proxy knows it.",
+    Scope.SYNC,
 )
 CONNECTION_ERROR = _retried(
     "the connection could not be established or was lost",
@@ -401,12 +422,18 @@ def _undocumented(status: int, speaker: Speaker) -> Resolution:
 def interpret_exception(error: requests.RequestException) -> Resolution:
     """Return the row for a request that has no complete response."""
     causes = [*_causes(error)]
+    is_proxy = isinstance(error, requests.exceptions.ProxyError)
     if any(isinstance(cause, NameResolutionError) for cause in causes):
-        return NAME_ERROR
+        return PROXY_NAME_ERROR if is_proxy else NAME_ERROR
+    if is_proxy and _LOGIN_REQUIRED in str(causes[-1]):
+        return PROXY_LOGIN_REQUIRED
     if any(isinstance(cause, MalformedHeadError) for cause in causes):
         return MALFORMED
     return next(row for kind, row in _EXCEPTION_MAPPING if isinstance(error, kind))
 
+
+# How http.client reports a proxy's response to CONNECT.
+_LOGIN_REQUIRED = f"Tunnel connection failed: {requests.codes.proxy_authentication_required:d}"
 
 # The order matters: a ConnectTimeout is both a Timeout and a ConnectionError.
 _EXCEPTION_MAPPING: tuple[tuple[type[requests.RequestException], Resolution], ...] = (
@@ -441,14 +468,21 @@ def guidance_for(resolution: Resolution, params: Iterable[str]) -> str:
     return f"Check {named} in the source's configuration; if {are} correct, {support}"
 
 
-def proxy_error(proxies: Iterable[str]) -> Resolution:
-    """Return the row for a failed proxy, with the variable that sets it.
+def through_proxy(row: Resolution, variable: str, host: str) -> Resolution:
+    """Return a row with guidance for a request that went through a proxy.
 
     Args:
-        proxies: The schemes that have a proxy.
+        row: The row.
+        variable: The environment variable that sets the proxy.
+        host: The host that the request was for.
     """
-    variable = "HTTPS_PROXY" if "https" in proxies else "ALL_PROXY"
-    return replace(PROXY_ERROR, guidance=PROXY_ERROR.guidance.replace(_PROXY_VARIABLES, variable))
+    guidance = row.guidance.replace(_PROXY_VARIABLES, variable).replace("this address", host)
+    return row if guidance == row.guidance else replace(row, guidance=guidance)
+
+
+def for_check(message: str) -> str:
+    """Return a message with guidance for testing the connection instead of for a sync."""
+    return _without_sync(message, "test the connection again")
 
 
 def for_discover(error: ReadError) -> ReadError:
@@ -457,19 +491,18 @@ def for_discover(error: ReadError) -> ReadError:
     if error.resolution is RESPONSE_TOO_LARGE:
         guidance = _SEND
     elif error.resolution.response_action is ResponseAction.RATE_LIMITED:
-        guidance = _FETCH_AGAIN
-    for advice, instead in _IN_DISCOVER:
-        guidance = guidance.replace(advice, instead)
-    return error.with_guidance(guidance)
+        guidance = _NEXT_SYNC
+    guidance = guidance.replace(
+        "remove the account from the source", "name another account in integrated_account_id"
+    )
+    return error.with_guidance(_without_sync(guidance, "fetch the schema again"))
 
 
-_FETCH_AGAIN = "Fetch the schema again in some minutes."
-_IN_DISCOVER = (
-    (_NEXT_SYNC, _FETCH_AGAIN),
-    (MAX_WAIT_EXCEEDED.guidance, _FETCH_AGAIN),
-    ("the next sync tries again.", "fetch the schema again."),
-    ("remove the account from the source", "name another account in integrated_account_id"),
-)
+def _without_sync(text: str, again: str) -> str:
+    """Replace the advice to wait for the next sync with what a person can do now."""
+    later = f"{again.capitalize()} in some minutes."
+    text = text.replace(_NEXT_SYNC, later).replace(MAX_WAIT_EXCEEDED.guidance, later)
+    return text.replace("the next sync tries again.", f"{again}.")
 
 
 def unexpected_error(operation: str, account_id: str | None, error: Exception) -> ReadError:
@@ -478,9 +511,17 @@ def unexpected_error(operation: str, account_id: str | None, error: Exception) -
     return ReadError(UNEXPECTED, operation, account_id, detail)
 
 
-def response_detail(status: int, body: ErrorBody) -> str:
-    """Return the detail of an error response: its status, its reason and the missing scopes."""
+def response_detail(status: int, body: ErrorBody, redirected_to: str | None = None) -> str:
+    """Return the detail of an error response: its status, its reason and the missing scopes.
+
+    Args:
+        status: The HTTP status.
+        body: The content of the response.
+        redirected_to: The host to which it redirects.
+    """
     parts = [f"HTTP {status}"]
+    if redirected_to:
+        parts.append(f"redirected to {excerpt(redirected_to)}")
     if body.reason:
         parts.append(f'{body.speaker.value} reported: "{body.reason}"')
     if body.missing_scopes:

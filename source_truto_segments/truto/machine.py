@@ -2,9 +2,11 @@
 
 import ipaddress
 import os
+import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -12,15 +14,28 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from source_truto_segments.truto.errors import UserError
-from source_truto_segments.truto.excerpts import SECRETS
+from source_truto_segments.truto.excerpts import SECRETS, excerpt
 
 # In the order in which requests reads them.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+# OpenSSL finds a certificate in a folder only by its hash, as the name of its file.
+_HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+", re.IGNORECASE)
 
 
 class MachineError(UserError):
-    """An invalid setting of this machine; its message names the setting, not the value."""
+    """An invalid setting of this machine; its message never shows a proxy's user or password."""
+
+
+class Proxy(NamedTuple):
+    """The proxy for requests to a URL.
+
+    Attributes:
+        variable: The environment variable that sets it.
+        address: Its host and port, without user and password.
+    """
+
+    variable: str
+    address: str
 
 
 def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:
@@ -29,16 +44,14 @@ def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:
     Requests to this machine itself never use a proxy.
 
     Raises:
-        MachineError: If a proxy's address cannot be parsed, or if the certificates of an
-            environment variable cannot be loaded.
+        MachineError: If the proxy has no valid address or is a SOCKS proxy, or if the certificates
+            of an environment variable cannot be loaded.
     """
     settings: dict[str, Any] = {}
     settings.update(session.merge_environment_settings(url, {}, None, None, None))
     if is_loopback(urlsplit(url).hostname or ""):
         return {**settings, "proxies": {}}
-    for scheme, proxy in settings["proxies"].items():
-        if scheme in ("https", "all"):
-            _check_proxy(scheme, proxy)
+    proxy_for(url, settings["proxies"])
     if isinstance(settings["verify"], str):
         _check_certificates(settings["verify"])
     return settings
@@ -54,28 +67,55 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_proxy(scheme: str, proxy: str) -> None:
+def proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy that requests uses for a URL, and mask its user and password from now on.
+
+    Args:
+        url: The URL.
+        proxies: The proxies by scheme, as `connection_settings` returns them.
+
+    Raises:
+        MachineError: If the connector cannot use it.
+    """
+    scheme = next((name for name in (urlsplit(url).scheme, "all") if name in proxies), None)
+    if scheme is None:
+        return None
+    variable = f"{scheme}_proxy" if f"{scheme}_proxy" in os.environ else f"{scheme.upper()}_PROXY"
+    proxy = proxies[scheme]
     try:
         parts = parse_url(proxy if "://" in proxy else f"http://{proxy}")  # ignore-https-check
     except LocationParseError:
         parts = parse_url("")
     for secret in (parts.auth or "").split(":"):
         SECRETS.add(unquote(secret))
-    if not parts.host or parts.scheme not in _PROXY_SCHEMES:
+    instead = "Set the variable to one such as proxy.example.com:3128, or unset it."
+    if parts.host and (parts.scheme or "").startswith("socks"):
         raise MachineError(
-            f"The proxy of this machine, set by {scheme.upper()}_PROXY, has no valid address. Set "
-            "the variable to one such as proxy.example.com:3128, or unset it."
+            f"The proxy of this machine, set by {variable}, is a SOCKS proxy, but the connector "
+            f"supports only HTTP proxies. {instead}"
         )
+    if not parts.host or parts.scheme not in ("http", "https"):
+        raise MachineError(
+            f"The proxy of this machine, set by {variable}, has no valid address. {instead}"
+        )
+    return Proxy(variable, str(parts.netloc))
 
 
 def _check_certificates(path: str) -> None:
     name = next((name for name in _CA_VARIABLES if os.environ.get(name) == path), _CA_VARIABLES[0])
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
+        if not Path(path).is_dir():
+            context.load_verify_locations(cafile=path)
+            return
+        if any(_HASHED_NAME.fullmatch(entry.name) for entry in Path(path).iterdir()):
+            return
+        reason = "the folder has no certificate under its hash, as `openssl rehash` names the files"
+    except ssl.SSLError:
+        reason = "the file has no valid certificates in PEM format"
     except OSError as error:
-        raise MachineError(
-            f"The certificates of this machine, set by {name}, cannot be loaded: "
-            f"{error.strerror or error}. Set the variable to a file of certificates in PEM format, "
-            "or unset it."
-        ) from None
+        reason = error.strerror or str(error)
+    raise MachineError(
+        f"The certificates of this machine, set by {name}, cannot be loaded: {excerpt(path)}: "
+        f"{reason}. Set the variable to a file of certificates in PEM format, or unset it."
+    )

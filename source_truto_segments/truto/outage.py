@@ -26,6 +26,12 @@ class Outage:
         # When the outage began; None if there is none.
         self.since: float | None = None
 
+    @property
+    def never_reached(self) -> bool:
+        """Whether neither Truto nor a vendor has responded yet."""
+        with self._lock:
+            return self._reached_at == -math.inf
+
     def wait(self) -> float:
         """Return 0 if a request may be sent now, otherwise the seconds until it may ask again."""
         with self._lock:
