@@ -119,6 +119,26 @@ class Page:
 # --- tasks and workers ---
 
 
+def test_one_retry_among_ten_starts(make_pool: MakePool) -> None:
+    """Of ten starts, nine go to tasks that have not begun, and one to a task that had to wait."""
+    moved = threading.Event()
+
+    def waiting(name: str) -> Task[Any]:
+        yield of_account(0)
+        yield name
+
+    def first() -> Task[Any]:
+        # The scheduler moves the others on meanwhile.
+        moved.wait(0.1)
+        yield "first"
+
+    new = [task(number) for number in range(30)]
+    pool = make_pool(waiting("a"), waiting("b"), waiting("c"), waiting("d"), first(), *new)
+    found = [event for event in events(pool) if not isinstance(event, RateLimited)]
+    assert sorted(map(found.index, "abcd")) == [5, 15, 25, 34]
+    assert found[:5] == ["first", 0, 1, 2, 3]
+
+
 def test_no_tasks(make_pool: MakePool) -> None:
     """A pool without tasks has no events."""
     assert list(events(make_pool())) == []
@@ -356,7 +376,9 @@ def test_no_threads(started: StartedWorkers, make_pool: MakePool) -> None:
     pool = make_pool(task("a"), task("b"), workers=4)
 
     (failed,) = events(pool)
-    assert "this machine has no further thread (can't start new thread)" in str(failed.error)
+    assert str(failed.error).startswith(
+        "Starting the sync failed: this machine has no further thread (can't start new thread)"
+    )
     assert len(started.threads) == 1
 
 
