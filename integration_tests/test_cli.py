@@ -121,7 +121,7 @@ def test_invalid_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "config.json cannot be read: there is no such file."),
+        (None, "config.json (--config) cannot be read: there is no such file."),
         ("{", "config.json is not valid: it ends in line 1 before all brackets"),
         ("[]", "it is a list, not an object."),
     ],
