@@ -180,18 +180,19 @@ def test_integration_by_label(serve: Serve, caplog: pytest.LogCaptureFixture, na
     assert warnings_in(caplog) == []
 
 
-@pytest.mark.parametrize("names", [["klavio"], ["klavio", "brevo"]])
+@pytest.mark.parametrize("names", [["Klavio"], ["Klavio", "brevo"]])
 def test_integration_that_matches_nothing(
     serve: Serve, caplog: pytest.LogCaptureFixture, names: list[str]
 ) -> None:
     """The warnings of check and read list the integrations of the environment."""
     sandbox = serve(*(numbered_account(n, "brevo" if n > 3 else "klaviyo") for n in range(1, 6)))
     text = (
-        "No integrated account has what integrations under additional_accounts lists: klavio. The "
-        "environment has: klaviyo (3), brevo (2)."
+        "No integrated account matches these entries of additional_accounts.integrations: Klavio. "
+        "The environment has: klaviyo (3), brevo (2)."
     )
     read(sandbox, additional_accounts={**ALL, "integrations": names})
-    check(sandbox, additional_accounts={**ALL, "integrations": names})
+    found = check(sandbox, additional_accounts={**ALL, "integrations": names})
+    assert found == (Status.SUCCEEDED, text)
 
     assert warnings_in(caplog) == [text, text]
     assert is_documented(text)
@@ -204,7 +205,7 @@ def test_tenants_that_match_nothing(serve: Serve, caplog: pytest.LogCaptureFixtu
     read(serve(*accounts), additional_accounts={**ALL, "tenant_ids": wanted})
 
     (text,) = warnings_in(caplog)
-    assert "lists: Customer-7x, zzz-0, zzz-1" in text
+    assert "of additional_accounts.tenant_ids: Customer-7x, zzz-0, zzz-1" in text
     assert "and 21 more. The environment has: customer-7 (1), " in text
     assert text.endswith("and 30 more.")
 
@@ -216,6 +217,7 @@ def test_options_that_exclude_each_other(serve: Serve, caplog: pytest.LogCapture
     read(sandbox, additional_accounts=options)
 
     (text,) = warnings_in(caplog)
+    assert check(sandbox, additional_accounts=options) == (Status.SUCCEEDED, text)
     assert text == (
         "No other integrated account matches integrations and tenant_ids under additional_accounts "
         "at the same time."
@@ -308,6 +310,19 @@ def test_counts_of_a_check(serve: Serve) -> None:
     assert message is not None
     assert message.startswith(
         "Asked 1 of 7 integrated accounts for segments: 1 of these cannot be read.\n"
+    )
+
+
+def test_account_that_is_not_there_is_not_counted(serve: Serve) -> None:
+    """An account that does not exist is none of those that the check asked."""
+    sandbox = serve(*(numbered_account(n) for n in range(2, 9)))
+    _, message = check(sandbox, integrated_account_id=id_of(1), additional_accounts=ALL)
+    assert str(message).startswith(f"Reading the segments of integrated account {id_of(1)} failed")
+
+    sandbox.environment.accounts.append(numbered_account(9, status="needs_reauth"))
+    _, message = check(sandbox, integrated_account_id=id_of(1), additional_accounts=ALL)
+    assert str(message).startswith(
+        "Asked 1 of 8 integrated accounts for segments: 1 of these cannot be read.\n"
     )
 
 

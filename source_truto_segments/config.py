@@ -89,11 +89,13 @@ class AccountFilter:
             automation.
         tenant_ids: The tenants to read; empty for all.
         shard: The part of the environment to read; None for all of it.
+        spellings: How the user has written each of `integrations`.
     """
 
     integrations: frozenset[str] = frozenset()
     tenant_ids: frozenset[str] = frozenset()
     shard: Shard | None = None
+    spellings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def in_shard(self, account_id: str) -> bool:
         """Return whether an account is in the shard; True if there is none."""
@@ -399,11 +401,13 @@ def _decoded(url: str) -> str:
 
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
-    named = map(str.lower, _strings(accounts.get("integrations")))
     # People write labels such as Customer.io; replace the known vendors' labels with their names.
-    integrations = frozenset(vendor.name if (vendor := vendor_of(text)) else text for text in named)
-    tenant_ids = _strings(accounts.get("tenant_ids"))
-    return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))
+    spellings = {
+        vendor.name if (vendor := vendor_of(text.lower())) else text.lower(): text
+        for text in _strings(accounts.get("integrations"))
+    }
+    tenant_ids, shard = _strings(accounts.get("tenant_ids")), _shard(accounts.get("shard"))
+    return AccountFilter(frozenset(spellings), tenant_ids, shard, spellings)
 
 
 def _shard(value: str | None) -> Shard | None:

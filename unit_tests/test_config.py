@@ -90,8 +90,10 @@ def test_printed_token() -> None:
         ),
         (
             {"additional_accounts": {"mode": "listed", "ids": [ACCOUNT_ID, ACCOUNT_ID, "acme"]}},
-            "Entry 3 of additional_accounts.ids must be a UUID, for example "
-            '62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65; it is "acme".',
+            (
+                "Entry 3 of additional_accounts.ids must be a UUID, for example "
+                '62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65; it is "acme".'
+            ),
         ),
         (
             {"additional_accounts": {"mode": "listed", "ids": ["t0ken"]}},
@@ -99,13 +101,17 @@ def test_printed_token() -> None:
         ),
         (
             {"additional_accounts": {"mode": "listed"}},
-            "Integrated account IDs (additional_accounts.ids) are missing: the mode "
-            '"listed" needs at least one.',
+            (
+                "Integrated account IDs (additional_accounts.ids) are missing: the mode "
+                '"listed" needs at least one.'
+            ),
         ),
         (
             {"additional_accounts": {"mode": "listed", "ids": []}},
-            "Integrated account IDs (additional_accounts.ids) are missing: the mode "
-            '"listed" needs at least one.',
+            (
+                "Integrated account IDs (additional_accounts.ids) are missing: the mode "
+                '"listed" needs at least one.'
+            ),
         ),
         (
             {"additional_accounts": {"mode": "listed", "ids": [5]}},

@@ -314,6 +314,7 @@ def test_logged_messages(message: str) -> None:
         "The sync was interrupted before all accounts were read. ",
         "Asked … of … for segments: ….",
         "The connector failed unexpectedly (…: …). ",
+        "The stream integrated_accounts cannot be read. ",
     ],
 )
 def test_other_endings(message: str) -> None:
