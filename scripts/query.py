@@ -21,7 +21,8 @@ def main() -> None:
             found = database.sql(query or EXAMPLE)
         except duckdb.CatalogException as missing:
             tables = ", ".join(name for (name,) in database.sql("SHOW TABLES").fetchall())
-            raise ScriptError(f"{str(missing).splitlines()[0]} The tables are: {tables}.") from None
+            said = str(missing).splitlines()[0].removeprefix("Catalog Error: ")
+            raise ScriptError(f"{said} The tables are: {tables}.") from None
         # A statement that is not a query, such as SET, has no rows.
         say(str(found) if found is not None else "Done.")
 
