@@ -186,7 +186,7 @@ class LogHandler(logging.Handler):
 
     @override
     def filter(self, record: logging.LogRecord) -> Any:
-        is_note = record.module == "memory_monitor" and record.levelno <= logging.INFO
+        is_note = str(record.msg).startswith("MemoryMonitor instantiated")
         is_own = record.name.partition(".")[0] == "airbyte"
         return is_own and not is_note and super().filter(record)
 
