@@ -47,7 +47,8 @@ def test_good_account(serve: Serve, tmp_path: Path) -> None:
     checked = run("check", "--config", settings)
     assert checked.exit_code == 0
     assert checked.of_type("CONNECTION_STATUS") == [{"status": "SUCCEEDED"}]
-    assert [request.kind for request in sandbox.requests] == ["segments"]
+    assert [request.kind for request in sandbox.requests] == ["segments", "account"]
+    assert not any("MemoryMonitor" in line for line in checked.logs)
 
     discovered = run("discover", "--config", settings)
     (found,) = discovered.of_type("CATALOG")
@@ -121,7 +122,7 @@ def test_invalid_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "config.json cannot be read: there is no such file."),
+        (None, "config.json (--config) cannot be read: there is no such file."),
         ("{", "config.json is not valid: it ends in line 1 before all brackets"),
         ("[]", "it is a list, not an object."),
     ],
@@ -161,6 +162,21 @@ def test_unknown_stream_beside_others(serve: Serve, processes: Processes, tmp_pa
     (error,) = result.errors
     assert error["message"].startswith('The source has no stream "contacts".')
     assert error["failure_type"] == "config_error"
+
+
+def test_misspelt_stream(serve: Serve, tmp_path: Path) -> None:
+    """The message about a stream that does not exist suggests a similar one."""
+    wrong = catalog(streams=("segments", "workspaces", "workspaces"))
+    for entry, name in zip(wrong["streams"], ("segment", "workspace", "people"), strict=True):
+        entry["stream"]["name"] = name
+    settings = write(tmp_path / "config.json", config(serve(account())))
+
+    result = command("read", "--config", settings, "--catalog", write(tmp_path / "c.json", wrong))
+
+    assert result.errors[-1]["message"].startswith(
+        'The source has no stream "segment" (perhaps "segments" is meant), "workspace" (perhaps '
+        '"workspaces" is meant), "people". '
+    )
 
 
 @pytest.mark.parametrize(

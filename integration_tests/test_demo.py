@@ -1,17 +1,19 @@
 """The demo: what it shows of two syncs, and the query that it ends with."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from airbyte_cdk.models import AirbyteCatalog, AirbyteMessage, AirbyteMessageSerializer, Type
 
 from scripts import demo, query
 from scripts._common import ScriptError
 from source_truto_segments import SourceTrutoSegments
-from unit_tests.test_documentation import CONFIG, SPEC
+from unit_tests.test_documentation import CONFIG, ROOT, SPEC
 
 RUN = demo.Connector.run
 
@@ -70,3 +72,37 @@ def test_account_of_demo(
         demo.main()
 
     assert capsys.readouterr().out == ""
+
+
+def test_query(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a query an example is announced; for a missing table the message lists the others."""
+    database = tmp_path / "demo.duckdb"
+    monkeypatch.setattr(query, "DATABASE", database)
+    with duckdb.connect(str(database)) as tables:
+        tables.execute("CREATE TABLE segments (name TEXT, updated_at TEXT)")
+
+    monkeypatch.setattr(sys, "argv", ["query"])
+    query.main()
+    assert f"No query is given, so this is an example: {demo.EXAMPLE}" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["query", "SELECT * FROM segment"])
+    with pytest.raises(ScriptError) as missing:
+        query.main()
+    assert str(missing.value) == (
+        "Table with name segment does not exist! The tables are: segments."
+    )
+
+
+def test_help_of_query() -> None:
+    """The option --help prints the usage, and installs nothing."""
+    for option in ("--help", "-h"):
+        shown = subprocess.run(
+            ["/usr/bin/env", "bash", str(ROOT / "scripts/query.sh"), option],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert shown.startswith("Runs a query on the tables")
+        assert 'bash scripts/query.sh "SELECT name FROM segments LIMIT 5"' in shown

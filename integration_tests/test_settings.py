@@ -96,6 +96,8 @@ def test_key_like_no_other(serve: Serve) -> None:
     assert message is not None
     assert message.startswith('The configuration has an unknown key, "zzz", which has no effect.')
     assert "Known are token, integrated_account_id" in message
+    assert "nearest" not in message
+    assert "Perhaps" not in message
     assert "secret-value" not in message
     assert message.count("unknown key") == 1
 
@@ -144,7 +146,10 @@ def test_mode_as_text(serve: Serve, given: Any, example: str) -> None:
 
     assert status is Status.FAILED
     assert message is not None
-    assert message.endswith(f"For example: {example}.")
+    assert message == (
+        "Additional accounts (additional_accounts) must have a mode, one of none, listed, all. For "
+        f"example: {example}."
+    )
 
 
 def test_text_in_place_of_a_list(serve: Serve) -> None:
@@ -152,7 +157,7 @@ def test_text_in_place_of_a_list(serve: Serve) -> None:
     _, message = check(serve(account()), additional_accounts={**ALL, "integrations": "klaviyo"})
 
     assert message is not None
-    assert 'must be of the type array, for example ["klaviyo"].' in message
+    assert '(additional_accounts.integrations) must be a list, for example ["klaviyo"].' in message
 
 
 # --- integrations, tenants and workspaces ---------------------------------------------------------
@@ -175,18 +180,19 @@ def test_integration_by_label(serve: Serve, caplog: pytest.LogCaptureFixture, na
     assert warnings_in(caplog) == []
 
 
-@pytest.mark.parametrize("names", [["klavio"], ["klavio", "brevo"]])
+@pytest.mark.parametrize("names", [["Klavio"], ["Klavio", "brevo"]])
 def test_integration_that_matches_nothing(
     serve: Serve, caplog: pytest.LogCaptureFixture, names: list[str]
 ) -> None:
     """The warnings of check and read list the integrations of the environment."""
     sandbox = serve(*(numbered_account(n, "brevo" if n > 3 else "klaviyo") for n in range(1, 6)))
     text = (
-        "No integrated account has what integrations under additional_accounts lists: klavio. The "
-        "environment has: klaviyo (3), brevo (2)."
+        "No integrated account matches these entries of additional_accounts.integrations: Klavio. "
+        "The environment has: klaviyo (3), brevo (2)."
     )
     read(sandbox, additional_accounts={**ALL, "integrations": names})
-    check(sandbox, additional_accounts={**ALL, "integrations": names})
+    found = check(sandbox, additional_accounts={**ALL, "integrations": names})
+    assert found == (Status.SUCCEEDED, text)
 
     assert warnings_in(caplog) == [text, text]
     assert is_documented(text)
@@ -199,7 +205,7 @@ def test_tenants_that_match_nothing(serve: Serve, caplog: pytest.LogCaptureFixtu
     read(serve(*accounts), additional_accounts={**ALL, "tenant_ids": wanted})
 
     (text,) = warnings_in(caplog)
-    assert "lists: Customer-7x, zzz-0, zzz-1" in text
+    assert "of additional_accounts.tenant_ids: Customer-7x, zzz-0, zzz-1" in text
     assert "and 21 more. The environment has: customer-7 (1), " in text
     assert text.endswith("and 30 more.")
 
@@ -211,6 +217,7 @@ def test_options_that_exclude_each_other(serve: Serve, caplog: pytest.LogCapture
     read(sandbox, additional_accounts=options)
 
     (text,) = warnings_in(caplog)
+    assert check(sandbox, additional_accounts=options) == (Status.SUCCEEDED, text)
     assert text == (
         "No other integrated account matches integrations and tenant_ids under additional_accounts "
         "at the same time."
@@ -303,6 +310,19 @@ def test_counts_of_a_check(serve: Serve) -> None:
     assert message is not None
     assert message.startswith(
         "Asked 1 of 7 integrated accounts for segments: 1 of these cannot be read.\n"
+    )
+
+
+def test_account_that_is_not_there_is_not_counted(serve: Serve) -> None:
+    """An account that does not exist is none of those that the check asked."""
+    sandbox = serve(*(numbered_account(n) for n in range(2, 9)))
+    _, message = check(sandbox, integrated_account_id=id_of(1), additional_accounts=ALL)
+    assert str(message).startswith(f"Reading the segments of integrated account {id_of(1)} failed")
+
+    sandbox.environment.accounts.append(numbered_account(9, status="needs_reauth"))
+    _, message = check(sandbox, integrated_account_id=id_of(1), additional_accounts=ALL)
+    assert str(message).startswith(
+        "Asked 1 of 8 integrated accounts for segments: 1 of these cannot be read.\n"
     )
 
 
@@ -512,7 +532,11 @@ def test_version() -> None:
         ('{"a": "b\nc"}', "a text in line 1 contains a line break or a tab"),
         ('{"a": "C:\\x"}', "line 1 has a backslash in a text, which is written twice"),
         ("token: t", "line 1 is not JSON"),
+        ("\n\n{a: 1}", "line 3 has a key without double quotes"),
         ("[" * 100_000, "it is nested too deeply"),
+        ('{"streams": []}', "it looks like a catalog"),
+        ('[{"type": "STATE", "state": {}}]', "it looks like a state"),
+        ('{"type": "LOG"}\n{"type": "CATALOG"}', "it is the output of a command"),
         (b'{"token": "\xe4\xf6"}', "it is not a text in UTF-8"),
     ],
     ids=lambda value: str(value)[:20],
@@ -526,8 +550,8 @@ def test_file_that_is_not_valid(tmp_path: Path, content: str | bytes, sentence: 
 
     message = str(wrong.value)
     assert message == (
-        f"{path} is not valid: {sentence}. It is an object, such as "
-        '{"token": "…", "integrated_account_id": "…"}.'
+        f"{path} is not valid: {sentence}. The configuration (--config FILE) must be an object, "
+        'such as {"token": "…", "integrated_account_id": "…"}.'
     )
     assert is_documented(message)
 
@@ -547,7 +571,20 @@ def test_file_that_cannot_be_read(
         with pytest.raises(ConfigError) as wrong:
             parse(str(path))
         problem = sentences.get(kind, "this user has no permission")
-        assert str(wrong.value) == f"The file {path} cannot be read: {problem}."
+        option = f"--{parse.__name__.removeprefix('read_')}"
+        message = f"The file {path} ({option}) cannot be read: {problem}."
+        assert str(wrong.value) == message
+        assert is_documented(message)
+
+
+def test_empty_path() -> None:
+    """An empty path, as an unset variable leaves it, is no folder; without a state, all is read."""
+    for parse, option in ((read_config, "--config"), (read_catalog, "--catalog")):
+        with pytest.raises(ConfigError) as wrong:
+            parse("")
+        assert str(wrong.value) == f"{option} is empty. It must be the path of a file."
+        assert is_documented(str(wrong.value))
+    assert read_state("") == []
 
 
 def test_file_of_windows(tmp_path: Path) -> None:
@@ -562,20 +599,27 @@ def test_file_of_windows(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("[]", "it is a list, not an object"),
-        ('{"type": "CATALOG", "catalog": {"streams": []}}', "it is a message of discover"),
-        ('{"type": "LOG"}\n{"type": "CATALOG"}', "line 2 has more after the end of the first"),
-        ('{"streams": 5}', '5 is not of type "list" at streams'),
+        ('{"type": "CATALOG", "catalog": {"streams": []}}', "it is the output of a command."),
+        ('{"type": "LOG"}\n{"type": "CATALOG"}', "it is the output of a command."),
+        ('{"token": "t"}', "it looks like a configuration."),
+        ('{"type": "STATE", "state": {}}', "it looks like a state."),
+        ("{}", '"streams" is missing.'),
+        ('{"streams": 5}', "5 is not a list (streams)."),
+        ('{"streams": [{"stream": 5}]}', "5 is not an object (streams, entry 1, stream)."),
     ],
 )
 def test_catalog_that_is_not_valid(tmp_path: Path, content: str, sentence: str) -> None:
-    """The output of discover is no configured catalog, and the message shows the right form."""
+    """The message shows the form of a catalog, and where the guide has the command for it."""
     path = tmp_path / "catalog.json"
     path.write_text(content)
     with pytest.raises(ConfigError) as wrong:
         read_catalog(str(path))
 
     assert f"catalog.json is not valid: {sentence}" in str(wrong.value)
+    assert "The catalog (--catalog FILE) must be a configured catalog: " in str(wrong.value)
     assert '"sync_mode": …' in str(wrong.value)
+    assert "the command that makes it from the output of discover." in str(wrong.value)
+    assert is_documented(str(wrong.value))
 
 
 @pytest.mark.parametrize("content", ["5", "[5]", '{"type": "STATE", "state": 5}', "[", '["a"]'])
@@ -587,7 +631,30 @@ def test_state_that_is_not_valid(tmp_path: Path, content: str) -> None:
         read_state(str(path))
 
     assert not re.search(r"object has|Expecting", str(wrong.value))
-    assert "It is a list of the state of each stream's last STATE message." in str(wrong.value)
+    assert "(--state FILE) must be a list of the state of each stream's last STATE message." in (
+        str(wrong.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"token": "t", "integrated_account_id": "a"}', "it looks like a configuration."),
+        ('{"streams": []}', "it looks like a catalog."),
+        ('{"type": "STATE", "state": {}}\n{"type": "LOG"}', "it is the output of a command."),
+        ('{"type": "LOG"}', "it is the output of a command."),
+        ("{}\n{}", "line 2 has more after the end of the first JSON value."),
+    ],
+)
+def test_another_file_as_state(tmp_path: Path, content: str, sentence: str) -> None:
+    """If the file of another option is given, the message says what it is."""
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as wrong:
+        read_state(str(path))
+
+    assert f"state.json is not valid: {sentence}" in str(wrong.value)
+    assert "the command that makes it from the output of read." in str(wrong.value)
 
 
 # --- discover -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The three streams: where their rows come from, what they cost, and what they leave out."""
 
 import json
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from airbyte_cdk.models import Status
 from integration_tests.destination import tombstones
 from integration_tests.processes import Processes
 from integration_tests.support import (
+    ACCOUNT_ID,
     ALL,
     ALL_STREAMS,
     Result,
     Serve,
+    account,
     catalog,
     check,
     config,
@@ -792,4 +795,60 @@ def test_check_of_listed_accounts(serve: Serve) -> None:
 
     assert status is Status.FAILED
     assert id_of(1) in str(message)
-    assert kinds(sandbox) == {"segments": 2}
+    assert kinds(sandbox) == {"segments": 2, "account": 1}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_check_of_the_object(serve: Serve, status: int) -> None:
+    """The check warns if Truto refuses the account's object, though its segments can be read."""
+    refused = faults.truto_error(status, "Not for you", kind="account", times=None)
+    status_, message = check(serve(account(), faults=[refused]))
+
+    reason = "Truto denied access to the account's object" if status == 403 else "Truto has no such"
+    assert status_ is Status.SUCCEEDED
+    assert str(message).startswith(
+        f"The stream integrated_accounts cannot be read. Reading integrated account {ACCOUNT_ID} "
+        f"failed: {reason}"
+    )
+    assert "deselect the stream" in str(message) or status == 404
+
+
+@pytest.mark.parametrize("fault", [faults.truto_failed, faults.vendor_failed, faults.gateway])
+def test_check_without_evidence(serve: Serve, fault: Callable[..., Fault]) -> None:
+    """Another failure of the object's request does not concern the connection."""
+    sandbox = serve(account(), faults=[fault(kind="account", times=None)])
+
+    assert check(sandbox) == (Status.SUCCEEDED, None)
+
+
+def test_check_with_forbidden_token(serve: Serve) -> None:
+    """If the segments cannot be read, the check does not ask for the account's object."""
+    sandbox = serve(account(), faults=[faults.token_forbidden(times=None)])
+
+    assert check(sandbox)[0] is Status.FAILED
+    assert kinds(sandbox) == {"segments": 1}
+
+
+@pytest.mark.parametrize("more", [{"mode": "none"}, listed(1)])
+def test_object_refused(serve: Serve, more: dict[str, Any]) -> None:
+    """If a token may not read accounts' objects, only their stream fails."""
+    refused = faults.truto_error(403, "Not for you", kind="account", times=None)
+    sandbox = serve(numbered_account(0), numbered_account(1), faults=[refused])
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=more)
+
+    assert len(result.records) == 3 * (1 if more["mode"] == "none" else 2)
+    assert result.statuses[-1] == "COMPLETE"
+    assert result.statuses_of("workspaces")[-1] == "COMPLETE"
+    assert result.statuses_of("integrated_accounts")[-1] == "INCOMPLETE"
+    assert all("denied access to the account's object" in e["message"] for e in result.errors[:1])
+    assert "deselect the stream integrated_accounts" in result.errors[0]["message"]
+
+
+def test_object_and_connection_refused(serve: Serve) -> None:
+    """A vendor's answer shows that Truto accepts the token, so the sync goes on as well."""
+    refused = faults.truto_error(403, "Not for you", kind="account", times=None)
+    bad = numbered_account(0, faults=[faults.credentials_refused(times=None)])
+    sandbox = serve(bad, numbered_account(1), faults=[refused])
+    result = read(sandbox, streams=ALL_STREAMS, additional_accounts=listed(1))
+
+    assert len(result.records) == 3

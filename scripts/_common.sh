@@ -22,11 +22,16 @@ fail() {
   exit 1
 }
 
-# Accept no arguments except --help, which prints the comment at the head of the script.
-no_arguments() {
+# For --help, print the comment at the head of the script, and end it.
+offer_help() {
   case "${1:-}" in
     -h | --help) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0" && exit 0 ;;
   esac
+}
+
+# Accept no arguments except --help.
+no_arguments() {
+  offer_help "$@"
   [ $# -eq 0 ] || fail "It takes no arguments (given: $*)."
 }
 

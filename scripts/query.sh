@@ -8,5 +8,6 @@ set -euo pipefail
 # shellcheck source=scripts/_common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 
+offer_help "$@"
 prepare demo
 run_python -m scripts.query "$@"

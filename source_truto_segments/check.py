@@ -1,11 +1,12 @@
 """The `check` command: ask accounts for their segments, and report what is wrong."""
 
 import logging
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from source_truto_segments.config import Config
-from source_truto_segments.streams import SEGMENTS, Streams
-from source_truto_segments.sync.accounts import Account, account_source
+from source_truto_segments.streams import INTEGRATED_ACCOUNTS, SEGMENTS, Streams
+from source_truto_segments.sync.accounts import Account, account_source, fetch_account
 from source_truto_segments.sync.events import AccountFinished, Event, ReadFailed
 from source_truto_segments.sync.failures import Failures, cut, is_of_sync
 from source_truto_segments.sync.reader import AccountReader
@@ -14,6 +15,7 @@ from source_truto_segments.truto import errors
 from source_truto_segments.truto.client import TrutoClient
 from source_truto_segments.truto.errors import NOT_SUPPORTED, ReadError
 from source_truto_segments.truto.excerpts import excerpt
+from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Speaker, counted
 
 logger = logging.getLogger("airbyte")
@@ -34,7 +36,8 @@ class ConnectionCheck:
     """Checks a configuration.
 
     It requests a page of segments from each configured account, and from a sample of the accounts
-    that Truto's list does not mark as active, as the list is only a hint.
+    that Truto's list does not mark as active, as the list is only a hint. Without the list, it
+    also requests the object of the first account, which the stream integrated_accounts needs.
 
     Args:
         config: The user's configuration.
@@ -48,7 +51,8 @@ class ConnectionCheck:
         self._pool = pool
         streams = Streams.build(config)
         self._reader = AccountReader(config, client, streams, {}, pool.stop)
-        self._source = account_source(config, client, streams.integrated_accounts, self._found)
+        self._objects = streams.integrated_accounts
+        self._source = account_source(config, client, self._objects, self._found)
         self._accounts = {id_: Account(id_) for id_ in config.configured_account_ids}
         self._asked: set[str] = set()
         self._finished: set[str] = set()
@@ -57,6 +61,7 @@ class ConnectionCheck:
         self._is_listed = config.account_list is None
         self._failures: dict[str, ReadError] = {}
         self._list_error: ReadError | None = None
+        self._warnings: list[str] = []
 
     def error_message(self) -> str | None:
         """Return what is wrong, with a message for each cause; None if nothing is.
@@ -82,6 +87,11 @@ class ConnectionCheck:
                     case AccountFinished(account_id):
                         self._finished.add(account_id)
         return self._verdict()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Warnings about options that match nothing, and about a stream that cannot be read."""
+        return [*self._source.warnings, *self._warnings]
 
     def _list_accounts(self) -> Task[Event]:
         try:
@@ -114,7 +124,22 @@ class ConnectionCheck:
         except ReadError as error:
             if error.resolution is not NOT_SUPPORTED or not self._accounts[account.id].is_optional:
                 yield self._reader.failure([SEGMENTS], error, self._accounts[account.id])
+            yield AccountFinished(account.id)
+            return
         yield AccountFinished(account.id)
+        if account.id == self._config.integrated_account_id and self._config.account_list is None:
+            yield from self._fetch_object(account)
+
+    def _fetch_object(self, account: Account) -> Generator[Delay, None, None]:
+        """Warn if Truto refuses the account's object, as a token may read the segments alone."""
+        try:
+            yield from fetch_account(self._client, self._objects, account.id)
+        except ReadError as error:
+            if error.resolution in (errors.ACCOUNT_FORBIDDEN, errors.ACCOUNT_NOT_FOUND):
+                failed = self._reader.failure([INTEGRATED_ACCOUNTS], error, account)
+                text = f"The stream integrated_accounts cannot be read. {failed.error}"
+                logger.warning("%s", text)
+                self._warnings.append(text)
 
     def _verdict(self) -> str | None:
         limited = self._limits_alone()
@@ -134,19 +159,22 @@ class ConnectionCheck:
         if self._config.account_list is None and not found:
             self._reader.warn_of_workspace()
         readable = sum(account.is_readable for account in self._accounts.values())
-        all_accounts = counted(readable, "integrated account")
+        # The environment does not have an account that does not exist.
+        absent = self._config.account_list is not None and self._lacks_first_account()
+        asked, unread = len(self._asked) - absent, len(found) - absent
+        all_accounts = counted(readable - absent, "integrated account")
         all_accounts += "" if self._is_listed else " found in time"
-        verdict = f"{len(found):,} of these cannot be read" if found else "all of these can be read"
-        counts = f"Asked {len(self._asked):,} of {all_accounts} for segments: {verdict}."
+        verdict = f"{unread:,} of these cannot be read" if unread else "all of these can be read"
+        counts = f"Asked {asked:,} of {all_accounts} for segments: {verdict}."
         messages = failures.messages()
-        if len(self._accounts) > 1:
+        if len(self._accounts) > 1 and asked:
             logger.info("%s", counts)
         is_fatal = any(map(failures.is_fatal, found)) or self._lacks_first_account()
         if not is_fatal and len(found) < len(self._asked):
             for message in messages:
                 logger.warning("A sync would only warn about this. %s", message)
             return None
-        if not messages or len(self._accounts) == 1:
+        if not messages or len(self._accounts) == 1 or not asked:
             return messages[0] if messages else None
         return cut("\n".join([counts, *messages]))
 

@@ -3,7 +3,7 @@
 import json
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator, ValidationError
 
 from source_truto_segments.ignored_keys import ignored_keys
 from source_truto_segments.truto.errors import UserError
-from source_truto_segments.truto.excerpts import SECRETS
+from source_truto_segments.truto.excerpts import SECRETS, excerpt
 from source_truto_segments.truto.machine import is_loopback
 from source_truto_segments.truto.vendors import VENDORS, vendor_of
 
@@ -34,6 +34,17 @@ _EXAMPLES: Mapping[str, Any] = {
     "integrations": ["klaviyo"],
     "tenant_ids": ["acme"],
     "remote_query": [{"name": "sort", "value": "-updated"}],
+}
+
+# The types of JSON, as schemas and their validators name them, in plain words.
+TYPE_NAMES: Mapping[str, str] = {
+    "array": "a list",
+    "list": "a list",
+    "object": "an object",
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
 }
 
 # A token may be pasted with the scheme from its header.
@@ -78,11 +89,13 @@ class AccountFilter:
             automation.
         tenant_ids: The tenants to read; empty for all.
         shard: The part of the environment to read; None for all of it.
+        spellings: How the user has written each of `integrations`.
     """
 
     integrations: frozenset[str] = frozenset()
     tenant_ids: frozenset[str] = frozenset()
     shard: Shard | None = None
+    spellings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def in_shard(self, account_id: str) -> bool:
         """Return whether an account is in the shard; True if there is none."""
@@ -248,8 +261,10 @@ def _reject_invalid_unicode(given: Mapping[str, Any]) -> None:
 
 def _relevant_errors(error: ValidationError) -> Iterable[ValidationError]:
     """Return the errors to report; for an option with several forms, those of the selected one."""
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
     if error.validator != "oneOf":
-        return [error]
+        # The forms of an option already require an object.
+        return [] if error.validator == "type" and "oneOf" in schema else [error]
     forms: Any = error.validator_value
     modes = [form["properties"]["mode"]["const"] for form in forms]
     mode = error.instance.get("mode") if isinstance(error.instance, Mapping) else None
@@ -276,29 +291,37 @@ def _describe(error: ValidationError) -> str:
     """Return a sentence that names the field as the form does."""
     schema: dict[str, Any] = dict(error.schema) if isinstance(error.schema, Mapping) else {}
     limit: Any = error.validator_value
+    path = list(error.absolute_path)
     if error.validator == "required":
         given: Any = error.instance
         missing = [name for name in limit if name not in given]
         return " ".join(
-            f"{_field_label(schema['properties'][name], name)} is missing." for name in missing
+            _missing(_field_label(schema["properties"][name], [*path, name])) for name in missing
         )
-    name = ".".join(str(part) for part in error.absolute_path)
+    # In a list, the value shows which entry is wrong.
+    value = f'; it is "{excerpt(error.instance)}"' if path and isinstance(path[-1], int) else ""
+    label = _field_label(schema, path)
     rule = {
-        "pattern": f"must be {schema.get('pattern_descriptor')}",
-        "type": f"must be of the type {limit}{_example_of(name)}",
+        "pattern": f"must be {schema.get('pattern_descriptor')}{value}",
+        "type": f"must be {TYPE_NAMES.get(str(limit), limit)}{_example_of(path)}",
         "minimum": f"must be at least {limit}",
         "maximum": f"must be at most {limit}",
         "enum": f"must be one of {_join(limit)}",
         "oneOf": f"must have a mode, one of {_modes(limit)}. For example: {_mode_example(error)}",
         "minLength": "is empty",
-        "minItems": "is empty",
     }.get(str(error.validator), f"is not valid: {error.message}")
-    return f"{_field_label(schema, name)} {rule}."
+    return _missing(label) if error.validator == "minItems" else f"{label} {rule}."
 
 
-def _example_of(name: str) -> str:
+def _missing(label: str) -> str:
+    if not label.endswith(".ids)"):
+        return f"{label} is missing."
+    return f'{label} are missing: the mode "listed" needs at least one.'
+
+
+def _example_of(path: Sequence[str | int]) -> str:
     """Return an example for a field that must be a list; "" for any other field."""
-    example = _EXAMPLES.get(name.rpartition(".")[-1])
+    example = _EXAMPLES.get(str(path[-1])) if path else None
     return f", for example {json.dumps(example)}" if example else ""
 
 
@@ -320,7 +343,13 @@ def _join(values: Any) -> str:
     return ", ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
-def _field_label(schema: Mapping[str, Any], name: str) -> str:
+def _field_label(schema: Mapping[str, Any], path: Sequence[str | int]) -> str:
+    """Return a field's title and name, and the entry of a list that it belongs to."""
+    at = next((at for at, part in enumerate(path) if isinstance(part, int)), len(path))
+    name, inner = ".".join(map(str, path[:at])), ".".join(map(str, path[at + 1 :]))
+    if at < len(path):
+        entry = f"{int(path[at]) + 1} of {name}"
+        return f"{schema['title']} ({inner}) of entry {entry}" if inner else f"Entry {entry}"
     return f"{schema['title']} ({name})" if "title" in schema else name
 
 
@@ -372,11 +401,13 @@ def _decoded(url: str) -> str:
 
 
 def _account_filter(accounts: Mapping[str, Any]) -> AccountFilter:
-    named = map(str.lower, _strings(accounts.get("integrations")))
     # People write labels such as Customer.io; replace the known vendors' labels with their names.
-    integrations = frozenset(vendor.name if (vendor := vendor_of(text)) else text for text in named)
-    tenant_ids = _strings(accounts.get("tenant_ids"))
-    return AccountFilter(integrations, tenant_ids, _shard(accounts.get("shard")))
+    spellings = {
+        vendor.name if (vendor := vendor_of(text.lower())) else text.lower(): text
+        for text in _strings(accounts.get("integrations"))
+    }
+    tenant_ids, shard = _strings(accounts.get("tenant_ids")), _shard(accounts.get("shard"))
+    return AccountFilter(frozenset(spellings), tenant_ids, shard, spellings)
 
 
 def _shard(value: str | None) -> Shard | None:

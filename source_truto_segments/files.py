@@ -15,18 +15,32 @@ from airbyte_cdk.models import (
     AirbyteStateMessageSerializer,
     ConfiguredAirbyteCatalog,
     ConfiguredAirbyteCatalogSerializer,
+    Type,
 )
-from serpyco_rs import SchemaValidationError
+from serpyco_rs import ErrorItem, SchemaValidationError
 
-from source_truto_segments.config import ConfigError
+from source_truto_segments.config import TYPE_NAMES, ConfigError
 from source_truto_segments.truto.excerpts import excerpt
 
 # Airbyte generates these files; only hand-written ones are malformed.
-_CONFIG_FORM = ' It is an object, such as {"token": "…", "integrated_account_id": "…"}.'
-_CATALOG_FORM = (
-    " It is a configured catalog: each stream that discover prints, as "
-    '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}.'
+_CONFIG, _CATALOG, _STATE = "configuration", "catalog", "state"
+_OPTIONS = {_CONFIG: "--config", _CATALOG: "--catalog", _STATE: "--state"}
+_COMMAND = (
+    "The guide (docs/truto-segments.md, On the command line) has the command that makes it from "
+    "the output of"
 )
+_FORMS = {
+    _CONFIG: 'an object, such as {"token": "…", "integrated_account_id": "…"}.',
+    _CATALOG: (
+        "a configured catalog: each stream that discover prints, as "
+        '{"streams": [{"stream": …, "sync_mode": …, "destination_sync_mode": …}]}. '
+        f"{_COMMAND} discover."
+    ),
+    _STATE: (
+        f"a list of the state of each stream's last STATE message. {_COMMAND} read. Without one, "
+        "everything is read; in Airbyte, reset the connection's streams."
+    ),
+}
 _PROBLEMS: Mapping[type[OSError], str] = {
     FileNotFoundError: "there is no such file",
     IsADirectoryError: "it is a folder",
@@ -51,10 +65,8 @@ _PARSER_WORDS: tuple[tuple[str, str], ...] = (
     ("Invalid control character", "a text in line {} contains a line break or a tab"),
     ("Invalid \\", "line {} has a backslash in a text, which is written twice"),
 )
-_STATE_FORM = (
-    " It is a list of the state of each stream's last STATE message. Without one, everything is "
-    "read; in Airbyte, reset the connection's streams."
-)
+# The types of the messages that a command prints, except STATE.
+_PRINTED = [kind.value for kind in Type if kind is not Type.STATE]
 
 
 class _FormError(ValueError):
@@ -67,8 +79,8 @@ def read_config(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read, or is not an object.
     """
-    with _as_config_error(path, _CONFIG_FORM):
-        return _as_object(_read_json(path))
+    with _as_config_error(path, _CONFIG):
+        return _as_object(_read_json(path, _CONFIG))
 
 
 def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
@@ -77,10 +89,8 @@ def read_catalog(path: str) -> ConfiguredAirbyteCatalog:
     Raises:
         ConfigError: If it cannot be read, or is not valid.
     """
-    with _as_config_error(path, _CATALOG_FORM):
-        content = _as_object(_read_json(path))
-        if "catalog" in content:
-            raise _FormError("it is a message of discover")
+    with _as_config_error(path, _CATALOG):
+        content = _as_object(_read_json(path, _CATALOG))
         return ConfiguredAirbyteCatalogSerializer.load(content)
 
 
@@ -92,8 +102,8 @@ def read_state(path: str) -> list[AirbyteStateMessage]:
     """
     if not path:
         return []
-    with _as_config_error(path, _STATE_FORM):
-        content = _read_json(path, may_be_empty=True)
+    with _as_config_error(path, _STATE):
+        content = _read_json(path, _STATE)
         entries = content if isinstance(content, list) else [content] if content else []
         return [AirbyteStateMessageSerializer.load(_state(entry)) for entry in entries]
 
@@ -115,20 +125,43 @@ def _as_object(content: Any) -> dict[str, Any]:
     return content
 
 
-def _read_json(path: str, *, may_be_empty: bool = False) -> Any:
+def _read_json(path: str, kind: str) -> Any:
+    """Return the content of a file, unless it is clearly of another kind; None if it is empty."""
     content = Path(path).read_bytes()
     # Windows also writes UTF-16.
     text = content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
     if not text.strip():
-        if may_be_empty:
+        if kind == _STATE:
             return None
         raise _FormError("it is empty")
     try:
-        return json.loads(text)
+        value, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip()))
+        is_complete = not text[end:].strip()
+        found = _kind_of(value)
+        if found == "output" or (found == _STATE and not is_complete):
+            raise _FormError("it is the output of a command")
+        if found not in (None, kind):
+            raise _FormError(f"it looks like a {found}")
+        return value if is_complete else json.loads(text)
     except json.JSONDecodeError as error:
         raise _FormError(_slip(text, error)) from None
     except RecursionError:
         raise _FormError("it is nested too deeply") from None
+
+
+def _kind_of(content: Any) -> str | None:
+    """Return which of the files a content is for, or "output"; None if it cannot be recognized."""
+    first = content[0] if isinstance(content, list) and content else content
+    if not isinstance(first, Mapping):
+        return None
+    if first.keys() & {"token", "integrated_account_id"}:
+        return _CONFIG
+    if first.get("type") in _PRINTED:
+        return "output"
+    stream = first.get("stream")
+    if "state" in first or (isinstance(stream, Mapping) and "stream_descriptor" in stream):
+        return _STATE
+    return _CATALOG if isinstance(first.get("streams"), list) else None
 
 
 def _slip(text: str, error: json.JSONDecodeError) -> str:
@@ -152,16 +185,18 @@ def _slip(text: str, error: json.JSONDecodeError) -> str:
 
 
 @contextmanager
-def _as_config_error(path: str, guidance: str) -> Iterator[None]:
+def _as_config_error(path: str, kind: str) -> Iterator[None]:
     """Turn the errors of a file that cannot be read, or is not valid, into a ConfigError."""
+    option = _OPTIONS[kind]
+    if not path:
+        raise ConfigError(f"{option} is empty. It must be the path of a file.")
     try:
         yield
     except OSError as error:
         problem = _PROBLEMS.get(type(error), error.strerror)
-        raise ConfigError(f"The file {path} cannot be read: {problem}.") from None
+        raise ConfigError(f"The file {path} ({option}) cannot be read: {problem}.") from None
     except SchemaValidationError as invalid:
-        first = invalid.errors[0]
-        detail = f"{excerpt(first.message)} at {first.instance_path or 'its root'}"
+        detail = _in_words(invalid.errors[0])
     except UnicodeDecodeError:
         detail = "it is not a text in UTF-8"
     except _FormError as invalid:
@@ -170,4 +205,18 @@ def _as_config_error(path: str, guidance: str) -> Iterator[None]:
         detail = "it does not have the form that is required"
     else:
         return
-    raise ConfigError(f"{path} is not valid: {detail}.{guidance}")
+    raise ConfigError(
+        f"{path} is not valid: {detail}. The {kind} ({option} FILE) must be {_FORMS[kind]}"
+    )
+
+
+def _in_words(error: ErrorItem) -> str:
+    """Return a violation of a schema as people say it, with its place."""
+    parts = [f"entry {int(p) + 1}" if p.isdigit() else p for p in error.instance_path.split("/")]
+    message = error.message
+    if message.endswith(" is a required property"):
+        message = f'"{parts.pop()}" is missing'
+    for name, words in TYPE_NAMES.items():
+        message = message.replace(f'is not of type "{name}"', f"is not {words}")
+    place = ", ".join(filter(None, parts))
+    return excerpt(message) + (f" ({place})" if place else "")

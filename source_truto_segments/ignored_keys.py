@@ -75,7 +75,7 @@ def _unknown_key(path: _Path, known: Iterable[_Path]) -> str:
     return f'The configuration has an unknown key, "{_label(path)}", which has no effect. ' + (
         f'Perhaps "{_label(nearest)}" is meant.'
         if similarity(nearest) >= _SIMILAR
-        else f'Known are {", ".join(siblings)}; the nearest is "{_label(nearest)}".'
+        else f"Known are {', '.join(siblings)}."
     )
 
 

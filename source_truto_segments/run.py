@@ -168,6 +168,8 @@ class Entrypoint(AirbyteEntrypoint):
 class LogHandler(logging.Handler):
     """Writes the connector's own log, masked; drops libraries' logs, which can have whole URLs.
 
+    Also drops the CDK's note about its monitor of the memory, which every command writes.
+
     Args:
         output: Where to write it.
         formatter: Turns each record into a message of the protocol.
@@ -184,7 +186,9 @@ class LogHandler(logging.Handler):
 
     @override
     def filter(self, record: logging.LogRecord) -> Any:
-        return record.name.partition(".")[0] == "airbyte" and super().filter(record)
+        is_note = str(record.msg).startswith("MemoryMonitor instantiated")
+        is_own = record.name.partition(".")[0] == "airbyte"
+        return is_own and not is_note and super().filter(record)
 
     @override
     def format(self, record: logging.LogRecord) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -150,7 +151,9 @@ class SourceTrutoSegments(AbstractSource):
             pool = WorkerPool[Event](_max_workers(parsed), self._clock)
             client = self._client(parsed, CHECK_POLICY, pool.token_verified)
             with closing(client):
-                message = ConnectionCheck(parsed, client, pool).error_message()
+                connection = ConnectionCheck(parsed, client, pool)
+                message = connection.error_message()
+                warnings = (*warnings, *connection.warnings)
         except AirbyteTracedException as failure:
             message = failure.message
         message = None if message is None else for_check(message)
@@ -244,7 +247,11 @@ def _max_workers(config: Config) -> int:
 
 
 def _unknown_streams(names: list[str]) -> ConfigError:
-    listed = ", ".join(f'"{name}"' for name in names)
+    nearest = [(name, *get_close_matches(name, STREAMS, n=1)) for name in names]
+    listed = ", ".join(
+        f'"{name}"' + "".join(f' (perhaps "{found}" is meant)' for found in close)
+        for name, *close in nearest
+    )
     return ConfigError(
         f"The source has no stream {listed}. Refresh the schema of the connection, and deselect "
         "what it no longer has."

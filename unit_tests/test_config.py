@@ -73,11 +73,11 @@ def test_printed_token() -> None:
         ({"token": "a b"}, "contains characters that are not valid in a token"),
         ({"token": "a\nb"}, "contains characters that are not valid in a token"),
         ({"token": "tökén"}, "contains characters that are not valid in a token"),
-        ({"token": 5}, "API token (token) must be of the type string."),
+        ({"token": 5}, "API token (token) must be a text."),
         ({"integrated_account_id": "acme"}, "must be a UUID"),
         ({"integrated_account_id": f"{ACCOUNT_ID} {ACCOUNT_ID}"}, "must be a UUID"),
         ({"page_size": 0}, "Page size (page_size) must be at least 1."),
-        ({"page_size": 1.5}, "Page size (page_size) must be of the type integer."),
+        ({"page_size": 1.5}, "Page size (page_size) must be a whole number."),
         ({"num_workers": 0}, "Concurrent accounts (num_workers) must be at least 1."),
         ({"num_workers": 201}, "Concurrent accounts (num_workers) must be at most 200."),
         (
@@ -88,11 +88,43 @@ def test_printed_token() -> None:
             {"additional_accounts": {"mode": "some"}},
             "Additional accounts (additional_accounts) must have a mode, one of none, listed, all.",
         ),
+        (
+            {"additional_accounts": {"mode": "listed", "ids": [ACCOUNT_ID, ACCOUNT_ID, "acme"]}},
+            (
+                "Entry 3 of additional_accounts.ids must be a UUID, for example "
+                '62a9f3f0-4b5c-4d1e-9a77-3c2f1b0e8d65; it is "acme".'
+            ),
+        ),
+        (
+            {"additional_accounts": {"mode": "listed", "ids": ["t0ken"]}},
+            '3c2f1b0e8d65; it is "****".',
+        ),
+        (
+            {"additional_accounts": {"mode": "listed"}},
+            (
+                "Integrated account IDs (additional_accounts.ids) are missing: the mode "
+                '"listed" needs at least one.'
+            ),
+        ),
+        (
+            {"additional_accounts": {"mode": "listed", "ids": []}},
+            (
+                "Integrated account IDs (additional_accounts.ids) are missing: the mode "
+                '"listed" needs at least one.'
+            ),
+        ),
+        (
+            {"additional_accounts": {"mode": "listed", "ids": [5]}},
+            "Entry 1 of additional_accounts.ids must be a text.",
+        ),
         ({"workspace_id": "\ud800"}, "workspace_id contains an invalid Unicode character."),
-        ({"remote_query": {"a": "b"}}, "must be of the type array, for example ["),
+        ({"remote_query": {"a": "b"}}, "must be a list, for example ["),
         ({"additional_accounts": "all"}, "must have a mode, one of none, listed, all."),
-        ({"remote_query": [{"name": "a"}]}, "Value (value) is missing."),
-        ({"remote_query": [{"name": "", "value": "b"}]}, "Name (name) is missing."),
+        ({"remote_query": [{"name": "a"}]}, "Value (value) of entry 1 of remote_query is missing."),
+        (
+            {"remote_query": [{"name": "", "value": "b"}]},
+            "Name (name) of entry 1 of remote_query is missing.",
+        ),
         ({"api_url": "api.truto.one"}, "API URL (api_url) must be the URL of a Truto API"),
         ({"api_url": "ftp://api.truto.one"}, "API URL (api_url) must be the URL"),
         ({"api_url": "https://"}, "API URL (api_url) must be the URL"),

@@ -274,6 +274,11 @@ def test_configuration_errors(message: str) -> None:
         {"on_account_error": "no"},
         {"additional_accounts": {"mode": "some"}},
         {"additional_accounts": {"mode": "listed", "ids": []}},
+        {"additional_accounts": {"mode": "listed", "ids": ["1"]}},
+        {"additional_accounts": []},
+        {"remote_query": 5},
+        {"remote_query": [5]},
+        {"remote_query": [{"name": "a"}]},
         {"workspace_id": "\ud800"},
         {"api_url": "truto"},
         {"api_url": "https://a:b@truto"},
@@ -309,6 +314,7 @@ def test_logged_messages(message: str) -> None:
         "The sync was interrupted before all accounts were read. ",
         "Asked … of … for segments: ….",
         "The connector failed unexpectedly (…: …). ",
+        "The stream integrated_accounts cannot be read. ",
     ],
 )
 def test_other_endings(message: str) -> None:

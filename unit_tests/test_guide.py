@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,9 +17,12 @@ import yaml
 from integration_tests.support import (
     ALL_STREAMS,
     catalog,
+    command,
+    config,
     id_of,
     numbered_account,
     read,
+    write,
 )
 from sandbox import Sandbox, demo_environment, vendors
 from source_truto_segments.config import Config
@@ -217,6 +221,43 @@ def test_listing_of_accounts() -> None:
         assert shown[-1] == expected
         assert "context" in answer
         assert all(len(line.split()) == 4 for line in shown[:-1])
+
+
+def test_files_of_the_command_line(tmp_path: Path) -> None:
+    """The commands make a catalog that selects all streams, and the state of the last syncs."""
+    make_catalog, update_state = re.findall(
+        r"^python3 -c '(.*?)^' < \w", section(PAGE, "### On the command line:"), FENCED
+    )
+
+    def shell(code: str, messages: list[dict[str, Any]]) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            input="\n".join(map(json.dumps, messages)),
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        ).stdout
+
+    with Sandbox(demo_environment()) as sandbox:
+        settings = write(tmp_path / "config.json", config(sandbox))
+        found = command("discover", "--config", settings).messages
+        selected = tmp_path / "catalog.json"
+        selected.write_text(shell(make_catalog, found))
+        read_all = ("read", "--config", settings, "--catalog", str(selected))
+        first = command(*read_all)
+        for messages in (first.messages, [{"type": "LOG"}]):
+            shell(update_state, messages)
+        state = tmp_path / "state.json"
+        second = command(*read_all, "--state", str(state))
+
+    assert {entry["stream"]["name"] for entry in json.loads(selected.read_text())["streams"]} == (
+        set(ALL_STREAMS)
+    )
+    assert len(json.loads(state.read_text())) == len(ALL_STREAMS)
+    assert len(first.of_type("RECORD")) > 1
+    assert second.failure is None
+    assert second.of_type("RECORD") == []
 
 
 def test_meltano() -> None:

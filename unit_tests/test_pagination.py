@@ -258,7 +258,7 @@ def test_rejected_page_size(
     assert infos(caplog) == [
         (
             f"Pages of {limit} records do not work for {of}: they were rejected (HTTP 400). It is "
-            "read in the vendor's own pages for the rest of this sync."
+            "read in the vendor's own pages from now on."
         )
     ]
     assert sizes.limit(integration) == (None if integration else bound)

@@ -111,6 +111,7 @@ class NamedAccounts:
 
     config: Config
     submit: Submit
+    warnings: Sequence[str] = ()
 
     def find(self, *_: Any) -> Task[Event]:
         """Submit each account."""
@@ -121,7 +122,11 @@ class NamedAccounts:
 
 
 class AccountList:
-    """The accounts of Truto's list; each is read while the list itself is still being read."""
+    """The accounts of Truto's list; each is read while the list itself is still being read.
+
+    Attributes:
+        warnings: The warnings about options that match no account.
+    """
 
     def __init__(
         self,
@@ -140,6 +145,7 @@ class AccountList:
         # The IDs of all entries, whether selected or not.
         self._present: set[str] = set()
         self._names = _Names()
+        self.warnings: list[str] = []
         # Whether all IDs in the list are valid.
         self._complete = True
         self._page_size: int | None = _PAGE_SIZE
@@ -168,9 +174,10 @@ class AccountList:
             is_filtered = bool(self._stream.request_for({}).params)
             if is_missing or (is_filtered and self._names.unmatched(self._wanted)):
                 yield from self._read_list(first_read=False)
-            for warning in self._names.unmatched(self._wanted):
+            self.warnings += self._names.unmatched(self._wanted)
+            self.warnings += self._unmatched_together(configured)
+            for warning in self.warnings:
                 logger.warning("%s", warning)
-            self._warn_of_none(configured)
         finally:
             unlisted = [
                 id_ for id_ in self._config.configured_account_ids if id_ not in self._found
@@ -183,17 +190,16 @@ class AccountList:
             missing = known_rows - self._present - configured if self._complete else set()
             yield from self._delete_rows(rows, set(filter(is_account_id, missing)))
 
-    def _warn_of_none(self, configured: Collection[str]) -> None:
-        """Warn if the options together match no account, though each of them matches some."""
+    def _unmatched_together(self, configured: Collection[str]) -> list[str]:
+        """Return a sentence if only all options together match no account."""
         options = {"integrations": self._wanted.integrations, "tenant_ids": self._wanted.tenant_ids}
         named = [name for name, values in options.items() if values]
         is_certain = self._wanted.shard is None and not self._names.unmatched(self._wanted)
-        if named and is_certain and not self._found - set(configured):
-            logger.warning(
-                "No other integrated account matches %s under additional_accounts%s.",
-                " and ".join(named),
-                " at the same time" if len(named) > 1 else "",
-            )
+        if not named or not is_certain or self._found - set(configured):
+            return []
+        options_named = f"{' and '.join(named)} under additional_accounts"
+        together = " at the same time" if len(named) > 1 else ""
+        return [f"No other integrated account matches {options_named}{together}."]
 
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
         """Delete the rows of accounts that neither read found and Truto itself does not have."""
@@ -296,8 +302,9 @@ class _Names:
             ("tenant_ids", sorted(wanted.tenant_ids - self._tenant_ids.keys()), self._tenant_ids),
         )
         return [
-            f"No integrated account has what {name} under additional_accounts lists: "
-            f"{_listed(missing)}. The environment has: {_listed(_nearest_first(missing, has))}."
+            f"No integrated account matches these entries of additional_accounts.{name}: "
+            f"{_listed([wanted.spellings.get(entry, entry) for entry in missing])}. The "
+            f"environment has: {_listed(_nearest_first(missing, has))}."
             for name, missing, has in options
             if missing
         ]

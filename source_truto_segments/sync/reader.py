@@ -193,6 +193,8 @@ class AccountReader:
             self._stop()
         elif error.resolution is errors.ACCOUNT_NOT_FOUND and account is not None:
             error = error.with_guidance(self._check_id(account))
+        elif error.resolution is errors.ACCOUNT_FORBIDDEN and stream_names == [INTEGRATED_ACCOUNTS]:
+            error = _of_object(error)
         if account is None:
             return ReadFailed(stream_names, error)
         return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
@@ -246,10 +248,24 @@ class AccountReader:
         except Exception as error:  # noqa: BLE001 - a defect is reported, too
             if _is_not_found(error):
                 yield from row.delete()
-            yield self.failure([INTEGRATED_ACCOUNTS], error, account)
+            reported = (yield from self._object_error(account, error)) or error
+            yield self.failure([INTEGRATED_ACCOUNTS], reported, account)
             return None
         account.describe(page.records[0])
         return page
+
+    def _object_error(
+        self, account: Account, error: Exception
+    ) -> Generator[Delay, None, ReadError | None]:
+        """Return the error of the account's object alone if the token may read the segments."""
+        if not isinstance(error, ReadError) or error.resolution != errors.FORBIDDEN:
+            return None
+        try:
+            yield from self.probe(account)
+        except ReadError as other:
+            if other.resolution.scope is Scope.SYNC:
+                return None
+        return _of_object(error)
 
     def _write_row(
         self,
@@ -495,6 +511,12 @@ class _SegmentPages:
                 "workspaces without an id. Segments of the missing workspaces were not read.",
                 excerpt(self._account.id),
             )
+
+
+def _of_object(error: ReadError) -> ReadError:
+    """Return Truto's refusal of an account's object."""
+    row, detail = errors.OBJECT_FORBIDDEN, error.detail
+    return ReadError(row, error.operation, error.account_id, detail, error.status)
 
 
 def _is_not_found(error: Exception) -> bool:

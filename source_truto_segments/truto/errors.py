@@ -174,6 +174,11 @@ FORBIDDEN = _rejected(
     Scope.SYNC,
     ACCOUNT_FORBIDDEN,
 )
+OBJECT_FORBIDDEN = _rejected(
+    "Truto denied access to the account's object, though the API token may read other data",
+    "Use an API token of this Truto environment that may read its integrated accounts, or deselect "
+    "the stream integrated_accounts.",
+)
 ACCOUNT_REDIRECTED = _rejected(
     "the response is a redirect, though those of other accounts are not",
     "Send this message to Truto's support, or remove the account from the source.",

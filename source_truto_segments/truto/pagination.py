@@ -76,8 +76,7 @@ class PageSizes:
                 self._rejected.add(integration)
         of = f"integrated account {excerpt(account_id)}" if integration is None else integration
         logger.info(
-            "Pages of %s do not work for %s: %s. It is read in the vendor's own pages for the rest "
-            "of this sync.",
+            "Pages of %s do not work for %s: %s. It is read in the vendor's own pages from now on.",
             *(counted(limit, "record"), of, why),
         )
 
