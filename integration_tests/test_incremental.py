@@ -448,7 +448,7 @@ def test_all_segments_deleted_at_once(
 
     account.segments = []
     first = destination.sync(additional_accounts=ALL)
-    line = f"Stream segments of integrated account {id_of(0)}: all known records (3) are gone "
+    line = f"Stream segments of integrated account {id_of(0)}: all known records (3) are missing. "
     assert len([text for text in caplog.messages if text.startswith(line)]) == 1
     assert first.records == []
     assert cursors_of(first)[id_of(0)]["empty"] is True
