@@ -217,7 +217,10 @@ def test_interrupted_at_once(serve: Serve, processes: Processes, tmp_path: Path)
     """A sync that is terminated before it read anything claims no progress."""
     sandbox = serve(numbered_account(1, faults=[faults.hang(times=None)]))
     out = tmp_path / "out.jsonl"
-    pid = processes.start(arguments(tmp_path, sandbox, "full_refresh"), out)
+    command = arguments(tmp_path, sandbox, "full_refresh")
+    # The account's vendor has no workspaces, so that stream would be complete without a request.
+    write(tmp_path / "catalog.json", catalog("full_refresh"))
+    pid = processes.start(command, out)
     while not sandbox.requests:
         time.sleep(0.01)
     os.kill(pid, signal.SIGTERM)
