@@ -3,7 +3,7 @@
 import logging
 import re
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -510,6 +510,14 @@ def test_version() -> None:
     assert done.stdout == f"source-truto-segments {version('airbyte-source-truto-segments')}\n"
 
 
+def rejection(read_file: Callable[[str], Any], path: Path, content: str | bytes) -> str:
+    """Return the message about a file with this content."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ConfigError) as wrong:
+        read_file(str(path))
+    return str(wrong.value)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -544,11 +552,7 @@ def test_version() -> None:
 def test_file_that_is_not_valid(tmp_path: Path, content: str | bytes, sentence: str) -> None:
     """Each mistake in a file has a sentence with its line, which quotes nothing from the file."""
     path = tmp_path / "config.json"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(ConfigError) as wrong:
-        read_config(str(path))
-
-    message = str(wrong.value)
+    message = rejection(read_config, path, content)
     assert message == (
         f"{path} is not valid: {sentence}. The configuration (--config FILE) must be an object, "
         'such as {"token": "…", "integrated_account_id": "…"}.'
@@ -610,29 +614,21 @@ def test_file_of_windows(tmp_path: Path) -> None:
 )
 def test_catalog_that_is_not_valid(tmp_path: Path, content: str, sentence: str) -> None:
     """The message shows the form of a catalog, and where the guide has the command for it."""
-    path = tmp_path / "catalog.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError) as wrong:
-        read_catalog(str(path))
-
-    assert f"catalog.json is not valid: {sentence}" in str(wrong.value)
-    assert "The catalog (--catalog FILE) must be a configured catalog: " in str(wrong.value)
-    assert '"sync_mode": …' in str(wrong.value)
-    assert "the command that makes it from the output of discover." in str(wrong.value)
-    assert is_documented(str(wrong.value))
+    message = rejection(read_catalog, tmp_path / "catalog.json", content)
+    assert f"catalog.json is not valid: {sentence}" in message
+    assert "The catalog (--catalog FILE) must be a configured catalog: " in message
+    assert '"sync_mode": …' in message
+    assert "the command that makes it from the output of discover." in message
+    assert is_documented(message)
 
 
 @pytest.mark.parametrize("content", ["5", "[5]", '{"type": "STATE", "state": 5}', "[", '["a"]'])
 def test_state_that_is_not_valid(tmp_path: Path, content: str) -> None:
     """The message about an invalid state contains no text from Python."""
-    path = tmp_path / "state.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError) as wrong:
-        read_state(str(path))
-
-    assert not re.search(r"object has|Expecting", str(wrong.value))
+    message = rejection(read_state, tmp_path / "state.json", content)
+    assert not re.search(r"object has|Expecting", message)
     assert "(--state FILE) must be a list of the state of each stream's last STATE message." in (
-        str(wrong.value)
+        message
     )
 
 
@@ -648,13 +644,9 @@ def test_state_that_is_not_valid(tmp_path: Path, content: str) -> None:
 )
 def test_another_file_as_state(tmp_path: Path, content: str, sentence: str) -> None:
     """If the file of another option is given, the message says what it is."""
-    path = tmp_path / "state.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError) as wrong:
-        read_state(str(path))
-
-    assert f"state.json is not valid: {sentence}" in str(wrong.value)
-    assert "the command that makes it from the output of read." in str(wrong.value)
+    message = rejection(read_state, tmp_path / "state.json", content)
+    assert f"state.json is not valid: {sentence}" in message
+    assert "the command that makes it from the output of read." in message
 
 
 # --- discover -------------------------------------------------------------------------------------

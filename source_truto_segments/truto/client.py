@@ -18,7 +18,7 @@ from typing_extensions import override
 from source_truto_segments.truto import errors, transport
 from source_truto_segments.truto.errors import ReadError, Resolution, Scope
 from source_truto_segments.truto.excerpts import excerpt
-from source_truto_segments.truto.machine import Proxy, connection_settings, proxy_for
+from source_truto_segments.truto.machine import Proxy, connection_settings
 from source_truto_segments.truto.outage import Outage
 from source_truto_segments.truto.rate_limiter import Delay, RateLimiter, parse_retry_after
 from source_truto_segments.truto.responses import (
@@ -134,8 +134,7 @@ class TrutoClient:
         self._now = now
         self._limiter = RateLimiter(now, share)
         self._session = _session(token, max_connections, policy.lifetime)
-        self._settings = connection_settings(self._session, api_url)
-        self._proxy = proxy_for(api_url, self._settings["proxies"])
+        self._settings, self._proxy = connection_settings(self._session, api_url)
         self._outage = Outage(now)
         self._token_verified = token_verified
         # The last request that succeeded: repeating it shows whether a failure concerns others.

@@ -38,10 +38,13 @@ class Proxy(NamedTuple):
     address: str
 
 
-def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:
-    """Return the proxies and certificates for requests to a URL, as `Session.send` takes them.
+def connection_settings(session: requests.Session, url: str) -> tuple[dict[str, Any], Proxy | None]:
+    """Return how requests to a URL connect.
 
     Requests to this machine itself never use a proxy.
+
+    Returns:
+        The proxies and certificates, as `Session.send` takes them, and the proxy that it uses.
 
     Raises:
         MachineError: If the proxy has no valid address or is a SOCKS proxy, or if the certificates
@@ -50,11 +53,11 @@ def connection_settings(session: requests.Session, url: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     settings.update(session.merge_environment_settings(url, {}, None, None, None))
     if is_loopback(urlsplit(url).hostname or ""):
-        return {**settings, "proxies": {}}
-    proxy_for(url, settings["proxies"])
+        return {**settings, "proxies": {}}, None
+    proxy = _proxy_for(url, settings["proxies"])
     if isinstance(settings["verify"], str):
         _check_certificates(settings["verify"])
-    return settings
+    return settings, proxy
 
 
 def is_loopback(host: str) -> bool:
@@ -67,16 +70,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy that requests uses for a URL, and mask its user and password from now on.
-
-    Args:
-        url: The URL.
-        proxies: The proxies by scheme, as `connection_settings` returns them.
-
-    Raises:
-        MachineError: If the connector cannot use it.
-    """
+def _proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy that requests uses for a URL, and mask its user and password from now on."""
     scheme = next((name for name in (urlsplit(url).scheme, "all") if name in proxies), None)
     if scheme is None:
         return None
