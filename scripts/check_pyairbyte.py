@@ -62,10 +62,14 @@ class Replica:
         self._expected: Rows = {}
         self._has_state = False
 
-    def source(self, **fields: Any) -> Any:
+    def connector(self, **fields: Any) -> Any:
         """Return the connector with its configuration, in which `fields` are changed."""
         config = {**self._config, **fields}
-        source = self._airbyte.get_source(CONNECTOR, config=config, local_executable=PROGRAM)
+        return self._airbyte.get_source(CONNECTOR, config=config, local_executable=PROGRAM)
+
+    def source(self, **fields: Any) -> Any:
+        """Return the connector with all streams selected, for which PyAirbyte runs `discover`."""
+        source = self.connector(**fields)
         source.select_all_streams()
         return source
 
@@ -265,9 +269,9 @@ def check_token(airbyte: Any, replica: Replica) -> None:
     """Check that the connector's check accepts the right token, and reports a wrong one."""
     reported = ""
     with quietly():
-        replica.source().check()
+        replica.connector().check()
         try:
-            replica.source(token=WRONG_TOKEN).check()
+            replica.connector(token=WRONG_TOKEN).check()
         except airbyte.exceptions.AirbyteConnectorCheckFailedError as failure:
             reported = str((failure.context or {}).get("failure_reason"))
     if "Truto rejected the API token" not in reported or WRONG_TOKEN in reported:

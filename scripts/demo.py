@@ -62,12 +62,13 @@ MERGE = """
 """
 # A tombstone has only the key, so take the name from the row that it deletes.
 KNOWN = "CREATE OR REPLACE TEMP TABLE known AS SELECT integrated_account_id, id, name FROM segments"
+# The parentheses are for DuckDB 1, in which = binds tighter than ->>.
 SENT = """
     SELECT stream, coalesce(data->>'name', data->>'tenant_id', known.name) AS name,
-        data->>'_ab_cdc_deleted_at' IS NOT NULL AS deleted, data->>'status' AS status
+        (data->>'_ab_cdc_deleted_at') IS NOT NULL AS deleted, data->>'status' AS status
     FROM records
-    LEFT JOIN known ON stream = 'segments' AND known.id = data->>'id'
-        AND known.integrated_account_id = data->>'integrated_account_id'
+    LEFT JOIN known ON stream = 'segments' AND known.id = (data->>'id')
+        AND known.integrated_account_id = (data->>'integrated_account_id')
     ORDER BY ALL LIMIT 10
 """
 SUMMARY = """

@@ -167,8 +167,50 @@ def test_machine_secrets() -> None:
         ("see {a=1 and more", "see {…}"),
         ("see {a and more", "see {a and more"),
         ("see {a} {b: 1} {c", "see {a} {…} {c"),
+        ("see} {b: 1} on", "see} {…} on"),
+        ("{b: 1} on", "{…} on"),
     ],
 )
 def test_broken_objects(text: str, shown: str) -> None:
     """Of a broken object in a text, only what has no values is shown."""
     assert excerpt(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('400: {"message": "no", "b": 1}; {"c": 2} on', "400: no; {c} on"),
+        ('{"message": "see {\\"error\\": \\"no\\"}"}', "see no"),
+        ({"a": 1, "b": None}, "{a, b}"),
+        ({"error": None, "errors": [], "meta": {}, "code": 0}, "0"),
+        ([{"code": 1}, None, "", True, 1.5, "x", "y"], "1; true; 1.5"),
+        ({}, ""),
+    ],
+)
+def test_reasons(value: object, shown: str) -> None:
+    """Of an object, also inside a text, the reason is shown, otherwise the names of its keys."""
+    assert excerpt(value) == shown
+
+
+def test_deep_objects() -> None:
+    """A reason is searched for in ten levels; what is deeper is shown as an ellipsis."""
+    value: object = "why"
+    for _ in range(10):
+        value = {"error": value}
+    assert excerpt(value) == "why"
+    assert excerpt({"error": value}) == excerpt([value]) == "…"
+    assert excerpt(f"400 {json.dumps(value)}") == "400 …"
+
+
+def test_end_of_secret() -> None:
+    """Less than a run of a secret is not masked, even at the end of a text."""
+    for size in range(1, 12):
+        for end in (SECRET[-size:], "x " + SECRET[-size:]):
+            assert mask(end) == end
+
+
+def test_padding() -> None:
+    """In base64, what follows a secret's last whole character is not masked."""
+    secret = "abcdefghijkl3"
+    SECRETS.replace([secret], [])
+    assert mask(f"({b64encode(secret.encode()).decode()})") == "(****w==)"

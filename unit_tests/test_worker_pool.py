@@ -288,6 +288,21 @@ def test_late_event(make_pool: MakePool) -> None:
     assert next(make_pool(slow()).events(SOON)) == "late"
 
 
+def test_events_within_a_time(make_pool: MakePool) -> None:
+    """The events of a time end with it, even if none arrives."""
+    may_go_on = threading.Event()
+
+    def slow() -> Task[Any]:
+        yield "early"
+        may_go_on.wait(SOON)
+        yield "late"
+
+    pool = make_pool(slow())
+    assert list(pool.events_within(A_MOMENT)) == ["early"]
+    assert not may_go_on.is_set()
+    may_go_on.set()
+
+
 @dataclass
 class StartedWorkers:
     """The workers that the pool tried to start on a machine that allows only so many."""

@@ -193,7 +193,7 @@ class WorkerPool(Generic[Event]):
         now = self._clock.now()
         while self._delayed and self._delayed[0].at <= now:
             self._retries.append(heapq.heappop(self._delayed).task)
-        if now >= self._token_free_at and not self._is_stopped:
+        if not self._is_stopped:
             self._start_workers()
         self._report_pause(now)
         if not self._is_over():
@@ -237,14 +237,14 @@ class WorkerPool(Generic[Event]):
         return min(self._max_workers, 1 + int(seconds / PROBE_SECONDS))
 
     def _wait(self, now: float) -> None:
-        moments = [delayed.at for delayed in self._delayed[:1]]
+        moments = [self._delayed[0].at] if self._delayed else []
         if self._waiting and now < self._token_free_at:
             moments.append(self._token_free_at)
         if moments:
             self._clock.wait(self._changed, max(0.0, min(moments) - now))
         else:
             # A response is slow in real time, whatever the clock of the waits.
-            self._changed.wait(None if self._token_is_verified else PROBE_SECONDS)
+            self._changed.wait(PROBE_SECONDS)
 
     def _report_pause(self, now: float) -> None:
         """Report each wait in which no request can be sent, once."""

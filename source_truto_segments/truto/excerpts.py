@@ -9,8 +9,7 @@ import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus, unquote
 
 # The most characters of another system's text in a message: enough to show the cause.
@@ -30,8 +29,6 @@ _MIN_VALUE_LENGTH = 8
 # How many levels of an object, and entries of a list, to search for a reason.
 _MAX_DEPTH = 10
 _MAX_ENTRIES = 5
-# How many names of keys to show if there is none.
-_MAX_NAMES = 50
 # In how many spellings of a text to search for secrets.
 _MAX_SPELLINGS = 16
 
@@ -70,8 +67,12 @@ _CREDENTIALS = tuple(
 )
 
 
-# A text, and where in the original text each of its characters begins and ends.
-_Spelling: TypeAlias = tuple[str, Sequence[int], Sequence[int]]
+class _Spelling(NamedTuple):
+    """A text, and where in the original text each of its characters begins and ends."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
 
 
 class Secrets:
@@ -125,7 +126,7 @@ def mask(text: str) -> str:
     hidden = bytearray(len(text))
     for spelled, starts, ends in _spellings(text):
         for size, runs in SECRETS.runs.items():
-            for at in range(len(spelled) - size + 1):
+            for at in range(len(spelled)):
                 if spelled[at : at + size] in runs:
                     begin, end = starts[at], ends[at + size - 1]
                     hidden[begin:end] = b"\1" * (end - begin)
@@ -138,43 +139,43 @@ def mask(text: str) -> str:
 
 def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
     """Return an error's text; for an object, its reason or, without one, the names of its keys."""
+    if value in (None, "", {}, []):
+        return ""
+    if depth < 0:
+        return "…"
     if isinstance(value, str):
         return _without_objects(value[:_MAX_EXAMINED], depth)
     if isinstance(value, Mapping):
-        keys = _REASON_KEYS if depth else ()
-        reasons = (error_text(value.get(key), depth - 1) for key in keys)
-        names = ", ".join(map(str, islice(value, _MAX_NAMES)))
-        return next(filter(None, reasons), f"{{{names}}}" if names else "")
+        reasons = (error_text(value.get(key), depth - 1) for key in _REASON_KEYS)
+        return next(filter(None, reasons), f"{{{', '.join(map(str, value))}}}")
     if isinstance(value, list):
-        entries = (error_text(entry, depth - 1) for entry in value[: _MAX_ENTRIES if depth else 0])
+        entries = (error_text(entry, depth - 1) for entry in value[:_MAX_ENTRIES])
         return "; ".join(filter(None, entries))
-    return "" if value is None else json.dumps(value, default=str)
+    return json.dumps(value)
 
 
 def _without_objects(text: str, depth: int) -> str:
     """Replace each JSON object in a text, even a broken one, with the part that may be shown."""
     parts: list[str] = []
-    at = 0
-    while (begin := text.find("{", at)) >= 0:
+    while "{" in text:
+        begin = text.index("{")
         try:
             value, end = _DECODER.raw_decode(text, begin)
-            shown = error_text(value, depth - 1) if depth else "{…}"
+            shown = error_text(value, depth - 1)
         except (ValueError, RecursionError):
             end = _end_of_block(text, begin)
             block = text[begin:end]
             shown = "{…}" if {":", "="} & set(block) else block
-        parts += [text[at:begin], shown]
-        at = end
-    return "".join([*parts, text[at:]])
+        parts += [text[:begin], shown]
+        text = text[end:]
+    return "".join([*parts, text])
 
 
 def _end_of_block(text: str, begin: int) -> int:
-    level = 0
-    for brace in re.finditer("[{}]", text[begin:]):
-        level += 1 if brace[0] == "{" else -1
-        if not level:
-            return begin + brace.end()
-    return len(text)
+    """Return where a block in braces ends; without an end, the text's length."""
+    ends = [brace.end() for brace in re.finditer("}", text)]
+    balanced = (end for end in ends if text.count("{", begin, end) == text.count("}", begin, end))
+    return next((end for end in balanced if end > begin), len(text))
 
 
 def _visible(text: str) -> str:
@@ -225,14 +226,14 @@ def _in_base64(secret: str) -> Iterator[str]:
 
 def _spellings(text: str) -> Iterator[_Spelling]:
     """Yield a text, and its forms with escapes of each kind resolved, repeatedly; fold them all."""
-    found: list[_Spelling] = [(text, range(len(text)), range(1, len(text) + 1))]
+    found = [_Spelling(text, range(len(text)), range(1, len(text) + 1))]
     # The list grows meanwhile.
-    for spelled, starts, ends in found:
-        yield _fold(spelled), starts, ends
+    for spelling in found:
+        yield _Spelling(_fold(spelling.text), spelling.starts, spelling.ends)
         for escape, unescape in _ESCAPES:
-            if escape.search(spelled) and len(found) < _MAX_SPELLINGS:
-                resolved = _resolved((spelled, starts, ends), escape, unescape)
-                if all(resolved[0] != known for known, _, _ in found):
+            if escape.search(spelling.text) and len(found) < _MAX_SPELLINGS:
+                resolved = _resolved(spelling, escape, unescape)
+                if all(resolved.text != known.text for known in found):
                     found.append(resolved)
 
 
@@ -251,7 +252,9 @@ def _resolved(
         new_starts += [*starts[at:begin], *[starts[begin]] * len(plain)]
         new_ends += [*ends[at:begin], *[ends[end - 1]] * len(plain)]
         at = end
-    return "".join([*parts, text[at:]]), [*new_starts, *starts[at:]], [*new_ends, *ends[at:]]
+    return _Spelling(
+        "".join([*parts, text[at:]]), [*new_starts, *starts[at:]], [*new_ends, *ends[at:]]
+    )
 
 
 def _unescape_json(escape: str) -> str:

@@ -114,9 +114,7 @@ class Pages:
         self._requested = limit
         self._detector = PaginationLoopDetector()
         self._token: Mapping[str, str] | None = {}
-        self._is_first_page, self._records = True, 0
-        self._previous_is_empty = False
-        self._same_cursor = 0
+        self._records = 0
 
     def next(self) -> Generator[Delay, None, Page | None]:
         """Fetch the next page, even an empty one; skip pages that only repeat an earlier one.
@@ -149,8 +147,7 @@ class Pages:
 
     def _fetch(self, token: Mapping[str, str]) -> Generator[Delay, None, Page | None]:
         """Fetch the page for a token; return None if the list has to be read again."""
-        if not self._same_cursor:
-            self._detector.check_cursor(token)
+        self._detector.check_cursor(token)
         cursor = token.get(CURSOR_PARAMETER)
         params = self._request.params
         if self._requested is not None:
@@ -158,32 +155,28 @@ class Pages:
         request = replace(self._request, params=params, cursor=cursor)
         try:
             page = yield from self._client.fetch(request)
+            if self._detector.empty_pages and _repeats_cursor(page, cursor):
+                # Right after an empty page, it can be the same page again, from a cache in between.
+                page = yield from self._client.fetch(request)
         except ReadError as error:
             if self._requested is not None and _rejects_page_size(
-                error, is_first_page=self._is_first_page
+                error, is_first_page=cursor is None
             ):
-                self._read_again(f"they were rejected{error.detail}", -1)
+                self._read_again(f"they were rejected{error.detail}")
             elif error.resolution is errors.CURSOR_REJECTED and not self._restarted:
                 self._start_again()
             else:
                 raise
             return None
+        if _repeats_cursor(page, cursor):
+            # Some vendors end a list like this.
+            page = replace(page, next_cursor=None)
         self._token = next_page_token(page)
-        if cursor is not None and page.is_empty and page.next_cursor == cursor:
-            self._same_cursor += 1
-            # Some vendors end a list like this. But right after an empty page, it can be the same
-            # page again, from a cache in between: then it ends the list only the third time.
-            if self._previous_is_empty and self._same_cursor == 1:
-                return None
-            self._token = None
-            return replace(page, next_cursor=None)
-        self._previous_is_empty, self._same_cursor = page.is_empty, 0
         count = page.count
         if count and self._first_is_short:
             # Truto's mapping may have skipped records between the two pages.
-            self._read_again(f"a page had {self._records}, and another followed", -1)
+            self._read_again(f"a page had {self._records}, and another followed")
             return None
-        self._is_first_page = False
         self._records += count
         if self._suspicion and self._limit and self._records > self._records_before:
             account_id = self._request.account_id
@@ -211,9 +204,14 @@ class Pages:
         """Whether the list may have ended early, because the vendor used its default page size."""
         return self._first_is_short and self._records in _DEFAULT_PAGES
 
-    def _read_again(self, suspicion: str, records_before: int) -> None:
+    def _read_again(self, suspicion: str, records_before: int = 0) -> None:
         self._suspicion, self._records_before = suspicion, records_before
         self._begin(None)
+
+
+def _repeats_cursor(page: Page, cursor: str | None) -> bool:
+    """Return whether an empty page has the cursor with which it was requested."""
+    return page.is_empty and page.next_cursor == cursor and cursor is not None
 
 
 def _rejects_page_size(error: ReadError, *, is_first_page: bool) -> bool:
@@ -238,12 +236,15 @@ class PaginationLoopDetector:
 
     Truto's documentation mentions vendors that loop: the same cursor comes back, or the same
     records under new cursors. A detector watches one list from its first page to its last.
+
+    Attributes:
+        empty_pages: How many empty pages were the last ones in a row.
     """
 
     def __init__(self) -> None:
         self._cursors: set[bytes] = set()
         self._pages: Counter[bytes] = Counter()
-        self._empty_pages = 0
+        self.empty_pages = 0
 
     def is_new(self, page: Page) -> bool:
         """Return whether a page differs from every page before it.
@@ -256,11 +257,11 @@ class PaginationLoopDetector:
                 a record.
         """
         if page.is_empty:
-            self._empty_pages += 1
-            if self._empty_pages >= MAX_EMPTY_PAGES and page.next_cursor is not None:
-                raise PaginationLoopError(f"{self._empty_pages} empty pages came in a row")
+            self.empty_pages += 1
+            if self.empty_pages >= MAX_EMPTY_PAGES and page.next_cursor is not None:
+                raise PaginationLoopError(f"{self.empty_pages} empty pages came in a row")
             return True
-        self._empty_pages = 0
+        self.empty_pages = 0
         digest = page.digest or _fallback_digest(page)
         if digest is None:
             return True

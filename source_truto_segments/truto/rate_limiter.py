@@ -7,6 +7,7 @@ network delays it, the server never counts more than the limit.
 
 import re
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class RateLimiter:
         """
         if account_id is None or _number(headers.get("ratelimit-remaining")) != 0:
             return
-        reset = _parse_reset(headers, datetime.now(timezone.utc))
+        reset = _parse_reset(headers, time.time())
         if reset:
             seconds = min(reset, _MAX_ANNOUNCED_WAIT)
             self.block(account_id, seconds, "the vendor's announced limit")
@@ -186,19 +187,21 @@ def parse_retry_after(
     """
     # A date is by the server's clock, so compare it with that clock, if it is known.
     now = now or _date(headers.get("Date")) or datetime.now(timezone.utc)
-    retry_after = headers.get("Retry-After", "").strip()
+    retry_after = headers.get("Retry-After")
     seconds = _number(retry_after)
     if seconds is not None:
         return min(seconds, _MAX_SECONDS)
     date = _date(retry_after)
     if date is not None:
         return min(max(0.0, (date - now).total_seconds()), _MAX_SECONDS)
-    return _parse_reset(headers, now) if is_limit else None
+    return _parse_reset(headers, now.timestamp()) if is_limit else None
 
 
 def _date(text: str | None) -> datetime | None:
+    if text is None:
+        return None
     try:
-        date = parsedate_to_datetime(text or "")
+        date = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
@@ -242,16 +245,15 @@ class _SlidingWindow:
         self._finished.append(now)
 
 
-def _parse_reset(headers: Mapping[str, str], now: datetime) -> float | None:
+def _parse_reset(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds until the reset; take a number that is too large for a timestamp."""
     value = _number(headers.get("ratelimit-reset"))
     if value is None or value < _FIRST_TIMESTAMP:
         return value and min(value, _MAX_SECONDS)
     timestamp = value / 1000 if value >= _FIRST_TIMESTAMP_MS else value
-    return min(max(0.0, timestamp - now.timestamp()), _MAX_SECONDS)
+    return min(max(0.0, timestamp - now), _MAX_SECONDS)
 
 
 def _number(value: str | None) -> float | None:
     """Return a header's number, not below 0; None if it has no valid one."""
-    text = (value or "").strip()
-    return float(text) if _SECONDS.fullmatch(text) else None
+    return float(value) if value and _SECONDS.fullmatch(value.strip()) else None
