@@ -195,8 +195,10 @@ def test_reasons(value: object, shown: str) -> None:
 def test_deep_objects() -> None:
     """A reason is searched for in ten levels; what is deeper is shown as an ellipsis."""
     value: object = "why"
-    for _ in range(10):
+    for _ in range(9):
         value = {"error": value}
+    assert excerpt(f"400 {json.dumps(value)}") == "400 why"
+    value = {"error": value}
     assert excerpt(value) == "why"
     assert excerpt({"error": value}) == excerpt([value]) == "…"
     assert excerpt(f"400 {json.dumps(value)}") == "400 …"

@@ -139,7 +139,7 @@ def mask(text: str) -> str:
 
 def error_text(value: Any, depth: int = _MAX_DEPTH) -> str:
     """Return an error's text; for an object, its reason or, without one, the names of its keys."""
-    if value in (None, "", {}, []):
+    if value in (None, {}, []):
         return ""
     if depth < 0:
         return "…"
@@ -163,7 +163,7 @@ def _without_objects(text: str, depth: int) -> str:
             value, end = _DECODER.raw_decode(text, begin)
             shown = error_text(value, depth - 1)
         except (ValueError, RecursionError):
-            end = _end_of_block(text, begin)
+            end = begin + _length_of_block(text[begin:])
             block = text[begin:end]
             shown = "{…}" if {":", "="} & set(block) else block
         parts += [text[:begin], shown]
@@ -171,11 +171,10 @@ def _without_objects(text: str, depth: int) -> str:
     return "".join([*parts, text])
 
 
-def _end_of_block(text: str, begin: int) -> int:
-    """Return where a block in braces ends; without an end, the text's length."""
-    ends = [brace.end() for brace in re.finditer("}", text)]
-    balanced = (end for end in ends if text.count("{", begin, end) == text.count("}", begin, end))
-    return next((end for end in balanced if end > begin), len(text))
+def _length_of_block(text: str) -> int:
+    """Return the length of the block in braces with which a text begins, which may have no end."""
+    ends = (brace.end() for brace in re.finditer("}", text))
+    return next((end for end in ends if text[:end].count("{") == text[:end].count("}")), len(text))
 
 
 def _visible(text: str) -> str:
