@@ -549,9 +549,7 @@ def test_proxy_that_refuses(
     configured = write(tmp_path / "catalog.json", catalog())
     with raw_server(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode()) as proxy:
         address = proxy.removeprefix("http://")  # ignore-https-check
-        environment.setenv(
-            "https_proxy", f"http://some-user:pass%2Dword@{address}"
-        )  # ignore-https-check
+        environment.setenv("https_proxy", f"some-user:pass%2Dword@{address}")
         caplog.set_level(logging.DEBUG)
         _, message = check_url("https://truto.invalid")
         result = command("read", "--config", settings, "--catalog", configured)

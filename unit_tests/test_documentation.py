@@ -181,6 +181,20 @@ def test_headings() -> None:
     assert headings(PAGE) == HEADINGS
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_only_encrypted_urls(name: str) -> None:
+    """Airbyte's checks fail if a page has an unencrypted URL."""
+    assert "http://" not in TEXTS[name]
+
+
+def test_steps_for_airbyte_cloud() -> None:
+    """Airbyte's checks compare the section's beginning with a template."""
+    steps = section(PAGE, "### For Airbyte Cloud:")
+    assert steps.startswith(
+        "\n1. [Log into your Airbyte Cloud](https://cloud.airbyte.com/workspaces)"
+    )
+
+
 def test_required_fields() -> None:
     """The prerequisites list the title of each required field."""
     for name in SPEC["required"]:
