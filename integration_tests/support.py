@@ -4,12 +4,13 @@ import json
 import logging
 import os
 import socket
+import ssl
 import subprocess
 import sysconfig
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -269,6 +270,42 @@ def raw_server(response: bytes) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"  # ignore-https-check
         # This wakes up `accept`.
         listener.shutdown(socket.SHUT_RDWR)
+
+
+# A certificate of truto.invalid and 127.0.0.1 with its key, for these tests alone, until 2126:
+#   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
+#     -subj /CN=localhost -addext subjectAltName=DNS:truto.invalid,IP:127.0.0.1 \
+#     -addext keyUsage=critical,digitalSignature,keyCertSign
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
+
+
+@contextmanager
+def tls_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Run a server that serves each connection in a thread, and yield its host and port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            answer(secured)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        # This wakes up `accept`.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def forward(source: socket.socket, target: socket.socket) -> None:
+    """Send on what arrives, until one of the connections ends."""
+    with suppress(OSError):
+        while received := source.recv(65_536):
+            target.sendall(received)
 
 
 def write(path: Path, content: Any) -> str:

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from airbyte_cdk.models import FailureType, Status
 
 from integration_tests.support import (
     ALL,
+    CERTIFICATE,
     FakeClock,
     Serve,
     account,
@@ -19,6 +22,7 @@ from integration_tests.support import (
     check,
     command,
     config,
+    forward,
     id_of,
     listed,
     numbered_account,
@@ -26,6 +30,7 @@ from integration_tests.support import (
     read,
     read_with,
     run,
+    tls_server,
     write,
 )
 from sandbox import Fault, faults
@@ -562,6 +567,64 @@ def test_proxy_that_refuses(
     assert bool(result.waits) is (kind == "transient_error")
     for secret in ("some-user", "pass%2Dword", "pass-word"):
         assert secret not in f"{message}{caplog.text}"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        ("jane:2024#Summer@proxy.invalid:3128", "has no valid address. In its user and password"),
+        ("jane:2024/Summer@proxy.invalid:3128", "has no valid address. In its user and password"),
+        ("jane:Summer?2024@proxy.invalid:3128", "has no valid address. In its user and password"),
+        ("jane:Summer%E2%82%AC@proxy.invalid", "has a user or password with characters that HTTP"),
+        ("jane:Summer@proxy..invalid:3128", "has no valid address. Set the variable"),
+        (f"jane:Summer@{'x' * 64}.invalid", "has no valid address. Set the variable"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "http://"])  # ignore-https-check
+def test_proxy_with_a_mistake(
+    environment: pytest.MonkeyPatch, scheme: str, proxy: str, problem: str
+) -> None:
+    """A mistake in a proxy's address or login is a sentence, and no part of the login is shown."""
+    environment.setenv("HTTPS_PROXY", f"{scheme}{proxy}")
+    status, message = check_url("https://truto.invalid")
+
+    assert status is Status.FAILED
+    assert str(message).startswith("The proxy of this machine, set by HTTPS_PROXY, ")
+    assert problem in str(message)
+    assert not any(part in str(message) for part in ("jane", "Summer", "2024"))
+
+
+@pytest.mark.parametrize("more", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["exact", "more"])
+def test_proxy_with_tls(environment: pytest.MonkeyPatch, tmp_path: Path, more: bytes) -> None:
+    """Through an HTTPS proxy, pages arrive, and what follows the end of one is no response."""
+    pages = iter([b'{"result": [{"id": "1"}], "next_cursor": "x"}', b'{"result": [{"id": "2"}]}'])
+    connections: list[socket.socket] = []
+
+    def api(connection: socket.socket) -> None:
+        connections.append(connection)
+        while connection.recv(65_536):
+            page = next(pages)
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page)
+            connection.sendall(head + page + more)
+
+    def proxy(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        host, _, port = target.partition(":")
+        with socket.create_connection((host, int(port))) as onward:
+            threading.Thread(target=forward, args=(connection, onward), daemon=True).start()
+            forward(onward, connection)
+
+    settings = write(tmp_path / "config.json", settings_for("https://truto.invalid"))
+    configured = write(tmp_path / "catalog.json", catalog())
+    with tls_server(api) as target, tls_server(proxy) as address:
+        environment.setenv("HTTPS_PROXY", f"https://{address}")
+        environment.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+        result = command("read", "--config", settings, "--catalog", configured)
+
+    assert result.failure is None
+    assert result.ids == ["1", "2"]
+    assert len(connections) == (2 if more else 1)
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])

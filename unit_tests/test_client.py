@@ -5,9 +5,9 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -26,7 +26,7 @@ from source_truto_segments.truto.client import (
     RetryPolicy,
     TrutoClient,
 )
-from source_truto_segments.truto.errors import ReadError, Scope
+from source_truto_segments.truto.errors import ReadError, Resolution, Scope
 from source_truto_segments.truto.rate_limiter import Delay
 from source_truto_segments.truto.responses import Speaker, parse_object
 
@@ -136,8 +136,8 @@ def connect(server: Answers, time: Time) -> Iterator[Connect]:
         client.close()
 
 
-def request(account_id: str | None = ONE, **how: Any) -> Request[Any]:
-    return Request("some/path", f"Reading {account_id}", parse_object, account_id, **how)
+def request(account_id: str | None = ONE, path: str = "some/path", **how: Any) -> Request[Any]:
+    return Request(path, f"Reading {account_id}", parse_object, account_id, **how)
 
 
 def fetch(client: TrutoClient, request: Request[Any], time: Time) -> Outcome:
@@ -236,14 +236,49 @@ def test_allowed_time(
 
 
 def test_allowed_by_row(connect: Connect, server: Answers, time: Time) -> None:
-    """Truto's 503 is retried for ten seconds, and then blames the account without more evidence."""
+    """Truto's 503 is retried for ten seconds, and then blames the account if others succeed."""
     client = connect()
     fetch(client, request(TWO), time)
-    server.will_send(truto(503))
+    server.will_send(*[truto(503)] * 4, GOOD)
     outcome = fetch(client, request(), time)
     assert outcome.seconds == [1, 2, 4]
     assert outcome.failure.resolution is errors.BLOCKED
-    assert len(server.heads) == 1 + 4
+    assert len(server.heads) == 1 + 4 + 1
+
+
+def test_only_account(connect: Connect, server: Answers, time: Time) -> None:
+    """If nothing has succeeded before, Truto's 503 is taken for a block."""
+    server.will_send(truto(503))
+    outcome = fetch(connect(), request(), time)
+    assert outcome.seconds == [1, 2, 4]
+    assert outcome.failure.resolution is errors.BLOCKED
+    assert len(server.heads) == 4
+
+
+def test_outage_of_truto(connect: Connect, server: Answers, time: Time) -> None:
+    """If others get a 503 as well, Truto is unavailable; it can be for minutes."""
+    client = connect()
+    fetch(client, request(TWO), time)
+    server.will_send(*[truto(503)] * 7, GOOD)
+    outcome = fetch(client, request(), time)
+    assert outcome.value == {"result": []}
+    assert 30 < sum(outcome.seconds) < 60
+    server.will_send(truto(503))
+    failure = fetch(client, request(), time).failure
+    assert failure.resolution.error_message == errors.UNAVAILABLE.error_message
+    assert failure.resolution.scope is Scope.SYNC
+    assert failure.detail.endswith(", 10 times in 287 s; nothing else got through")
+
+
+@pytest.mark.parametrize("wait", [0, 11, 30])
+def test_announced_outage(connect: Connect, server: Answers, time: Time, wait: int) -> None:
+    """A 503 that says when to come again is no block."""
+    client = connect()
+    fetch(client, request(TWO), time)
+    server.will_send(*[truto(503, lines=f"Retry-After: {wait}\r\n")] * 5, GOOD)
+    outcome = fetch(client, request(), time)
+    assert outcome.seconds == [max(wait, backoff) for backoff in (1, 2, 4, 8, 16)]
+    assert outcome.value == {"result": []}
 
 
 def test_slow_failures(connect: Connect, server: Answers, time: Time) -> None:
@@ -477,6 +512,66 @@ def test_evidence_waits(connect: Connect, server: Answers, time: Time) -> None:
     assert outcome.failure.resolution.scope is Scope.ACCOUNT
 
 
+@pytest.mark.parametrize(
+    ("policy", "reset", "waits"),
+    [(READ_POLICY, 10, [10]), (READ_POLICY, 11, []), (CHECK_POLICY, 1, [])],
+)
+def test_evidence_in_time(
+    connect: Connect,
+    server: Answers,
+    time: Time,
+    policy: RetryPolicy,
+    reset: int,
+    waits: Sequence[float],
+) -> None:
+    """If the evidence would take long, the account's earlier success is evidence enough."""
+    client = connect(policy)
+    budget = f"ratelimit-remaining: 0\r\nratelimit-reset: {reset}\r\n"
+    server.will_send((*GOOD, budget), truto(403), GOOD)
+    fetch(client, request(TWO), time)
+    outcome = fetch(client, request(), time)
+    assert outcome.seconds == waits
+    assert outcome.failure.resolution is errors.ACCOUNT_FORBIDDEN
+    assert len(server.heads) == 2 + len(waits)
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "row"),
+    [
+        ([(TWO, "unified/x")], errors.ACCOUNT_FORBIDDEN),
+        ([(TWO, "unified/x"), (ONE, "unified/x")], errors.ACCOUNT_FORBIDDEN),
+        ([(TWO, "unified/x"), (ONE, "unified/x"), (TWO, "object/2")], errors.ACCOUNT_FORBIDDEN),
+        ([(ONE, "unified/x")], errors.MAYBE_FORBIDDEN),
+        ([(ONE, "object/1"), (TWO, "object/2")], errors.MAYBE_FORBIDDEN),
+        ([(None, "object")], errors.MAYBE_FORBIDDEN),
+    ],
+)
+def test_what_the_token_may_read(
+    connect: Connect,
+    server: Answers,
+    time: Time,
+    succeeded: Sequence[tuple[str | None, str]],
+    row: Resolution,
+) -> None:
+    """Only segments of another account show that the token may use the unified API."""
+    client = connect()
+    for account_id, path in succeeded:
+        fetch(client, request(account_id, path), time)
+    server.will_send(truto(403), GOOD)
+    assert fetch(client, request(path="unified/y"), time).failure.resolution is row
+    if (TWO, "unified/x") in succeeded:
+        assert server.asked[-1] == "/unified/x"
+
+
+def test_refused_object(connect: Connect, server: Answers, time: Time) -> None:
+    """An account whose segments can be read shows that the token may not read its object."""
+    client = connect()
+    fetch(client, request(ONE, "unified/x"), time)
+    server.will_send(truto(403), GOOD)
+    failure = fetch(client, request(ONE, "object/1"), time).failure
+    assert failure.resolution is errors.ACCOUNT_FORBIDDEN
+
+
 def test_no_evidence(connect: Connect, server: Answers, time: Time) -> None:
     """Without any success before, a 403 concerns the token; no second request is sent."""
     server.will_send(truto(403))
@@ -555,6 +650,23 @@ def test_probe_at_its_limit(connect: Connect, server: Answers, time: Time) -> No
     server.will_send(GOOD)
     with pytest.raises(StopIteration):
         next(client.fetch(request(THREE)))
+
+
+def test_defect_in_a_probe(connect: Connect, server: Answers, time: Time) -> None:
+    """A probe that ends with an exception leaves its turn to another request."""
+    client = connect()
+    server.will_send((0, ""), GOOD)
+    first = client.fetch(request())
+    next(first)
+
+    def fail(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    time.now += 1
+    with pytest.raises(ZeroDivisionError):
+        next(client.fetch(replace(request(TWO), parse=fail)))
+    with pytest.raises(StopIteration):
+        next(first)
 
 
 @pytest.mark.parametrize(

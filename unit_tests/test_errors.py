@@ -306,7 +306,7 @@ def test_rejected_cursor(body: ErrorBody) -> None:
     [
         (400, errors.ACCOUNT_LIST_REJECTED),
         (404, errors.ACCOUNT_LIST_NOT_FOUND),
-        (503, errors.ACCOUNT_LIST_UNAVAILABLE),
+        (503, errors.UNAVAILABLE),
     ],
 )
 def test_list_of_accounts(status: int, of_list: Resolution) -> None:

@@ -338,6 +338,8 @@ def test_discard_of_unknown_account() -> None:
         ({"Retry-After": "Fri, 02 Jan 2026 03:04:35"}, 30.0),
         ({"Retry-After": "Fri, 02 Jan 2026 04:04:35 +0100"}, 30.0),
         ({"Retry-After": "soon"}, None),
+        # A space for `str.strip`, but not for `float`.
+        ({"Retry-After": "\x1c10\x1f"}, 10.0),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "soon", "ratelimit-reset": "7"}, 7.0),
         ({"Retry-After": "0", "ratelimit-reset": "7"}, 0.0),

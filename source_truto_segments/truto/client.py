@@ -2,10 +2,10 @@
 
 import logging
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -32,6 +32,7 @@ from source_truto_segments.truto.responses import (
 logger = logging.getLogger("airbyte")
 
 CURSOR_PARAMETER = "next_cursor"
+UNIFIED = "unified"
 
 _INITIAL_BACKOFF = 1.0
 _MAX_BACKOFF = 60.0
@@ -58,19 +59,24 @@ class RetryPolicy:
         max_wait: The longest wait for a rate limit; if it would be longer, the request fails.
         max_elapsed: The most time from its first attempt on, including waits for rate limits.
         lifetime: The time for all requests together; an exchange that lasts longer is aborted.
+        max_evidence_wait: The longest wait for a limit before a request of another account, which
+            only shows whether a failure concerns that account, too.
     """
 
     max_retry: float
     max_wait: float
     max_elapsed: float
     lifetime: float = float("inf")
+    max_evidence_wait: float = 10.0
 
 
 # An outage of some minutes only costs time. A sync can also wait a quarter of an hour for a limit:
 # only that account waits.
 READ_POLICY = RetryPolicy(max_retry=300.0, max_wait=900.0, max_elapsed=3600.0)
 # A user waits for the result of a check in front of a form.
-CHECK_POLICY = RetryPolicy(max_retry=12.0, max_wait=15.0, max_elapsed=20.0, lifetime=24.0)
+CHECK_POLICY = RetryPolicy(
+    max_retry=12.0, max_wait=15.0, max_elapsed=20.0, lifetime=24.0, max_evidence_wait=0.0
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,11 @@ class Request(Generic[_T]):
     account_id: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     cursor: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the request reads: the unified API, or integrated accounts."""
+        return self.path.partition("/")[0]
 
     @property
     def query(self) -> Mapping[str, Any]:
@@ -137,8 +148,9 @@ class TrutoClient:
         self._settings, self._proxy = connection_settings(self._session, api_url)
         self._outage = Outage(now)
         self._token_verified = token_verified
-        # The last request that succeeded: repeating it shows whether a failure concerns others.
-        self._last_good: tuple[requests.PreparedRequest, Request[Any]] | None = None
+        # The last requests of each kind that succeeded, for up to two accounts. Repeating one shows
+        # whether a failure concerns others.
+        self._last_good: dict[str, Sequence[_Sent]] = {}
         self._last_sent_at = now()
 
     def fetch(self, request: Request[_T]) -> Generator[Delay, None, _T]:
@@ -186,8 +198,8 @@ class TrutoClient:
                 failing_since = sent_at if failing_since is None else failing_since
                 elapsed = self._now() - failing_since
                 wait = max(failure.retry_after or 0.0, _exponential(_INITIAL_BACKOFF, attempts))
-                allowed = min(failure.resolution.retry_seconds, self._policy.max_retry)
-                if elapsed + wait <= allowed:
+                failure = yield from self._blocked_or_unavailable(request, failure, elapsed + wait)
+                if elapsed + wait <= self._allowed(failure):
                     _log_retry(request, failure, wait)
                     reason = failure.resolution.error_message
                     yield Delay(wait, reason, request.account_id, is_rate_limit=False)
@@ -210,19 +222,48 @@ class TrutoClient:
             row = self.timed_out
         is_general = row.of_account is not None or not failure.got_through
         if request.account_id and is_general and row is not errors.BLOCKED:
-            others_succeed = yield from self._others_succeed()
-            of_account = row.of_account or row
+            evidence = self._evidence(request)
+            others_succeed = yield from self._still_succeeds(evidence)
+            is_other = evidence is not None and _reads_the_same_of_another(evidence, request)
+            if row is errors.FORBIDDEN and not is_other and request.kind == UNIFIED:
+                of_account = errors.MAYBE_FORBIDDEN
+            else:
+                of_account = row.of_account or row
             row = of_account if others_succeed else replace(row, scope=Scope.SYNC)
             if not (others_succeed or failure.got_through):
                 detail = f"{failure.detail}; nothing else got through"
                 failure = replace(failure, detail=detail)
         return _read_error(request, replace(failure, resolution=row))
 
-    def _others_succeed(self) -> Generator[Delay, None, bool]:
-        if self._last_good is None:
+    def _blocked_or_unavailable(
+        self, request: Request[Any], failure: "_FailedAttempt", elapsed: float
+    ) -> Generator[Delay, None, "_FailedAttempt"]:
+        """Take Truto's 503 for a block of the account unless nothing else succeeds either."""
+        may_be_blocked = failure.resolution is errors.BLOCKED and elapsed > self._allowed(failure)
+        evidence = self._evidence(request) if may_be_blocked else None
+        if evidence is None:
+            return failure
+        is_blocked = yield from self._still_succeeds(evidence)
+        return failure if is_blocked else replace(failure, resolution=errors.UNAVAILABLE)
+
+    def _allowed(self, failure: "_FailedAttempt") -> float:
+        """Return for how many seconds a failure may be retried."""
+        return min(failure.resolution.retry_seconds, self._policy.max_retry)
+
+    def _evidence(self, request: Request[Any]) -> "_Sent | None":
+        """Return a request that succeeded; rather one for the same of another account."""
+        known = [sent for of_kind in [*self._last_good.values()] for sent in of_kind]
+        others = [sent for sent in known if _reads_the_same_of_another(sent, request)]
+        return next(reversed([*known, *others]), None)
+
+    def _still_succeeds(self, evidence: "_Sent | None") -> Generator[Delay, None, bool]:
+        if evidence is None:
             return False
-        prepared, request = self._last_good
+        prepared, request = evidence
         while (delay := self._limiter.try_acquire(request.account_id)) is not None:
+            if delay.seconds > self._policy.max_evidence_wait:
+                # It succeeded a moment ago, and a limit says nothing about other failures.
+                return True
             yield delay
         outcome = self._send_once(prepared, request)
         if not isinstance(outcome, _FailedAttempt):
@@ -232,7 +273,7 @@ class TrutoClient:
     @property
     def has_succeeded(self) -> bool:
         """Whether any request has had a good response."""
-        return self._last_good is not None
+        return bool(self._last_good)
 
     @property
     def awaits_first_response(self) -> bool:
@@ -278,25 +319,17 @@ class TrutoClient:
         """Send a request that the limiter has counted."""
         self._last_sent_at = sent_at = self._now()
         try:
-            response = self._session.send(prepared, timeout=transport.TIMEOUT, **self._settings)
-        except (AirbyteTracedException, requests.exceptions.InvalidSchema) as refused:
-            # Airbyte Cloud filters requests, and explains in a sentence why it refuses an address.
-            raise _refused_address(request, refused) from None
-        except requests.RequestException as error:
-            outcome: _T | _FailedAttempt = _transport_failure(prepared, error, self._proxy)
-        else:
-            logger.debug(
-                "GET %s of account %s: HTTP %s",
-                excerpt(request.path),
-                excerpt(request.account_id or "none"),
-                response.status_code,
-            )
-            self._limiter.update_from_headers(request.account_id, response.headers)
-            outcome = _classify(response, request, quotes=self._quotes)
+            outcome = self._exchange(prepared, request)
+        except BaseException:
+            # Let another request probe; otherwise all would wait for the result of this one.
+            self._outage.withdraw()
+            raise
         finally:
             self._limiter.release(request.account_id)
         if not isinstance(outcome, _FailedAttempt):
-            self._last_good = (prepared, request)
+            good = self._last_good.get(request.kind, ())
+            others = [sent for sent in good if sent.request.account_id != request.account_id]
+            self._last_good[request.kind] = (*others[-1:], _Sent(prepared, request))
             self._outage.reached()
             self._token_verified()
         elif not outcome.got_through:
@@ -308,6 +341,25 @@ class TrutoClient:
             if outcome.resolution.scope is Scope.ACCOUNT:
                 self._token_verified()
         return outcome
+
+    def _exchange(
+        self, prepared: requests.PreparedRequest, request: Request[_T]
+    ) -> "_T | _FailedAttempt":
+        try:
+            response = self._session.send(prepared, timeout=transport.TIMEOUT, **self._settings)
+        except (AirbyteTracedException, requests.exceptions.InvalidSchema) as refused:
+            # Airbyte Cloud filters requests, and explains in a sentence why it refuses an address.
+            raise _refused_address(request, refused) from None
+        except requests.RequestException as error:
+            return _transport_failure(prepared, error, self._proxy)
+        logger.debug(
+            "GET %s of account %s: HTTP %s",
+            excerpt(request.path),
+            excerpt(request.account_id or "none"),
+            response.status_code,
+        )
+        self._limiter.update_from_headers(request.account_id, response.headers)
+        return _classify(response, request, quotes=self._quotes)
 
     def _apply_rate_limit(
         self, request: Request[Any], failure: "_FailedAttempt", rate_limit_hits: int
@@ -345,6 +397,16 @@ class TrutoClient:
     def _is_too_long(self, wait: float, began: float) -> bool:
         elapsed = self._now() + wait - began
         return wait > self._policy.max_wait or elapsed > self._policy.max_elapsed
+
+
+class _Sent(NamedTuple):
+    prepared: requests.PreparedRequest
+    request: Request[Any]
+
+
+def _reads_the_same_of_another(sent: _Sent, request: Request[Any]) -> bool:
+    is_same = sent.request.kind == request.kind
+    return is_same and sent.request.account_id not in (request.account_id, None)
 
 
 @dataclass(frozen=True)
@@ -400,6 +462,8 @@ def _classify(
     detail = errors.response_detail(status, body, _host_of(location))
     is_limit = status == requests.codes.too_many_requests
     wait = parse_retry_after(response.headers, is_limit=is_limit)
+    if resolution is errors.BLOCKED and wait is not None:
+        resolution = errors.UNAVAILABLE
     return _FailedAttempt(resolution, detail, body.speaker, wait, status)
 
 

@@ -167,6 +167,13 @@ ACCOUNT_FORBIDDEN = _rejected(
     "Truto denied access to this account, though the API token can read others",
     "Ask Truto's support why, with this message, or remove the account from the source.",
 )
+# As long as no other account's segments could be read.
+MAYBE_FORBIDDEN = _rejected(
+    "Truto denied access to this account",
+    "If no account can be read, use an API token of this Truto environment that may read its "
+    "unified API. Otherwise ask Truto's support why, with this message, or remove the account from "
+    "the source.",
+)
 FORBIDDEN = _rejected(
     "Truto denied access with this API token",
     "Use an API token of this Truto environment that may read its integrated accounts and its "
@@ -198,6 +205,7 @@ BLOCKED = Resolution(
     "Contact Truto's support with the account's ID.",
     retry_seconds=10.0,
 )
+UNAVAILABLE = _retried("Truto is unavailable")
 GATEWAY_ANSWERED = _retried(
     "a gateway, firewall or proxy answered in Truto's place",
     f"{_NEXT_SYNC} If it persists, {_WHOEVER_RUNS_THE_NETWORK}; if nothing there is in the way, "
@@ -329,7 +337,6 @@ ACCOUNT_LIST_REJECTED = _rejected(
     _CHECK_LIST_FILTERS,
     Scope.SYNC,
 )
-ACCOUNT_LIST_UNAVAILABLE = _retried("Truto is unavailable")
 PAGINATION_LOOP = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
@@ -372,7 +379,7 @@ _ACCOUNT_LIST_MAPPING: Mapping[int, Resolution] = {
     400: ACCOUNT_LIST_REJECTED,
     422: ACCOUNT_LIST_REJECTED,
     404: ACCOUNT_LIST_NOT_FOUND,
-    503: ACCOUNT_LIST_UNAVAILABLE,
+    503: UNAVAILABLE,
 }
 
 

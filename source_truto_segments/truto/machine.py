@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -70,30 +70,56 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy that requests uses for a URL, and mask its user and password from now on."""
+def _proxy_for(url: str, proxies: MutableMapping[str, str]) -> Proxy | None:
+    """Return the proxy that requests uses for a URL, and mask its user and password from now on.
+
+    Add the scheme if it is missing: of user:password@host, requests would take the user for it.
+    """
     scheme = next((name for name in (urlsplit(url).scheme, "all") if name in proxies), None)
     if scheme is None:
         return None
     variable = f"{scheme}_proxy" if f"{scheme}_proxy" in os.environ else f"{scheme.upper()}_PROXY"
+    if "://" not in proxies[scheme]:
+        proxies[scheme] = f"http://{proxies[scheme]}"  # ignore-https-check
     proxy = proxies[scheme]
     try:
-        parts = parse_url(proxy if "://" in proxy else f"http://{proxy}")  # ignore-https-check
+        parts = parse_url(proxy)
     except LocationParseError:
         parts = parse_url("")
+    login = unquote(parts.auth or "")
     for secret in (parts.auth or "").split(":"):
         SECRETS.add(unquote(secret))
     instead = "Set the variable to one such as proxy.example.com:3128, or unset it."
+    if "@" in proxy and not parts.auth:
+        # The address would be a part of the login.
+        raise MachineError(
+            f"The proxy of this machine, set by {variable}, has no valid address. In its user and "
+            "password, write %23 for #, %2F for /, %3A for :, %3F for ? and %40 for @."
+        )
+    if not _has_form(login, "latin-1"):
+        raise MachineError(
+            f"The proxy of this machine, set by {variable}, has a user or password with characters "
+            "that HTTP cannot send. Whoever runs the proxy must give you another login."
+        )
     if parts.host and (parts.scheme or "").startswith("socks"):
         raise MachineError(
             f"The proxy of this machine, set by {variable}, is a SOCKS proxy, but the connector "
             f"supports only HTTP proxies. {instead}"
         )
-    if not parts.host or parts.scheme not in ("http", "https"):
+    has_host = bool(parts.host) and _has_form(str(parts.host), "idna")
+    if not has_host or parts.scheme not in ("http", "https"):
         raise MachineError(
             f"The proxy of this machine, set by {variable}, has no valid address. {instead}"
         )
     return Proxy(variable, str(parts.netloc))
+
+
+def _has_form(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return False
+    return True
 
 
 def _check_certificates(path: str) -> None:

@@ -256,4 +256,7 @@ def _parse_reset(headers: Mapping[str, str], now: float) -> float | None:
 
 def _number(value: str | None) -> float | None:
     """Return a header's number, not below 0; None if it has no valid one."""
-    return float(value) if value and _SECONDS.fullmatch(value.strip()) else None
+    if value is None:
+        return None
+    text = value.strip()
+    return float(text) if _SECONDS.fullmatch(text) else None

@@ -186,8 +186,10 @@ class _TimedSocket(io.RawIOBase):
 
     def shut(self) -> None:
         """Make the connection unusable for another request."""
+        # Through an HTTPS proxy, urllib3 wraps the socket in an object without a `shutdown`.
+        inner = getattr(self._socket, "socket", self._socket)
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            inner.shutdown(socket.SHUT_RDWR)
 
 
 class _ResponseStream(io.BufferedReader):
