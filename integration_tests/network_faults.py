@@ -121,6 +121,12 @@ def after_early_hints(response: RawResponse, rng: random.Random) -> Sent:
     return Sent(hints + response.content, pause_at=len(hints), pause=rng.choice((0.0, 0.05)))
 
 
+def with_padded_length(response: RawResponse, _: random.Random) -> Sent:
+    """Pad the length with blanks, which HTTP allows."""
+    length = b"%d \t" % len(response.body)
+    return Sent(response.with_header(b"Content-Length", length).content)
+
+
 # --- no complete response arrives ----------------------------------------------------------------
 
 
@@ -291,6 +297,7 @@ HARMLESS: tuple[NetworkFault, ...] = (
     with_trailing_bytes,
     after_an_interim_response,
     after_early_hints,
+    with_padded_length,
 )
 TRANSIENT: tuple[NetworkFault, ...] = (
     *(reset, reset, cut, cut, cut_in_chunks, cut_without_length),

@@ -226,11 +226,11 @@ class _Response(http.client.HTTPResponse):
                 raise MalformedHeadError("too many interim responses came")
             vars(self)["headers"] = None
             self._read_head()
-        lengths = self.headers.get_all("Content-Length", [])
-        if len(set(lengths)) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
+        lengths = {value.strip() for value in self.headers.get_all("Content-Length", [])}
+        if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
             # The end of the body is uncertain.
             raise MalformedHeadError("the length of the body is not valid")
-        is_clear = len(set(lengths)) + self.chunked == 1
+        is_clear = len(lengths) + self.chunked == 1
         if interim or not is_clear or self.status in {101, 204, 304}:
             self.will_close = True
 
