@@ -270,7 +270,7 @@ def _workload(rows: list[dict[str, Any]], **others: Any) -> Workload:
 
 def _section(name: str, workload: Workload) -> str:
     """Return a workload's heading, conditions, table, notes and targets."""
-    rounds = f"median of {workload.rounds} rounds"
+    rounds = f"median of {workload.rounds} rounds" if workload.rounds > 1 else "one round"
     columns: dict[str, Callable[[Row], str]] = {
         "reader": lambda row: row.name,
         "case": lambda row: f"{int(row.case):,}" if row.case.isdecimal() else row.case,
