@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from integration_tests.support import Result, without_cdc
+from integration_tests.support import Result, aged, without_cdc
 
 CURSOR, DELETED_AT = "_ab_cdc_updated_at", "_ab_cdc_deleted_at"
 _ACCOUNT_AND_ID = ("integrated_account_id", "id")
@@ -77,6 +77,10 @@ class Destination:
             for key, row in self._tables[stream].items()
             if DELETED_AT not in row.data
         }
+
+    def age(self, hours: float) -> None:
+        """Make the states older, as if some hours had passed since the last sync."""
+        self.states = dict(zip(self.states, aged(self.state, hours), strict=True))
 
     def load(
         self, result: Result, configured: Mapping[str, Any], *, fails: random.Random | None = None

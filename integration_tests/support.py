@@ -11,7 +11,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -342,6 +344,18 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from texts(inner)
+
+
+def aged(states: Sequence[dict[str, Any]], hours: float = 1.0) -> list[dict[str, Any]]:
+    """Return states as if some hours had passed since syncs found accounts empty."""
+    older: list[dict[str, Any]] = deepcopy([*states])
+    for message in older:
+        for entry in message["stream"]["stream_state"].get("states", []):
+            cursor = entry["cursor"]
+            if "empty" in cursor:
+                since = datetime.fromisoformat(cursor["empty"]) - timedelta(hours=hours)
+                cursor["empty"] = since.isoformat()
+    return older
 
 
 def parametrize_seeds(metafunc: pytest.Metafunc, name: str) -> None:

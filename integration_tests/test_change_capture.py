@@ -3,8 +3,9 @@
 Each seed makes accounts that change at random between syncs and while they are read. Records are
 added, changed with and without dates, deleted, restored and moved, and so are workspaces and
 accounts. Accounts leave the configuration, or Truto's list, and come back; pages shift in each
-read; accounts are empty for a sync, refused, not found or partial; columns, including custom ones,
-are selected and deselected; syncs are killed at any message or request, and the clock goes back.
+read; accounts are empty for a sync and its retries, refused, not found or partial; columns,
+including custom ones, are selected and deselected; syncs are killed at any message or request, and
+the clock goes back. A sync comes days after the last one, or as its retry at once.
 The destination commits records and states separately, stream by stream. The messages fill a
 simulated warehouse. Then:
 
@@ -74,18 +75,20 @@ class World:
     """What the vendors and Truto hold, and how it changes.
 
     Attributes:
+        occasion: Counts the syncs that are no retries.
         deletable: Whether a record may be deleted, by its stream and key.
         was_present: The keys of the records that have existed all the time since `begin_sync`.
         changed: The accounts that have changed since then, and LIST if their list has.
     """
 
     environment: Environment
+    occasion: int = 0
     deletable: Callable[[str, Key], bool] = lambda _stream, _key: True
     was_present: dict[str, set[Key]] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     removed: dict[str, Account] = field(default_factory=dict)
     _hidden: dict[str, list[Any]] = field(default_factory=dict)
-    _was_empty: set[str] = field(default_factory=set)
+    _empty_on: dict[str, int] = field(default_factory=dict)
     _deleted: dict[str, list[Data]] = field(default_factory=lambda: defaultdict(list))
     _previous: dict[Key, Data] = field(default_factory=dict)
     _versions: dict[Key, list[Data]] = field(default_factory=lambda: defaultdict(list))
@@ -201,8 +204,10 @@ class World:
         """Make the responses of one sync fail, or incomplete."""
         kind = rng.choice(
             ("blocked", "failing", "limited", "partial", "invalid", "empty", "refused", "missing")
-            + ("swinging",) * 3
+            + ("swinging", "empty") * 3
         )
+        if self.is_out(account):
+            kind = "empty"
         if account.form == "keyed" and kind == "invalid":
             kind = "partial"  # an invalid entry would make the keyed object one record
         match: Any = {"after": rng.randint(0, 5), "times": None}
@@ -224,9 +229,10 @@ class World:
             if len(account.segments) >= (account.default_page_size or 0) + 2:
                 account.faults.append(Fault(times=None, when=self._swing(account, rng)))
         elif kind == "empty":
-            # If the account were empty twice in a row, nobody could tell that it is not.
-            if account.vendor != "beehiiv" and account.id not in self._was_empty:
-                self._was_empty.add(account.id)
+            # If the account were empty twice in a row, nobody could tell that it is not. It can be
+            # in retries, which come too soon.
+            self._empty_on.setdefault(account.id, self.occasion)
+            if account.vendor != "beehiiv" and self.is_out(account):
                 self._hidden[account.id] = list(account.segments)
                 account.segments = []
         elif account.vendor != "beehiiv" and account.segments:
@@ -241,6 +247,10 @@ class World:
                 if record not in hidden or kind == "invalid"
             ]
         self.changed.add(account.id)
+
+    def is_out(self, account: Account) -> bool:
+        """Return whether an account was empty in the sync whose retry this is."""
+        return self._empty_on.get(account.id) == self.occasion
 
     def _swing(self, account: Account, rng: random.Random) -> Callable[[Request], bool]:
         """Hide two records from all pages of the first read, and one of them from the second."""
@@ -459,6 +469,12 @@ class Connection:
         if self.rng.random() < 0.2:
             self.select_columns()
 
+    def pass_time(self) -> None:
+        """Let some days pass, longer than the clock can go back."""
+        self.world.occasion += 1
+        self.clock_offset = self.rng.randint(-SECONDS_A_DAY, SECONDS_A_DAY)
+        self.destination.age(72.0)
+
     def sync(self, *, at_rest: bool, selects_all: bool = False) -> Result:
         """Run one sync, during which the world changes unless it is at rest."""
         rng, world = self.rng, self.world
@@ -473,7 +489,7 @@ class Connection:
         self.read_ids = {id_of(0), *ids}
         if not at_rest:
             for account in rng.sample(world.accounts, rng.randint(0, len(world.accounts))):
-                if rng.random() < 0.3:
+                if rng.random() < 0.3 or world.is_out(account):
                     world.disturb(account, rng)
                 else:
                     self._plan_changes(account.id, functools.partial(world.change, account))
@@ -529,7 +545,6 @@ class Connection:
 
     def _read(self, source_: InterruptedSource, ids: list[str], integrations: list[str]) -> Result:
         listed = {"mode": "listed", "ids": ids} if ids else {"mode": "none"}
-        self.clock_offset = self.rng.randint(-SECONDS_A_DAY, SECONDS_A_DAY)
         clock = functools.partial(
             ChangeClock, now=lambda: time.time_ns() + self.clock_offset * 10**9
         )
@@ -598,7 +613,7 @@ class Connection:
             assert found == expected, stream
 
     def _is_emptied(self, stream: str, account_id: str) -> bool:
-        """Return whether the next sync has to find the account empty once more."""
+        """Return whether a later sync has to find the account empty once more."""
         cursor = cursors(state_of_stream(self.destination.state, stream)).get(account_id, {})
         return bool(cursor.get("empty"))
 
@@ -651,10 +666,13 @@ def test_world_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         connection = Connection(rng, world, sandbox, monkeypatch)
         try:
             for _ in range(SYNCS):
+                if rng.random() < 0.7:
+                    connection.pass_time()
                 connection.sync(at_rest=rng.random() < 0.3)
                 connection.change_world()
             connection.select_columns(with_deletions=True)
             for _ in range(2):
+                connection.pass_time()
                 connection.sync(at_rest=True, selects_all=True)
             connection.check_all()
             last = connection.sync(at_rest=True, selects_all=True)

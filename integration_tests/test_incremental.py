@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from airbyte_cdk.models import AirbyteMessage
+from airbyte_cdk.models import AirbyteMessage, Type
 
 from integration_tests.destination import (
     CURSOR,
@@ -50,10 +51,12 @@ class Connection(Destination):
         self,
         streams: Sequence[str] = ("segments",),
         schema: dict[str, Any] | None = None,
+        hours: float = 1.0,
         **fields: Any,
     ) -> Result:
-        """Run the next sync."""
+        """Run the next sync, some hours after the last one."""
         configured = catalog("incremental", schema, streams)
+        self.age(hours)
         result = read(self.sandbox, configured=configured, state=self.state, **fields)
         self.load(result, configured)
         return result
@@ -441,7 +444,7 @@ def test_workspace_may_be_left_out(serve: Serve, fault: Fault, streams: Sequence
 def test_all_segments_deleted_at_once(
     serve: Serve, caplog: pytest.LogCaptureFixture, vendor: str
 ) -> None:
-    """If all segments disappear at once, the next sync has to find the list empty as well."""
+    """If all segments disappear at once, a later sync has to find the list empty as well."""
     account = numbered_account(0, vendor, segments=rows("a", "b", "c"))
     destination = Connection(serve(account, numbered_account(1)))
     destination.sync(additional_accounts=ALL)
@@ -451,7 +454,8 @@ def test_all_segments_deleted_at_once(
     line = f"Stream segments of integrated account {id_of(0)}: all known records (3) are missing. "
     assert len([text for text in caplog.messages if text.startswith(line)]) == 1
     assert first.records == []
-    assert cursors_of(first)[id_of(0)]["empty"] is True
+    since = datetime.fromisoformat(cursors_of(first)[id_of(0)]["empty"])
+    assert timedelta(0) <= datetime.now(timezone.utc) - since < timedelta(minutes=1)
     second = destination.sync(additional_accounts=ALL)
 
     assert deleted_ids(second) == ["a", "b", "c"]
@@ -471,6 +475,92 @@ def test_segments_back(serve: Serve) -> None:
         assert destination.sync().records == []
     account.segments = rows("b")
     assert deleted_ids(destination.sync()) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.scopes_missing(times=None),
+        faults.vendor_failed(
+            times=None, when=lambda request: request.param("next_cursor") is not None
+        ),
+    ],
+    ids=["refused", "failed on page two"],
+)
+def test_failure_between_empty_lists(serve: Serve, fault: Fault) -> None:
+    """If an account failed after its list was empty, its next empty list is a first one again."""
+    segments = rows(*"abcde")
+    account = numbered_account(0, segments=segments, default_page_size=2)
+    destination = Connection(serve(account, numbered_account(1)))
+    options: dict[str, Any] = {"additional_accounts": ALL, "on_account_error": "skip"}
+    destination.sync(**options)
+    account.segments = []
+    destination.sync(**options)
+    account.segments, account.faults = segments, [fault]
+    destination.sync(**options)
+
+    account.segments, account.faults = [], []
+    assert destination.sync(**options).records == []
+    assert deleted_ids(destination.sync(**options)) == list("abcde")
+
+
+def test_interruption_between_empty_lists(serve: Serve) -> None:
+    """If an interrupted sync has seen records again, the next empty list is a first one again."""
+    account = brevo(*"abcde")
+    destination = Connection(serve(account))
+    destination.sync()
+    account.segments = []
+    destination.sync()
+    account.segments = rows(*"abcde", status="active")
+    configured = catalog("incremental")
+    interrupted = read_with(
+        InterruptedSource(FakeClock()),
+        destination.sandbox,
+        configured=configured,
+        state=destination.state,
+    )
+    destination.load(interrupted, configured)
+
+    account.segments = []
+    assert destination.sync().records == []
+
+
+def test_outage_over_two_attempts(serve: Serve) -> None:
+    """If a list is empty in two attempts shortly after each other, nothing is deleted yet."""
+    account, other = numbered_account(0, segments=rows("a", "b")), numbered_account(1)
+    destination = Connection(serve(account, other))
+    destination.sync(additional_accounts=ALL)
+    account.segments = []
+    other.faults = [faults.vendor_failed(times=None)]
+    assert destination.sync(additional_accounts=ALL).failure
+    other.faults = []
+
+    # The hour begins with the first of them.
+    for hours in (0.0, 0.5):
+        assert destination.sync(hours=hours, additional_accounts=ALL).records == []
+    assert deleted_ids(destination.sync(hours=0.5, additional_accounts=ALL)) == ["a", "b"]
+
+
+def test_empty_list_in_future(serve: Serve) -> None:
+    """If the clock was set back since a list was empty, its deletions come two syncs later."""
+    account = numbered_account(0, segments=rows("a", "b"))
+    destination = Connection(serve(account))
+    destination.sync()
+    account.segments = []
+    destination.sync()
+
+    assert destination.sync(hours=-48.0).records == []
+    assert deleted_ids(destination.sync()) == ["a", "b"]
+
+
+class InterruptedSource(SourceTrutoSegments):
+    """A source whose read is interrupted after its first record."""
+
+    def read(self, *args: Any, **kwargs: Any) -> Iterator[AirbyteMessage]:
+        for message in super().read(*args, **kwargs):
+            yield message
+            if message.type is Type.RECORD:
+                self.request_shutdown()
 
 
 def test_custom_column_selected_later(serve: Serve) -> None:
@@ -894,6 +984,23 @@ def test_state_without_room(
     destination.sync(additional_accounts=ALL)
     assert not [text for text in caplog.messages if "is full" in text]
     assert destination.sync(additional_accounts=ALL).records == []
+
+
+def test_room_stays(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new account takes no room from an account whose records the state tracks."""
+    accounts = sorted((numbered_account(n, count=20) for n in range(2)), key=lambda a: a.id)
+    new, known = accounts
+    sandbox = serve(known)
+    destination = Connection(sandbox)
+    monkeypatch.setattr(state, "MAX_STATE_BYTES", 900)
+    destination.sync(additional_accounts=ALL)
+    sandbox.environment.accounts.append(new)
+
+    for _ in range(3):
+        gone, known.segments = known.segments[0], known.segments[1:]
+        result = destination.sync(integrated_account_id=known.id, additional_accounts=ALL)
+        assert deleted_ids(result) == [gone["id"]]
+        assert cursors_of(result)[new.id] == {"records": None}
 
 
 def test_other_accounts_in_state(serve: Serve) -> None:

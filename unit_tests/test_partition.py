@@ -2,7 +2,7 @@
 
 import json
 import logging
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any
 
@@ -54,12 +54,12 @@ def ids(read: RecordsRead) -> list[Any]:
 
 
 def close(partition: PartitionDiff) -> tuple[list[str], bool]:
-    """Return the ids of the tombstones, and whether the partition counts as emptied."""
+    """Return the ids of the tombstones, and whether the partition waits for another empty list."""
     *tombstones, end = partition.close()
     assert isinstance(end, PartitionRead)
     assert (end.stream_name, end.partition) == (partition._selected.name, ACCOUNT)  # noqa: SLF001
     found = [read for read in tombstones if isinstance(read, RecordsRead)]
-    return [id_ for read in found for id_ in read.removed_ids], end.emptied
+    return [id_ for read in found for id_ in read.removed_ids], end.emptied is not None
 
 
 def test_new_records() -> None:
@@ -68,6 +68,7 @@ def test_new_records() -> None:
     read = diff(IncrementalState({})).process(new, SLICE)
     assert ids(read) == ["a", "b"]
     assert [*read.fingerprints] == ["a", "b"]
+    assert read.has_records
     assert (read.stream_name, read.partition, read.size) == ("segments", ACCOUNT, new.size)
     assert {record["_ab_cdc_updated_at"] for record, _ in read.rows} == {read.cursor_value}
 
@@ -76,6 +77,8 @@ def test_known_records(state: IncrementalState) -> None:
     """Of records that are as they were, nothing is emitted, and the queue holds nothing."""
     read = diff(state).process(page("a", "b"), SLICE)
     assert (ids(read), read.fingerprints, read.size) == ([], {}, 0)
+    assert read.has_records
+    assert not diff(state).process(page(), SLICE).has_records
 
 
 def test_two_versions_on_one_page() -> None:
@@ -189,7 +192,7 @@ def test_no_deletions(state: IncrementalState, reason: str) -> None:
 
 
 def test_all_missing(state: IncrementalState, caplog: Any) -> None:
-    """If everything is missing at once, the next sync has to see that again."""
+    """If everything is missing at once, a later sync has to see that again."""
     caplog.set_level(logging.WARNING)
     for emptied, deleted in ((True, []), (False, ["a", "b", "c"])):
         partition = diff(state)
@@ -197,12 +200,13 @@ def test_all_missing(state: IncrementalState, caplog: Any) -> None:
         partition.begin_second_read()
         partition.process(page(), SLICE)
         assert close(partition) == (deleted, emptied)
-        state.complete(ACCOUNT, emptied=emptied)
+        an_hour_ago = selected(state).clock.time - timedelta(hours=1)
+        state.complete(ACCOUNT, emptied=an_hour_ago if emptied else None)
     assert caplog.messages == [
         (
             f"{LABEL}: all known records (3) are missing. Nothing is deleted yet, as a lost "
-            "permission or a failure can look like that; if the next sync finds none either, they "
-            "are deleted."
+            "permission or a failure can look like that; if a sync an hour later finds none "
+            "either, they are deleted."
         )
     ]
 

@@ -15,6 +15,7 @@ from source_truto_segments.records.changes import fingerprint
 from source_truto_segments.streams import filter_digest, read_filters
 from source_truto_segments.sync import state as state_module
 from source_truto_segments.sync.state import (
+    EMPTY_MIN_AGE,
     RESUME_MAX_AGE,
     FullRefreshState,
     IncrementalState,
@@ -26,7 +27,7 @@ from source_truto_segments.sync.state import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 NEUTRAL = {"__ab_no_cursor_state_message": True}
 # What a list of accounts takes at most, beside its records.
-ENVIRONMENT_ENTRY = '{"partition":{},"cursor":{"records":{},"empty":true}},'
+ENVIRONMENT_ENTRY = '{"partition":{},"cursor":{"records":{},"empty":"2026-01-02T03:04:05+00:00"}},'
 MOMENT, LATER = "2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:05.000007Z"
 
 
@@ -446,12 +447,14 @@ def test_account_comes_back() -> None:
 def test_emptied_list() -> None:
     """That the list of accounts had no entries is part of its partition."""
     state = IncrementalState({}, is_list=True)
-    state.complete("", emptied=True)
-    listed = {"partition": {}, "cursor": {"records": {}, "empty": True}}
+    state.complete("", emptied=NOW)
+    listed = {"partition": {}, "cursor": {"records": {}, "empty": NOW.isoformat()}}
     assert state.snapshot()["states"] == [listed]
-    assert load_incremental({"states": [listed]}).was_emptied("")
-    assert not load_incremental({"states": [listed]}).was_emptied("a")
-    assert not full().was_emptied("")
+    later = NOW + EMPTY_MIN_AGE
+    assert load_incremental({"states": [listed]}).was_emptied("", later)
+    assert not load_incremental({"states": [listed]}).was_emptied("a", later)
+    assert not full().was_emptied("", later)
+    assert not full().forget_emptied("")
 
 
 def test_unread_partitions() -> None:
@@ -499,17 +502,48 @@ def test_same_account_in_two_forms() -> None:
 
 
 def test_emptied_partition() -> None:
-    """If a partition suddenly has no records, the state tells the next sync."""
+    """If a partition suddenly has no records, the state tells the next syncs since when."""
     state = incremental(entry({"records": {"1": "x"}}))
-    assert not state.was_emptied("a")
-    assert state.complete("a", emptied=True)
+    later = NOW + EMPTY_MIN_AGE
+    assert not state.was_emptied("a", later)
+    assert state.complete("a", emptied=NOW + timedelta(microseconds=6))
     blob = stored(state.snapshot())
-    assert blob["states"] == [entry({"records": {"1": "x"}, "empty": True})]
+    assert blob["states"] == [entry({"records": {"1": "x"}, "empty": NOW.isoformat()})]
 
-    again = load_incremental(blob)
-    assert again.was_emptied("a")
-    assert again.complete("a")
-    assert not again.was_emptied("a")
+    for end in (IncrementalState.complete, IncrementalState.forget_emptied):
+        again = load_incremental(blob)
+        assert not again.was_emptied("a", later - timedelta(seconds=1))
+        # A second time does not change the first.
+        assert not again.complete("a", emptied=later - timedelta(seconds=1))
+        assert again.was_emptied("a", later)
+        assert end(again, "a")
+        assert not again.was_emptied("a", later)
+        assert not again.forget_emptied("a")
+
+
+def test_emptied_in_future() -> None:
+    """After the clock was set back, the time at which a partition had no records is the new one."""
+    state = incremental(entry({"records": {}, "empty": "2126-01-02T03:04:05Z"}))
+    assert not state.was_emptied("a", NOW)
+    assert state.complete("a", emptied=NOW)
+    assert state.was_emptied("a", NOW + EMPTY_MIN_AGE)
+
+
+def test_emptied_without_time() -> None:
+    """A partition that had no records at an unknown time has had none for long."""
+    state = incremental(entry({"records": {}, "empty": True}))
+    assert state.was_emptied("a", NOW)
+    blob = stored(state.snapshot())
+    assert load_incremental(blob).was_emptied("a", NOW)
+    assert not incremental(entry({"records": {}, "empty": False})).was_emptied("a", NOW)
+
+
+@pytest.mark.parametrize("empty", ["yesterday", 5, ["2026"], "0001-01-01T00:00:00+05:00"])
+def test_invalid_emptied(empty: Any) -> None:
+    """A time that is none is rejected, with the reason."""
+    detail = "a cursor's empty is not a valid timestamp"
+    with pytest.raises(InvalidStateError, match=message(detail)):
+        incremental(entry({"records": {}, "empty": empty}))
 
 
 def test_order_of_pairs() -> None:
@@ -709,6 +743,23 @@ def test_room_for_one_partition() -> None:
         assert list(state.untracked) == ["a"]
 
 
+@pytest.mark.usefixtures("small_state")
+@pytest.mark.parametrize("before", [[], [entry({"records": None})], [entry({"records": {}})]])
+def test_room_before_first_record(before: list[dict[str, Any]]) -> None:
+    """A partition without ids takes no room from others, even if a state was written before."""
+    half = versions(*(f"record {number:02}" for number in range(12)))
+    state = incremental(*before, entry({"records": half}, "b"))
+    for _ in range(2):
+        state.complete("a")
+        state.snapshot(reserved=LATER)
+        state = load_incremental(stored(state.snapshot(reserved=LATER)))
+    state.snapshot(reserved=LATER)
+    state.add("a", half, MOMENT)
+    state.add("b", half, MOMENT)
+
+    assert state.snapshot()["states"] == [entry({"records": None}), entry({"records": half}, "b")]
+
+
 @pytest.mark.parametrize(("missing", "left_out"), [(0, []), (1, ["a"])])
 def test_last_byte_of_room(
     missing: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
@@ -733,7 +784,7 @@ def test_any_room(
     for partition, of_partition in records.items():
         state.add(partition, of_partition, MOMENT)
     for partition in emptied:
-        state.complete(partition, emptied=True)
+        state.complete(partition, emptied=NOW)
     state.retire(read)
     state.snapshot(0)
     for room in range(state.size + len(ENVIRONMENT_ENTRY), state.size + 250, 5):

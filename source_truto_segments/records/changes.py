@@ -44,6 +44,11 @@ class ChangeClock:
         self._lock = threading.Lock()
         self._last = _microseconds(after) if after else 0
 
+    @property
+    def time(self) -> datetime:
+        """The machine's time in UTC; unlike the other times, it can go back."""
+        return _EPOCH + timedelta(microseconds=self._now() // 1000)
+
     def next(self) -> str:
         """Return the current time, or a little later, as RFC 3339 in UTC with microseconds."""
         with self._lock:

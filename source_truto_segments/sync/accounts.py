@@ -204,13 +204,13 @@ class AccountList:
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
         """Delete the rows of accounts that neither read found and Truto itself does not have."""
         is_empty = bool(missing) and not self._present
-        if is_empty and not rows.state.was_emptied(ENVIRONMENT):
+        if is_empty and not rows.was_emptied(ENVIRONMENT):
             logger.warning(
                 "Truto's list of integrated accounts is empty, but the last sync knew %s. Nothing "
-                "is deleted yet; if the next sync finds none either, the rows are deleted.",
+                "is deleted yet; if a sync an hour later finds none either, the rows are deleted.",
                 counted(len(missing), "account"),
             )
-            yield PartitionRead(rows.name, ENVIRONMENT, emptied=True)
+            yield PartitionRead(rows.name, ENVIRONMENT, emptied=rows.clock.time)
             return
         for account_id in sorted(missing):
             try:

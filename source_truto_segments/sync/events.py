@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeAlias
 
 from source_truto_segments.records.columns import Row
@@ -32,6 +33,7 @@ class RecordsRead:
         removed_ids: The ids of the records, if they are tombstones.
         cursor_value: The highest value of the cursor field.
         size: The bytes of the page, which the queue counts.
+        has_records: Whether the page had records, known ones included.
     """
 
     stream_name: str
@@ -41,6 +43,7 @@ class RecordsRead:
     removed_ids: Collection[str] = ()
     cursor_value: str = ""
     size: int = 0
+    has_records: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,13 @@ class PartitionRead:
     Attributes:
         stream_name: The stream.
         partition: The partition's key.
-        emptied: Whether all known records were missing at once, which the next sync has to find
-            again.
+        emptied: When all known records were missing at once, which a later sync has to find again;
+            None if they were not.
     """
 
     stream_name: str
     partition: str
-    emptied: bool = False
+    emptied: datetime | None = None
 
 
 @dataclass(frozen=True)

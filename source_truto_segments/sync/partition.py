@@ -53,6 +53,10 @@ class SelectedStream:
         """Whether the destination receives deletions."""
         return isinstance(self.state, IncrementalState) and self.stream.columns.has_deletions
 
+    def was_emptied(self, partition: str) -> bool:
+        """Return whether a sync found a partition empty, and so long ago that it counts."""
+        return self.state.was_emptied(partition, self.clock.time)
+
     def tombstones(self, partition: str, ids: Sequence[str]) -> RecordsRead:
         """Return the tombstones of deleted records."""
         now = self.clock.next()
@@ -68,8 +72,8 @@ class PartitionDiff:
 
     Pages can shift while they are read: if a known record is missing, the caller reads the
     partition once more, and the record is deleted only if both reads found exactly the same ids. If
-    all records are missing, the next sync has to find that again: an account that lost a
-    permission, or whose vendor fails without an error, has an empty list.
+    all records are missing, a later sync has to find that again: an account that lost a permission,
+    or whose vendor fails without an error, has an empty list.
 
     Args:
         selected: The stream.
@@ -112,7 +116,9 @@ class PartitionDiff:
         now = self._selected.clock.next()
         emitted: list[Row] = []
         fingerprints: dict[str, str] = {}
+        has_records = False
         for record, changes in self._selected.stream.rows(page, stream_slice):
+            has_records = True
             record_id = record.get("id")
             if record_id is None or not str(record_id).strip():
                 record.pop("id", None)
@@ -132,23 +138,27 @@ class PartitionDiff:
         self._issues["invalid"] += page.invalid_entries
         size = page.size if emitted else 0
         return RecordsRead(
-            self._selected.name, self._partition, emitted, fingerprints, cursor_value=now, size=size
+            self._selected.name,
+            self._partition,
+            emitted,
+            fingerprints,
+            cursor_value=now,
+            size=size,
+            has_records=has_records,
         )
 
     def close(self) -> Iterator[RecordsRead | PartitionRead]:
         """Yield the tombstones of deleted records, then that the partition is complete."""
-        missing, emptied = self._changes.missing_ids, False
+        missing, emptied = self._changes.missing_ids, None
         if missing and self._can_delete:
             if not self._changes.reads_agree:
                 self._issues["differing"] += 1
-            elif self._changes.all_missing and not self._selected.state.was_emptied(
-                self._partition
-            ):
-                emptied = True
+            elif self._changes.all_missing and not self._selected.was_emptied(self._partition):
+                emptied = self._selected.clock.time
                 logger.warning(
                     "%s: all known records (%d) are missing. Nothing is deleted yet, as a "
-                    "lost permission or a failure can look like that; if the next sync finds none "
-                    "either, they are deleted.",
+                    "lost permission or a failure can look like that; if a sync an hour later "
+                    "finds none either, they are deleted.",
                     self._label,
                     len(missing),
                 )

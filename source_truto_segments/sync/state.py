@@ -7,9 +7,8 @@ attempt began.
 
 In incremental mode, a cursor is `{"records": {id: fingerprint, …}}`, or `{"records": null}` if the
 state had no room for the ids. The fingerprint "" means that the next sync emits the record again.
-`unread`: the last sync did not read the partition; `empty`: it found none of the known records.
-`cursor_value` is the last emitted value of the cursor
-field.
+`unread`: the last sync did not read the partition. `empty`: since then, syncs found none of the
+known records. `cursor_value` is the last emitted value of the cursor field.
 
 `in_progress` marks every state of a sync except the last. If a sync begins with such a state, an
 earlier sync was killed, and may have emitted more than the state counts, with cursor values up to
@@ -50,8 +49,15 @@ _MAX_REMEMBERED = 10_000
 # An unfinished full refresh that is older is not resumed: the accounts have changed since.
 RESUME_MAX_AGE = timedelta(hours=24)
 
+# A second empty list counts only after this time, as what caused the first can last until a new
+# attempt; that of an hourly sync counts.
+EMPTY_MIN_AGE = timedelta(minutes=50)
+
+_LONG_AGO = datetime.fromtimestamp(0, timezone.utc)
 _FILTERS = ("workspace_id", "tag_id", "remote_query", "columns")
-_EMPTY_LIST_BYTES = len('{"partition":{},"cursor":{"records":{},"empty":true}},')
+_EMPTY_LIST_BYTES = len(
+    '{"partition":{},"cursor":{"records":{},"empty":"2026-01-02T03:04:05+00:00"}},'
+)
 
 # The final states of the CDK's own streams; none of them holds anything to resume from.
 _FINISHED = (NO_CURSOR_STATE_KEY, "__ab_full_refresh_sync_complete")
@@ -101,8 +107,12 @@ class StreamState(ABC):
             The detector; None if an earlier attempt of this sync read the partition completely.
         """
 
-    def was_emptied(self, partition: str) -> bool:  # noqa: ARG002 - for those that have records
-        """Return whether the last sync found none of a partition's records."""
+    def was_emptied(self, partition: str, now: datetime) -> bool:  # noqa: ARG002 - for incremental
+        """Return whether a sync found none of a partition's records, EMPTY_MIN_AGE ago or more."""
+        return False
+
+    def forget_emptied(self, partition: str) -> bool:  # noqa: ARG002 - as above
+        """Note that a partition has records, or failed; return whether the state changed."""
         return False
 
     def retire(self, found: Collection[str]) -> bool:  # noqa: ARG002 - as above
@@ -110,12 +120,12 @@ class StreamState(ABC):
         return False
 
     @abstractmethod
-    def complete(self, partition: str, *, emptied: bool = False) -> bool:
+    def complete(self, partition: str, *, emptied: datetime | None = None) -> bool:
         """Note that a partition was read completely; return whether the state changed.
 
         Args:
             partition: The partition.
-            emptied: Whether all its records were missing at once.
+            emptied: When all its records were missing at once; None if they were not.
         """
 
     @abstractmethod
@@ -161,7 +171,7 @@ class FullRefreshState(StreamState):
             InvalidStateError: If this connector cannot have written it.
         """
         entries = dict(_parse_entries(blob))
-        started_at = _parse_time(blob.get("started_at"), now)
+        started_at = _parse_time(blob.get("started_at"), now, "its started_at")
         if not _is_same_read(blob, filters) or abs(now - started_at) >= RESUME_MAX_AGE:
             return cls(filters, now)
         state = cls(filters, started_at)
@@ -183,7 +193,7 @@ class FullRefreshState(StreamState):
         return None if partition in self._complete else ChangeDetector({}, _MAX_REMEMBERED)
 
     @override
-    def complete(self, partition: str, *, emptied: bool = False) -> bool:
+    def complete(self, partition: str, *, emptied: datetime | None = None) -> bool:
         is_new = partition not in self._complete
         self._complete.add(partition)
         return is_new
@@ -223,8 +233,10 @@ class IncrementalState(StreamState):
         self._is_list = is_list
         self._records: dict[str, dict[str, str]] = {}
         self._tracked: set[str] = set()
+        # The partitions whose ids were in the state that the sync began with.
+        self._had_room: set[str] = set()
         self._unread: set[str] = set()
-        self._emptied: set[str] = set()
+        self._emptied: dict[str, datetime] = {}
 
     @classmethod
     def load(
@@ -249,8 +261,10 @@ class IncrementalState(StreamState):
                 # The killed sync may have emitted newer versions than this state records, so emit
                 # everything once.
                 records = dict.fromkeys(records, "")
-            if cursor.get("empty"):
-                state._emptied.add(partition)
+            if since := cursor.get("empty"):
+                # An earlier form has no time.
+                text = None if since is True else since
+                state._emptied[partition] = _parse_time(text, _LONG_AGO, "a cursor's empty")
             if partition == ENVIRONMENT:
                 for account_id, version in records.items():
                     state._take(account_id, {account_id: version})
@@ -266,7 +280,8 @@ class IncrementalState(StreamState):
         known = self._records.setdefault(partition, {})
         for record_id, version in records.items():
             known[record_id] = version if known.get(record_id, version) == version else ""
-        self._tracked.add(partition)
+        if records:
+            self._had_room.add(partition)
 
     @property
     @override
@@ -283,8 +298,13 @@ class IncrementalState(StreamState):
         return ChangeDetector(self._records.get(partition, {}))
 
     @override
-    def was_emptied(self, partition: str) -> bool:
-        return partition in self._emptied
+    def was_emptied(self, partition: str, now: datetime) -> bool:
+        first = self._emptied.get(partition)
+        return first is not None and now - first >= EMPTY_MIN_AGE
+
+    @override
+    def forget_emptied(self, partition: str) -> bool:
+        return self._emptied.pop(partition, None) is not None
 
     @override
     def retire(self, found: Collection[str]) -> bool:
@@ -307,9 +327,14 @@ class IncrementalState(StreamState):
         self.cursor_value = max(self.cursor_value, cursor_value)
 
     @override
-    def complete(self, partition: str, *, emptied: bool = False) -> bool:
-        is_new = emptied != (partition in self._emptied)
-        (self._emptied.add if emptied else self._emptied.discard)(partition)
+    def complete(self, partition: str, *, emptied: datetime | None = None) -> bool:
+        first = self._emptied.get(partition)
+        if emptied is None:
+            is_new = self.forget_emptied(partition)
+        else:
+            # A later time than now is from before the clock was set back.
+            self._emptied[partition] = min(first or emptied, emptied)
+            is_new = first != self._emptied[partition]
         if partition != ENVIRONMENT:
             is_new |= partition not in self._records or partition in self._unread
             self._unread.discard(partition)
@@ -338,6 +363,11 @@ class IncrementalState(StreamState):
         Unread partitions lose their ids first. Partitions that had room keep it: otherwise they
         would take turns, and a sync would emit those that had none.
         """
+
+        def rank(partition: str) -> tuple[bool, bool, str]:
+            is_new = partition not in self._had_room and bool(self._records[partition])
+            return partition in self._unread, is_new, partition
+
         # The bytes of each entry without ids, with a comma.
         base = {
             partition: _size(_entry(partition, self._cursor(partition, None))) + 1
@@ -348,9 +378,7 @@ class IncrementalState(StreamState):
         # The last entry has no comma.
         room += 1 - (_EMPTY_LIST_BYTES if self._is_list else read)
         tracked: set[str] = set()
-        for partition in sorted(
-            self._records, key=lambda key: (key in self._unread, key not in self._tracked, key)
-        ):
+        for partition in sorted(self._records, key=rank):
             size = _size(self._records[partition])
             size += base[partition] if partition in self._unread else 0
             if size <= room:
@@ -380,7 +408,7 @@ class IncrementalState(StreamState):
         if partition in self._unread:
             cursor["unread"] = True
         if partition in self._emptied:
-            cursor["empty"] = True
+            cursor["empty"] = self._emptied[partition].isoformat(timespec="seconds")
         return cursor
 
 
@@ -453,12 +481,12 @@ def _parse_cursor_value(value: Any) -> str:
     return text
 
 
-def _parse_time(value: Any, default: datetime) -> datetime:
+def _parse_time(value: Any, default: datetime, name: str) -> datetime:
     if value is None:
         return default
     try:
         # Python 3.10 does not parse Z.
         time = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except (ValueError, AttributeError):
-        raise InvalidStateError("its started_at is not a valid timestamp") from None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, AttributeError, OverflowError):
+        raise InvalidStateError(f"{name} is not a valid timestamp") from None

@@ -198,6 +198,8 @@ class Sync:
     def _write(self, event: RecordsRead) -> Iterator[AirbyteMessage]:
         name, run = event.stream_name, self._runs[event.stream_name]
         state = run.selected.state
+        if event.has_records:
+            run.unsaved |= state.forget_emptied(event.partition)
         if event.rows:
             is_first, run.running = not run.running, True
             # If the sync is killed, the next one must know a time later than all it emitted.
@@ -219,6 +221,8 @@ class Sync:
     ) -> None:
         if error.account_id is not None:
             self._progress.failed.add(error.account_id)
+            for run in map(self._runs.__getitem__, stream_names):
+                run.unsaved |= run.selected.state.forget_emptied(error.account_id)
         if self._failures.is_fatal(error):
             for name in stream_names:
                 self._runs[name].incomplete = True
