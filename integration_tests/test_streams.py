@@ -724,7 +724,7 @@ def test_no_answer_about_deleted_account(
     assert second.of_type("RECORD") == []
     begin = f"Reading integrated account {id_of(1)} failed: {cause}"
     (text,) = [text for text in warnings_in(caplog) if text.startswith(begin)]
-    assert "missing in Truto's list" in text
+    assert "missing from Truto's list" in text
     assert advice in text
     is_fatal = on_account_error == "fail"
     summary = str(second.failure) if is_fatal else caplog.messages[-1]

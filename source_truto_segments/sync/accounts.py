@@ -234,7 +234,7 @@ class AccountList:
                     continue
                 is_refused = error.resolution is errors.ACCOUNT_FORBIDDEN
                 reported = error_of_object(error) if is_refused else error
-                detail = " (the account is missing in Truto's list)"
+                detail = " (the account is missing from Truto's list)"
                 yield ReadFailed([rows.name], reported.with_detail(detail))
         if existing:
             logger.warning(
