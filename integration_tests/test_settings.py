@@ -1,5 +1,6 @@
 """Misleading settings, files written by hand, and what a check and a log report about them."""
 
+import json
 import logging
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from airbyte_cdk.models import Status
 
 from integration_tests.support import (
+    ACCOUNT_ID,
     ALL,
     ALL_STREAMS,
     COMMAND,
@@ -277,16 +279,57 @@ def test_workspace_of_an_override(serve: Serve) -> None:
     assert [r["workspace_id"] for r in read(sandbox, workspace_id="nope").records] == ["own"]
 
 
-def test_workspaces_that_cannot_be_listed(serve: Serve) -> None:
+def test_workspaces_that_cannot_be_listed(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """If workspaces are denied, the account is still read; a temporary failure fails it."""
     denied = faults.scopes_missing(kind="workspaces", times=None)
     result = read(serve(account("brevo", 5, faults=[denied])), workspace_id="nope")
     assert (len(result.records), result.failure) == (5, None)
+    (text, _) = warnings_in(caplog)
+    assert text.startswith(f"It is not known whether integrated account {ACCOUNT_ID} has the ")
+    assert "the vendor denied access with this connection (HTTP 403; " in text
 
     failing = faults.truto_failed(kind="workspaces", times=None)
     result = read(serve(account("brevo", 5, faults=[failing])), workspace_id="nope")
     assert result.records == []
     assert "Truto had an internal error" in str(result.failure)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"result": [], "is_partial_response": True}, {"result": [{"id": "b"}, None]}],
+    ids=["partial", "invalid entry"],
+)
+@pytest.mark.parametrize("streams", [("segments",), ("segments", "workspaces")], ids=len)
+def test_workspace_on_incomplete_list(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+    streams: tuple[str, ...],
+) -> None:
+    """If an incomplete list lacks the workspace, the account fails and keeps its rows."""
+    accounts = [
+        numbered_account(number, "brevo", segments=[], workspaces={"a": some(2), "b": some(1)})
+        for number in range(2)
+    ]
+    sandbox = serve(*accounts)
+    options: dict[str, Any] = {
+        "configured": catalog("incremental", streams=streams),
+        "workspace_id": "a",
+        "on_account_error": "skip",
+        "additional_accounts": ALL,
+    }
+    first = read(sandbox, **options)
+
+    page = json.dumps({**fields, "next_cursor": None})
+    accounts[0].faults = [faults.body(page, kind="workspaces", times=None)]
+    second = read(sandbox, state=first.last_state, **options)
+    assert (second.records, second.failure) == ([], None)
+    (text,) = [text for text in warnings_in(caplog) if "the list may be incomplete" in text]
+    assert text.startswith(f"Listing the workspaces of integrated account {id_of(0)} failed: ")
+    assert "the next sync tries again" in text
+
+    accounts[0].faults = []
+    assert read(sandbox, state=second.last_state, **options).records == []
 
 
 def test_check_of_a_workspace(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

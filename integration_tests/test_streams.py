@@ -684,6 +684,85 @@ def test_dead_entry_in_list(serve: Serve) -> None:
     assert "integration" not in row
 
 
+@pytest.mark.parametrize(
+    ("fault", "cause", "advice"),
+    [
+        (
+            faults.truto_error(403, "Not for you", kind="account", times=None),
+            "Truto denied access to the account's object",
+            "deselect the stream integrated_accounts",
+        ),
+        (
+            faults.truto_failed(kind="account", times=None),
+            "Truto had an internal error",
+            "the next sync tries again",
+        ),
+    ],
+    ids=["forbidden", "failed"],
+)
+@pytest.mark.parametrize("on_account_error", ["skip", "fail"])
+def test_no_answer_about_deleted_account(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    fault: Fault,
+    cause: str,
+    advice: str,
+    on_account_error: str,
+) -> None:
+    """If Truto does not say whether an account was deleted, its row stays, and is reported."""
+    sandbox = serve(*[numbered_account(number) for number in range(4)])
+    options: dict[str, Any] = {
+        "configured": incremental(),
+        "on_account_error": on_account_error,
+        "additional_accounts": ALL,
+    }
+    first = read(sandbox, **options)
+
+    del sandbox.environment.accounts[1:]
+    sandbox.environment.faults = [fault]
+    second = read(sandbox, state=first.last_state, **options)
+
+    assert second.of_type("RECORD") == []
+    begin = f"Reading integrated account {id_of(1)} failed: {cause}"
+    (text,) = [text for text in warnings_in(caplog) if text.startswith(begin)]
+    assert "missing from Truto's list" in text
+    assert advice in text
+    is_fatal = on_account_error == "fail"
+    summary = str(second.failure) if is_fatal else caplog.messages[-1]
+    assert summary.startswith("3 of 4 integrated accounts could not be read")
+    assert (second.failure is not None) is is_fatal
+    ends = ["INCOMPLETE" if is_fatal else "COMPLETE", "COMPLETE"]
+    assert [second.statuses_of("integrated_accounts")[-1], second.statuses[-1]] == ends
+
+    sandbox.environment.faults = []
+    third = read(sandbox, state=second.last_state, **options)
+    assert deleted_ids(third, "integrated_accounts") == sorted(map(id_of, (1, 2, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_existing_accounts_not_in_list(
+    serve: Serve, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """One warning says how many accounts exist, but are not in Truto's list."""
+    accounts = [numbered_account(number) for number in range(count + 1)]
+    sandbox = serve(*accounts)
+    first = sync(sandbox)
+
+    page = json.dumps({"result": [account_object(accounts[0])], "next_cursor": None})
+    sandbox.environment.faults = [faults.body(page, kind="accounts", times=None)]
+    second = sync(sandbox, first)
+
+    ids = sorted(account.id for account in accounts[1:])
+    (text,) = warnings_in(caplog)
+    assert f"existing accounts ({count}): {', '.join(ids[:3])}" in text
+    assert not set(ids[3:]) & set(text.replace(",", " ").split())
+    assert (second.of_type("RECORD"), second.failure) == ([], None)
+    assert second.statuses_of("integrated_accounts")[-1] == "COMPLETE"
+
+    sandbox.environment.faults = []
+    assert sync(sandbox, second).of_type("RECORD") == []
+
+
 def test_empty_list(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """If the list is empty, a later sync has to find it empty as well."""
     sandbox = serve(*[numbered_account(number) for number in range(3)])

@@ -28,6 +28,10 @@ from source_truto_segments.truto.rate_limiter import Delay
             ),
         ),
         (
+            Progress({"a"}, is_all_found=True, done={"a"}, failed={"b", "c"}),
+            "Progress: the sync has finished 3 of 3 accounts (2 failed) and emitted 0 records.",
+        ),
+        (
             Progress(
                 {str(number) for number in range(12_345)},
                 is_all_found=True,
@@ -41,7 +45,7 @@ from source_truto_segments.truto.rate_limiter import Delay
             ),
         ),
     ],
-    ids=["nothing", "some", "failed", "many"],
+    ids=["nothing", "some", "failed", "failed before found", "many"],
 )
 def test_status_line(progress: Progress, line: str) -> None:
     """The progress line counts accounts, failures and records."""

@@ -9,7 +9,13 @@ from typing import Any, TypeAlias
 
 from source_truto_segments.config import AccountFilter, Config, names_of
 from source_truto_segments.streams import ACCOUNT_KEY, ENVIRONMENT, IntegratedAccounts
-from source_truto_segments.sync.events import AccountFound, AccountsListed, Event, PartitionRead
+from source_truto_segments.sync.events import (
+    AccountFound,
+    AccountsListed,
+    Event,
+    PartitionRead,
+    ReadFailed,
+)
 from source_truto_segments.sync.failures import shown
 from source_truto_segments.sync.partition import SelectedStream
 from source_truto_segments.sync.worker_pool import Task
@@ -202,7 +208,10 @@ class AccountList:
         return [f"No other integrated account matches {options_named}{together}."]
 
     def _delete_rows(self, rows: SelectedStream, missing: Collection[str]) -> Task[Event]:
-        """Delete the rows of accounts that neither read found and Truto itself does not have."""
+        """Delete the rows of accounts that neither read found and Truto itself does not have.
+
+        If Truto has an account, or does not say so, its row stays; report that.
+        """
         is_empty = bool(missing) and not self._present
         if is_empty and not rows.was_emptied(ENVIRONMENT):
             logger.warning(
@@ -212,14 +221,29 @@ class AccountList:
             )
             yield PartitionRead(rows.name, ENVIRONMENT, emptied=rows.clock.time)
             return
+        existing: list[str] = []
         for account_id in sorted(missing):
             try:
                 yield from fetch_account(self._client, self._stream, account_id)
+                existing.append(account_id)
             except ReadError as error:  # noqa: PERF203 - each on its own
                 if error.resolution.scope is Scope.SYNC:
                     raise
                 if error.resolution is errors.ACCOUNT_NOT_FOUND:
                     yield rows.tombstones(account_id, [account_id])
+                    continue
+                is_refused = error.resolution is errors.ACCOUNT_FORBIDDEN
+                reported = error_of_object(error) if is_refused else error
+                detail = " (the account is missing from Truto's list)"
+                yield ReadFailed([rows.name], reported.with_detail(detail))
+        if existing:
+            logger.warning(
+                "Truto's list of integrated accounts leaves out existing accounts (%d): %s. They "
+                "are not read, and their rows stay as they are. Send this message to Truto's "
+                "support.",
+                len(existing),
+                shown(existing),
+            )
         yield PartitionRead(rows.name, ENVIRONMENT)
 
     def _read_list(self, *, first_read: bool) -> Task[Event]:
@@ -328,3 +352,9 @@ def fetch_account(
         ReadError: If it cannot be read.
     """
     return (yield from client.fetch(stream.request_for({ACCOUNT_KEY: account_id})))
+
+
+def error_of_object(error: ReadError) -> ReadError:
+    """Return Truto's refusal of an account's object."""
+    row, detail = errors.OBJECT_FORBIDDEN, error.detail
+    return ReadError(row, error.operation, error.account_id, detail, error.status)

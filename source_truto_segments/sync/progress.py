@@ -32,6 +32,11 @@ class Progress:
         """Whether every account was found, and either read or failed."""
         return self.is_all_found and self.found <= self.done | self.failed
 
+    @property
+    def total(self) -> int:
+        """How many accounts there are; one that failed may not have been found."""
+        return len(self.found | self.failed)
+
     def status_line(self, delays: Sequence[Delay], *, awaits_first_response: bool = False) -> str:
         """Return a sentence on the progress, and one on what the sync is waiting for.
 
@@ -46,7 +51,7 @@ class Progress:
             waiting = " The sync waits for the first response from Truto."
         return (
             f"Progress: the sync has finished {len(self.done | self.failed):,} of "
-            f"{counted(len(self.found), 'account')}{found}{failed} and emitted "
+            f"{counted(self.total, 'account')}{found}{failed} and emitted "
             f"{counted(self.records.total(), 'record')}.{waiting}"
         )
 
@@ -57,7 +62,7 @@ class Progress:
         if not self.failed:
             return f"Read {counted(len(self.found), 'integrated account')}. {emitted}"
         return (
-            f"{len(self.failed):,} of {counted(len(self.found), 'integrated account')} could not "
+            f"{len(self.failed):,} of {counted(self.total, 'integrated account')} could not "
             f"be read: {shown(sorted(self.failed))}. {emitted}"
         )
 

@@ -16,7 +16,7 @@ from source_truto_segments.streams import (
     Slice,
     Streams,
 )
-from source_truto_segments.sync.accounts import Account, fetch_account
+from source_truto_segments.sync.accounts import Account, error_of_object, fetch_account
 from source_truto_segments.sync.events import AccountFinished, Event, PartitionRead, ReadFailed
 from source_truto_segments.sync.partition import PartitionDiff, SelectedStream
 from source_truto_segments.sync.worker_pool import Task
@@ -194,7 +194,7 @@ class AccountReader:
         elif error.resolution is errors.ACCOUNT_NOT_FOUND and account is not None:
             error = error.with_guidance(self._check_id(account))
         elif error.resolution is errors.ACCOUNT_FORBIDDEN and stream_names == [INTEGRATED_ACCOUNTS]:
-            error = _of_object(error)
+            error = error_of_object(error)
         if account is None:
             return ReadFailed(stream_names, error)
         return ReadFailed(stream_names, error.with_detail(account.detail), account.integration)
@@ -265,7 +265,7 @@ class AccountReader:
         except ReadError as other:
             if other.resolution.scope is Scope.SYNC:
                 return None
-        return _of_object(error)
+        return error_of_object(error)
 
     def _write_row(
         self,
@@ -423,6 +423,9 @@ class _SegmentPages:
 
         A vendor without workspaces ignores it, and other vendors may ignore one that the account
         does not have. The segments then belong to no workspace.
+
+        Raises:
+            ReadError: If an incomplete list leaves open whether the account has the workspace.
         """
         if self._integrations.lacks(self._account, WORKSPACES):
             return
@@ -438,8 +441,23 @@ class _SegmentPages:
                 if error.resolution is errors.NOT_SUPPORTED:
                     self._integrations.learn(self._account, WORKSPACES)
                     return
+                if workspace_id not in self._workspaces.ids:
+                    logger.warning(
+                        "It is not known whether integrated account %s has the configured "
+                        "workspace (workspace_id), so its rows have no workspace_id. %s.",
+                        excerpt(self._account.id),
+                        error.summary,
+                    )
+            else:
+                if not self._workspaces.complete and workspace_id not in self._workspaces.ids:
+                    # Its rows would lose their workspace_id, and get it back from a later sync.
+                    raise self._incomplete_list()
             exists = workspace_id in self._workspaces.ids
         self._begin(workspace_id, exists=exists)
+
+    def _incomplete_list(self) -> ReadError:
+        request = self._streams.workspaces.request_for({ACCOUNT_KEY: self._account.id})
+        return ReadError(errors.WORKSPACES_INCOMPLETE, request.operation, self._account.id)
 
     def _begin_with_workspaces(self) -> Generator[Delay, None, None]:
         """Begin with the first workspace if the vendor is known to require one.
@@ -511,12 +529,6 @@ class _SegmentPages:
                 "workspaces without an id. Segments of the missing workspaces were not read.",
                 excerpt(self._account.id),
             )
-
-
-def _of_object(error: ReadError) -> ReadError:
-    """Return Truto's refusal of an account's object."""
-    row, detail = errors.OBJECT_FORBIDDEN, error.detail
-    return ReadError(row, error.operation, error.account_id, detail, error.status)
 
 
 def _is_not_found(error: Exception) -> bool:

@@ -279,6 +279,12 @@ NOT_SUPPORTED = _rejected(
     "Truto does not support this resource for this integration",
     "Remove this account from the source, or ask Truto's support for the resource.",
 )
+WORKSPACES_INCOMPLETE = Resolution(
+    ResponseAction.FAIL,
+    _TRANSIENT,
+    "the list may be incomplete, and the configured workspace (workspace_id) is not in it",
+    f"{_NEXT_SYNC} If it persists, send this message to Truto's support.",
+)
 CURSOR_REJECTED = Resolution(
     ResponseAction.FAIL,
     _SYSTEM,
