@@ -127,7 +127,7 @@ _choose_python() {
 
 # prepare EXTRA...: create $VENV with the connector and these extras, or keep an up-to-date one.
 prepare() {
-  local python version key installed=$VENV/.installed
+  local python version key extra lines installed=$VENV/.installed
   VENV_PYTHON=$VENV/bin/python
   version=$("${PYTHON:-$VENV_PYTHON}" --version 2>&1) || version=none
   # The file exists only after a complete installation. It contains the folder, because an environment
@@ -142,14 +142,17 @@ prepare() {
     : >"$installed"
   fi
   key="$version $ROOT ${PACKAGES[*]-} $(cd "$ROOT" && cat setup.py pyproject.toml source_truto_segments/VERSION | cksum)"
-  # The file has a line for each installed extra.
-  if printf '%s\n' "${@/#/$key }" | grep -qvxFf "$installed"; then
+  # The file has a line for each installed extra. In a substitution, bash 5.2 would replace a & in
+  # the path.
+  lines=
+  for extra; do lines+="$key $extra"$'\n'; done
+  if printf %s "$lines" | grep -qvxFf "$installed"; then
     mv "$installed" "$WORK/installed"
     must "pip could not install the packages." \
       "Installing the connector and its packages (one to two minutes the first time)" \
       "$VENV_PYTHON" -m pip install --quiet --progress-bar off \
       -e "${ROOT}[$(IFS=, && printf %s "$*")]" ${PACKAGES[@]+"${PACKAGES[@]}"}
-    printf '%s\n' "${@/#/$key }" | cat "$WORK/installed" - >"$installed"
+    printf %s "$lines" | cat "$WORK/installed" - >"$installed"
   fi
 }
 

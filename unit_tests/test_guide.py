@@ -172,12 +172,13 @@ def test_deletions(database: duckdb.DuckDBPyConnection) -> None:
     soft, appended = block("## What was deleted", "sql")
     account = demo_environment().accounts[0]
     key = {"integrated_account_id": account.id, "id": "s"}
-    for day, name in ((3, "Newest name"), (5, "Older name"), (1, None)):
-        (moment,) = database.execute(f"SELECT now() - INTERVAL {day} DAY").fetchall()[0]
+    # A killed sync's deletion is reported again.
+    for hours, name in ((72, "Newest name"), (120, "Older name"), (24, None), (23, None)):
+        (moment,) = database.execute(f"SELECT now() - INTERVAL {hours} HOUR").fetchall()[0]
         deleted = {} if name else {"_ab_cdc_deleted_at": moment}
         row = {**key, "name": name, "_ab_cdc_updated_at": moment, **deleted}
         insert(database, "history_segments", row)
-        if deleted:
+        if hours == 24:
             insert(database, "segments", {**row, "name": "Kept by the destination"})
 
     assert [row[:4] for row in database.execute(appended).fetchall()] == [

@@ -3,7 +3,14 @@
 with versions as (
   -- A deletion has only the key, so count it as part of the version before it.
   select
-    *,
+    integrated_account_id,
+    id,
+    name,
+    workspace_id,
+    description,
+    status,
+    _ab_cdc_updated_at,
+    _ab_cdc_deleted_at,
     count(case when _ab_cdc_deleted_at is null then 1 end) over (
       partition by integrated_account_id, id order by _ab_cdc_updated_at
     ) as version

@@ -1,3 +1,5 @@
+{%- set columns = adapter.get_columns_in_relation(source('truto', 'segments')) if execute else [] %}
+{%- set has_remote_data = 'remote_data' in columns | map(attribute='name') | map('lower') | list %}
 with segments as (
   {{ current_rows(source('truto', 'segments'), 'integrated_account_id, id') }}
 ),
@@ -7,19 +9,34 @@ workspaces as (
 ),
 
 counted as (
+  -- Name the columns: a custom field can have the name of one of the model's own.
   select
-    segments.*,
+    segments.integrated_account_id,
+    segments.id,
+    segments.name,
+    segments.workspace_id,
+    segments.description,
+    segments.status,
+    segments.is_starred,
+    segments.created_at,
+    segments.updated_at,
+    segments.last_calculated_at,
+    segments._ab_cdc_updated_at,
     accounts.customer,
     accounts.tool,
     accounts.tool_label,
     workspaces.name as workspace,
+    {% if has_remote_data -%}
     case accounts.tool
       when 'activecampaign' then {{ json_text(
         'segments.remote_data', ['attributes', 'counts', 'last_total', 'count']) }}
       when 'beehiiv' then {{ json_text('segments.remote_data', ['total_results']) }}
       when 'flodesk' then {{ json_text('segments.remote_data', ['total_active_subscribers']) }}
       when 'mailerlite' then {{ json_text('segments.remote_data', ['total']) }}
-    end as members
+    end
+    {%- else -%}
+    cast(null as varchar)
+    {%- endif %} as members
   from segments
   -- Leave out accounts that were deleted in Truto: nobody can tell whether their segments still exist.
   inner join {{ ref('stg_truto__accounts') }} as accounts
