@@ -1031,3 +1031,27 @@ def test_no_key_twice(serve: Serve) -> None:
         assert values == sorted(values)
         assert len(pages) == 5
         assert all(earlier < later for earlier, later in pairwise(pages))
+
+
+def test_column_that_was_dropped(serve: Serve) -> None:
+    """A column that is selected again is filled also for accounts that were not read meanwhile."""
+    first, second = numbered_account(0), numbered_account(1)
+    destination = Connection(serve(first, second))
+    properties = load_schema("segments")["properties"]
+    less = {name: schema for name, schema in properties.items() if name != "remote_data"}
+    how: dict[str, Any] = {
+        "additional_accounts": ALL,
+        "on_account_error": "skip",
+        "integrated_account_id": id_of(1),
+    }
+    assert len(destination.sync(**how).records) == 6
+
+    # The destination may drop the column, and with it the values of the account that fails.
+    first.faults = [faults.vendor_failed(times=None)]
+    sent = [len(destination.sync(schema={"properties": less}, **how).records) for _ in range(2)]
+    assert sent == [3, 0]
+    first.faults = []
+    again = destination.sync(**how)
+    assert sorted(live_ids(again)) == sorted(2 * [record["id"] for record in first.segments])
+    assert all("remote_data" in record for record in again.records)
+    assert destination.sync(**how).records == []

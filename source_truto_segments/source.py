@@ -38,6 +38,7 @@ from source_truto_segments.streams import (
     STREAMS,
     Streams,
     TrutoStream,
+    filter_digest,
     read_filters,
 )
 from source_truto_segments.sync.events import Event
@@ -324,10 +325,12 @@ def _with_state(
     stream: TrutoStream, sync_mode: SyncMode, blob: Mapping[str, Any], config: Config
 ) -> SelectedStream:
     filters = read_filters(config, stream.name)
+    columns = None if stream.columns.included is None else sorted(stream.columns.included)
     state: StreamState
     if sync_mode is SyncMode.incremental:
         is_list = stream.name == INTEGRATED_ACCOUNTS and config.account_list is not None
-        state = IncrementalState.load(blob, filters, is_list=is_list)
+        digest = filter_digest(columns)
+        state = IncrementalState.load(blob, filters, is_list=is_list, columns=digest)
         clock = ChangeClock(state.cursor_value)
         if clock.lead > _MAX_CLOCK_LEAD:
             _log.warning(
@@ -339,8 +342,7 @@ def _with_state(
                 stream.name,
             )
     else:
-        columns = stream.columns.included
-        filters["columns"] = None if columns is None else sorted(columns)
+        filters["columns"] = columns
         state, clock = (
             FullRefreshState.load(blob, filters, datetime.now(timezone.utc)),
             ChangeClock(),

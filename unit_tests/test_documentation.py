@@ -371,7 +371,7 @@ def test_example_states() -> None:
     """The guide's examples of a state stay the same when they are loaded and written."""
     incremental, full_refresh = map(json.loads, blocks(section(PAGE, "## State"), "json"))
     states: list[StreamState] = [
-        IncrementalState.load(incremental, {}),
+        IncrementalState.load(incremental, {}, columns=incremental["columns"]),
         FullRefreshState.load(full_refresh, full_refresh["filters"], NOW),
     ]
 

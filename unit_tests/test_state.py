@@ -820,3 +820,22 @@ def test_filters_of_stream() -> None:
     }
     assert read_filters(narrow, "workspaces") == {}
     assert read_filters(narrow, "integrated_accounts") == {}
+
+
+def test_changed_columns() -> None:
+    """Until a partition is read with the new columns, its records are to be emitted again."""
+    blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "columns": "those"}
+    same = IncrementalState.load(blob, {}, columns="those")
+    assert same.snapshot() == blob
+    unknown = IncrementalState.load({**blob, "columns": None}, {})
+    assert unknown.snapshot()["states"] == blob["states"]
+    state = IncrementalState.load(blob, {}, columns="others")
+    (partition,) = state.partitions
+    saved = state.snapshot()
+    assert saved["columns"] == "others"
+    assert saved["states"] == [entry({"records": {"1": ""}})]
+    assert state.complete(partition)
+    assert state.snapshot()["states"] == blob["states"]
+    assert not state.complete(partition)
+    listed = IncrementalState.load(blob, {}, columns="others", is_list=True)
+    assert listed.snapshot()["states"] == [{"partition": {}, "cursor": {"records": {"1": ""}}}]

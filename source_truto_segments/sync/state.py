@@ -220,13 +220,16 @@ class IncrementalState(StreamState):
     Args:
         filters: The filters of the read.
         is_list: Whether to write the accounts as one partition.
+        columns: A digest of the selected columns; None if it is not known.
 
     Attributes:
         cursor_value: The last emitted value of the cursor field.
         untracked: The partitions whose ids had no room in the last snapshot.
     """
 
-    def __init__(self, filters: Mapping[str, Any], *, is_list: bool = False) -> None:
+    def __init__(
+        self, filters: Mapping[str, Any], *, is_list: bool = False, columns: str | None = None
+    ) -> None:
         super().__init__(filters)
         self.cursor_value = ""
         self.untracked: Collection[str] = ()
@@ -236,19 +239,28 @@ class IncrementalState(StreamState):
         # The partitions whose ids were in the state that the sync began with.
         self._had_room: set[str] = set()
         self._unread: set[str] = set()
+        self._columns = columns
+        # The partitions that were last read with other columns: the destination may have dropped
+        # those that are not selected now.
+        self._stale: set[str] = set()
         self._emptied: dict[str, datetime] = {}
 
     @classmethod
     def load(
-        cls, blob: Mapping[str, Any], filters: Mapping[str, Any], *, is_list: bool = False
+        cls,
+        blob: Mapping[str, Any],
+        filters: Mapping[str, Any],
+        *,
+        is_list: bool = False,
+        columns: str | None = None,
     ) -> "IncrementalState":
-        """Load a state from Airbyte.
+        """Load a state from Airbyte; one that does not name its columns has the same ones.
 
         Raises:
             OutdatedStateError: If version 0.1 wrote it.
             InvalidStateError: If this connector cannot have written it.
         """
-        state = cls(filters, is_list=is_list)
+        state = cls(filters, is_list=is_list, columns=columns)
         entries = list(_parse_entries(blob))
         state.cursor_value = _parse_cursor_value(blob.get("cursor_value", ""))
         if not _is_same_read(blob, filters):
@@ -274,6 +286,8 @@ class IncrementalState(StreamState):
                 state._take(partition, records)
                 if cursor.get("unread"):
                     state._unread.add(partition)
+        has_same_columns = blob.get("columns", columns) == columns
+        state._stale = set() if has_same_columns else set(state._records)
         return state
 
     def _take(self, partition: str, records: Mapping[str, str]) -> None:
@@ -337,6 +351,8 @@ class IncrementalState(StreamState):
             is_new = first != self._emptied[partition]
         if partition != ENVIRONMENT:
             is_new |= partition not in self._records or partition in self._unread
+            is_new |= partition in self._stale
+            self._stale.discard(partition)
             self._unread.discard(partition)
             self._records.setdefault(partition, {})
         return is_new
@@ -348,6 +364,8 @@ class IncrementalState(StreamState):
             blob["cursor_value"] = reserved or self.cursor_value
         if reserved:
             blob["in_progress"] = True
+        if self._columns is not None:
+            blob["columns"] = self._columns
         self._track((MAX_STATE_BYTES if room is None else room) - _size(blob))
         blob["states"] = list(self._entries())
         self.size = _size(blob)
@@ -390,15 +408,20 @@ class IncrementalState(StreamState):
     def _entries(self) -> Iterator[StateBlob]:
         listed: dict[str, str] = {}
         for partition in sorted(filter(self._is_listed, self._tracked)):
-            listed |= self._records[partition]
+            listed |= self._saved(partition)
         if listed or ENVIRONMENT in self._emptied:
             yield _entry(ENVIRONMENT, self._cursor(ENVIRONMENT, listed))
         for partition in sorted(self._records):
-            records = self._records[partition] if partition in self._tracked else None
+            records = self._saved(partition) if partition in self._tracked else None
             # An unread partition without ids has nothing to remember.
             if not self._is_listed(partition) and (records or partition not in self._unread):
                 cursor = self._cursor(partition, None if records is None else dict(records))
                 yield _entry(partition, cursor)
+
+    def _saved(self, partition: str) -> dict[str, str]:
+        """Return the fingerprints to save; the next sync emits what has an empty one again."""
+        records = self._records[partition]
+        return dict.fromkeys(records, "") if partition in self._stale else records
 
     def _is_listed(self, partition: str) -> bool:
         return self._is_list and partition not in self._unread

@@ -214,23 +214,26 @@ class TrutoClient:
     ) -> Generator[Delay, None, ReadError]:
         """Return the error of a request that failed for good, and decide what it concerns.
 
-        If the failure could concern every account, repeat the last request that succeeded. If that
-        still succeeds, only one account has failed.
+        If the failure could concern every account, repeat one or two of the last requests that
+        succeeded. If one still succeeds, only this account has failed.
         """
         row = failure.resolution
         if row is errors.TIMED_OUT:
             row = self.timed_out
         is_general = row.of_account is not None or not failure.got_through
         if request.account_id and is_general and row is not errors.BLOCKED:
-            evidence = self._evidence(request)
-            others_succeed = yield from self._still_succeeds(evidence)
-            is_other = evidence is not None and _reads_the_same_of_another(evidence, request)
-            if row is errors.FORBIDDEN and not is_other and request.kind == UNIFIED:
-                of_account = errors.MAYBE_FORBIDDEN
+            evidence = yield from self._evidence(request)
+            if evidence is None:
+                row = replace(row, scope=Scope.SYNC)
+            elif (
+                row is errors.FORBIDDEN
+                and request.kind == UNIFIED
+                and not _reads_the_same_of_another(evidence, request)
+            ):
+                row = errors.MAYBE_FORBIDDEN
             else:
-                of_account = row.of_account or row
-            row = of_account if others_succeed else replace(row, scope=Scope.SYNC)
-            if not (others_succeed or failure.got_through):
+                row = row.of_account or row
+            if evidence is None and not failure.got_through:
                 detail = f"{failure.detail}; nothing else got through"
                 failure = replace(failure, detail=detail)
         return _read_error(request, replace(failure, resolution=row))
@@ -240,26 +243,27 @@ class TrutoClient:
     ) -> Generator[Delay, None, "_FailedAttempt"]:
         """Take Truto's 503 for a block of the account unless nothing else succeeds either."""
         may_be_blocked = failure.resolution is errors.BLOCKED and elapsed > self._allowed(failure)
-        evidence = self._evidence(request) if may_be_blocked else None
-        if evidence is None:
+        if not may_be_blocked or not self.has_succeeded or (yield from self._evidence(request)):
             return failure
-        is_blocked = yield from self._still_succeeds(evidence)
-        return failure if is_blocked else replace(failure, resolution=errors.UNAVAILABLE)
+        return replace(failure, resolution=errors.UNAVAILABLE)
 
     def _allowed(self, failure: "_FailedAttempt") -> float:
         """Return for how many seconds a failure may be retried."""
         return min(failure.resolution.retry_seconds, self._policy.max_retry)
 
-    def _evidence(self, request: Request[Any]) -> "_Sent | None":
-        """Return a request that succeeded; rather one for the same of another account."""
-        known = [sent for of_kind in [*self._last_good.values()] for sent in of_kind]
-        others = [sent for sent in known if _reads_the_same_of_another(sent, request)]
-        return next(reversed([*known, *others]), None)
+    def _evidence(self, request: Request[Any]) -> Generator[Delay, None, "_Sent | None"]:
+        """Return a request that still succeeds; rather one for the same of another account."""
+        kinds = [*self._last_good.values()]
+        known: list[_Sent] = [sent for of_kind in kinds for sent in reversed(of_kind)]
+        known.sort(key=lambda sent: not _reads_the_same_of_another(sent, request))
+        # The first one can fail for a reason of its own.
+        for sent in known[:2]:
+            if (yield from self._still_succeeds(sent)):
+                return sent
+        return None
 
-    def _still_succeeds(self, evidence: "_Sent | None") -> Generator[Delay, None, bool]:
-        if evidence is None:
-            return False
-        prepared, request = evidence
+    def _still_succeeds(self, sent: "_Sent") -> Generator[Delay, None, bool]:
+        prepared, request = sent
         while (delay := self._limiter.try_acquire(request.account_id)) is not None:
             if delay.seconds > self._policy.max_evidence_wait:
                 # It succeeded a moment ago, and a limit says nothing about other failures.
