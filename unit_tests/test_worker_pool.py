@@ -426,9 +426,12 @@ def test_no_thread_after_a_stop(started: StartedWorkers, make_pool: MakePool) ->
     assert len(started.threads) == 1
 
 
-@pytest.mark.parametrize("method", ["_report_pause", "_put_back"])
+@pytest.mark.parametrize(
+    ("method", "operation"),
+    [("_report_pause", "Scheduling the requests"), ("_put_back", "Running the requests")],
+)
 def test_defect_of_the_pool(
-    monkeypatch: pytest.MonkeyPatch, make_pool: MakePool, method: str
+    monkeypatch: pytest.MonkeyPatch, make_pool: MakePool, method: str, operation: str
 ) -> None:
     """An exception outside of the tasks ends the run with an event."""
 
@@ -438,6 +441,7 @@ def test_defect_of_the_pool(
     monkeypatch.setattr(WorkerPool, method, fail)
     found = list(events(make_pool(task(backoff(0.0), "a"))))
 
+    assert str(found[-1].error).startswith(f"{operation} failed: the connector failed unexpectedly")
     assert "(ValueError: a defect)" in str(found[-1].error)
 
 

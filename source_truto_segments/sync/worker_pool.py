@@ -213,7 +213,8 @@ class WorkerPool(Generic[Event]):
         self._work_available.notify(waiting)
         alive = self._idle + self._active
         for _ in range(min(waiting - self._idle, self._limit - alive)):
-            worker = threading.Thread(target=self._work, name="worker", daemon=True)
+            # Like the scheduler, which starts it, it is a daemon.
+            worker = threading.Thread(target=self._work, name="worker")
             try:
                 worker.start()
             except RuntimeError as error:
