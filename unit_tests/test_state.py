@@ -827,8 +827,9 @@ def test_changed_columns() -> None:
     blob = {"states": [entry({"records": {"1": "x"}})], "filters": {}, "columns": "those"}
     same = IncrementalState.load(blob, {}, columns="those")
     assert same.snapshot() == blob
-    unknown = IncrementalState.load({**blob, "columns": None}, {})
-    assert unknown.snapshot()["states"] == blob["states"]
+    # Version 0.2 did not write the columns.
+    earlier = {"states": blob["states"], "filters": {}}
+    assert IncrementalState.load(earlier, {}, columns="those").snapshot() == blob
     state = IncrementalState.load(blob, {}, columns="others")
     (partition,) = state.partitions
     saved = state.snapshot()
