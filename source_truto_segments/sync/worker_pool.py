@@ -193,7 +193,8 @@ class WorkerPool(Generic[Event]):
         now = self._clock.now()
         while self._delayed and self._delayed[0].at <= now:
             self._retries.append(heapq.heappop(self._delayed).task)
-        if not self._is_stopped:
+        # While the token's limit holds, waking up the idle workers would be in vain.
+        if now >= self._token_free_at and not self._is_stopped:
             self._start_workers()
         self._report_pause(now)
         if not self._is_over():
