@@ -235,7 +235,6 @@ class IncrementalState(StreamState):
         self.untracked: Collection[str] = ()
         self._is_list = is_list
         self._records: dict[str, dict[str, str]] = {}
-        self._tracked: set[str] = set()
         # The partitions whose ids were in the state that the sync began with.
         self._had_room: set[str] = set()
         self._unread: set[str] = set()
@@ -366,8 +365,8 @@ class IncrementalState(StreamState):
             blob["in_progress"] = True
         if self._columns is not None:
             blob["columns"] = self._columns
-        self._track((MAX_STATE_BYTES if room is None else room) - _size(blob))
-        blob["states"] = list(self._entries())
+        tracked = self._track((MAX_STATE_BYTES if room is None else room) - _size(blob))
+        blob["states"] = list(self._entries(tracked))
         self.size = _size(blob)
         return blob
 
@@ -375,8 +374,8 @@ class IncrementalState(StreamState):
     def final_snapshot(self, room: int | None = None) -> StateBlob:
         return self.snapshot(room)
 
-    def _track(self, room: int) -> None:
-        """Decide which partitions keep their ids within the room.
+    def _track(self, room: int) -> Collection[str]:
+        """Return the partitions that keep their ids within the room.
 
         Unread partitions lose their ids first. Partitions that had room keep it: otherwise they
         would take turns, and a sync would emit those that had none.
@@ -402,17 +401,17 @@ class IncrementalState(StreamState):
             if size <= room:
                 room -= size
                 tracked.add(partition)
-        self._tracked = tracked
         self.untracked = self._records.keys() - tracked
+        return tracked
 
-    def _entries(self) -> Iterator[StateBlob]:
+    def _entries(self, tracked: Collection[str]) -> Iterator[StateBlob]:
         listed: dict[str, str] = {}
-        for partition in sorted(filter(self._is_listed, self._tracked)):
+        for partition in sorted(filter(self._is_listed, tracked)):
             listed |= self._saved(partition)
         if listed or ENVIRONMENT in self._emptied:
             yield _entry(ENVIRONMENT, self._cursor(ENVIRONMENT, listed))
         for partition in sorted(self._records):
-            records = self._saved(partition) if partition in self._tracked else None
+            records = self._saved(partition) if partition in tracked else None
             # An unread partition without ids has nothing to remember.
             if not self._is_listed(partition) and (records or partition not in self._unread):
                 cursor = self._cursor(partition, None if records is None else dict(records))
